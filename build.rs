@@ -1,0 +1,121 @@
+//! Assembles the CALL table: which file for which target, with which assembler, and with which numbers in it.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// Target architecture, file in `asm/`.
+const FILES: &[(&str, &str)] = &[("x86_64", "x86_64.S")];
+
+/// The numbers that Rust and assembly share; this is the one place where they are written. The `.S` files see them
+/// as `.set NAME, value`, the crate as constants in `context::layout`, which it checks against its types.
+const LAYOUT: &[(&str, usize, &str)] = &[
+    ("MAX_POSITIONS", 32, "Argument positions of one call, a hidden result pointer included."),
+    ("ENTRY_STRIDE", 16, "Bytes from one entry to the next."),
+    ("ENTRY_RETURN", 9, "From an entry's start to the return address that its CALL pushes."),
+    ("CONTEXT_SIZE", 32, "Size of a context: two entries, so that the slot need not be computed."),
+    ("CONTEXT_HANDLER", 0, "Offset of the handler in a context."),
+    ("CONTEXT_DATA", 8, "Offset of the data in a context."),
+    ("CONTEXT_STATE", 16, "Offset of the state in a context."),
+    ("CONTEXT_IN_FLIGHT", 24, "Offset of the count of running calls in a context."),
+    ("STATE_POSITIONS", 0x3f, "State: bits that hold the number of positions + 1."),
+    ("STATE_FRAME", 0x40, "State: frame lane."),
+    ("STATE_SAVE", 0x80, "State: the handler keeps no register but the stack pointer."),
+    ("STATE_CONTROL", 0x100, "State: the handler may change MXCSR and the x87 control word, too."),
+    ("STATE_COUNTED", 0x200, "State: running calls are counted."),
+    ("STATE_EXCLUSIVE", 0x400, "State: a call is refused while another one runs."),
+    ("STATE_GENERATION", 0x1_0000, "State: one generation; the bits below say how to call, 0 when not live."),
+    ("FRAME_SIZE", 56, "Size of a frame."),
+    ("FRAME_RESULT", 0, "Offset of the result, 16 bytes, in a frame."),
+    ("FRAME_ARGUMENTS", 16, "Offset of the pointer to the argument positions in a frame."),
+    ("FRAME_FLOATS", 24, "Offset of the low halves of XMM0 to XMM3 in a frame."),
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=asm");
+    println!("cargo::rerun-if-env-changed=CALLTABLE_CAPACITY");
+    println!("cargo::rerun-if-env-changed=CALLTABLE_ASSEMBLER");
+    println!("cargo::rustc-check-cfg=cfg(rustc_assembler)");
+
+    let capacity = capacity();
+    let version = env::var("CARGO_PKG_VERSION").unwrap().replace(['.', '-', '+'], "_");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+    fs::write(out.join("layout.rs"), layout_for_rust(capacity)).unwrap();
+    println!("cargo::rustc-env=CALLTABLE_SYMBOL_VERSION={version}");
+
+    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
+    let Some((_, file)) = FILES.iter().find(|(arch, _)| *arch == target) else {
+        return; // src/arch says so in an error that names the architecture
+    };
+    let is_coff = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "windows" | "uefi" | "cygwin");
+    let compiler = compiler(is_coff);
+    let source = fs::read_to_string(Path::new("asm").join(file)).unwrap();
+    // Only LLVM's assembler can list guard targets.
+    let guard = is_coff && compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
+    let text = layout_for_assembler(capacity, is_coff, guard) + &source.replace("VERSION", &version);
+    let assembled = out.join("calltable.S");
+    fs::write(&assembled, text).unwrap();
+
+    match compiler {
+        Some(mut build) => {
+            build.file(&assembled).compile(&format!("calltable_{version}"));
+        }
+        None => println!("cargo::rustc-cfg=rustc_assembler"),
+    }
+}
+
+/// The number of slots: `CALLTABLE_CAPACITY`, else 2000.
+fn capacity() -> usize {
+    let Ok(text) = env::var("CALLTABLE_CAPACITY") else { return 2000 };
+    match text.parse() {
+        Ok(capacity @ 1..=65536) => capacity,
+        _ => panic!("CALLTABLE_CAPACITY must be a whole number from 1 to 65536, not {text:?}"),
+    }
+}
+
+/// The C compiler that assembles the file; none where rustc's own assembler is to do it: when
+/// `CALLTABLE_ASSEMBLER=rustc` says so, where the compiler takes no `.S` (MSVC), or where there is no compiler that
+/// makes objects of the target's format.
+fn compiler(is_coff: bool) -> Option<cc::Build> {
+    let choice = env::var("CALLTABLE_ASSEMBLER").ok();
+    match choice.as_deref() {
+        Some("rustc") => return None,
+        None | Some("cc") => {}
+        Some(other) => panic!("CALLTABLE_ASSEMBLER must be `cc` or `rustc`, not {other:?}"),
+    }
+    let mut build = cc::Build::new();
+    build.cargo_warnings(choice.is_some());
+    let works = build.try_get_compiler().is_ok_and(|tool| {
+        let answers =
+            |flag| tool.to_command().arg(flag).stderr(Stdio::null()).output().is_ok_and(|out| out.status.success());
+        let makes_coff = || {
+            let machine = tool.to_command().arg("-dumpmachine").output();
+            machine.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("mingw"))
+        };
+        !tool.is_like_msvc() && answers("--version") && (!is_coff || tool.is_like_clang() || makes_coff())
+    });
+    assert!(works || choice.is_none(), "CALLTABLE_ASSEMBLER=cc, but no C compiler for this target takes .S files");
+    works.then_some(build)
+}
+
+fn layout_for_rust(capacity: usize) -> String {
+    let mut text = format!("/// Number of slots.\npub const CAPACITY: usize = {capacity};\n");
+    for (name, value, meaning) in LAYOUT {
+        writeln!(text, "/// {meaning}\npub const {name}: usize = {value};").unwrap();
+    }
+    text
+}
+
+fn layout_for_assembler(capacity: usize, is_coff: bool, guard: bool) -> String {
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let sse = features.split(',').any(|feature| feature == "sse2");
+    let switches = [("CAPACITY", capacity), ("ELF", (!is_coff).into()), ("SSE", sse.into()), ("GUARD", guard.into())];
+    let mut text = String::new();
+    for (name, value) in switches.iter().copied().chain(LAYOUT.iter().map(|(name, value, _)| (*name, *value))) {
+        writeln!(text, ".set {name}, {value}").unwrap();
+    }
+    text
+}

@@ -1,0 +1,440 @@
+//! Typed handles: closures and functions with data as function pointers.
+
+use core::ffi::c_void;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use crate::arch;
+use crate::convention::Convention;
+use crate::error::{Error, ReleaseError};
+use crate::frame::{Frame, RawFrame};
+use crate::signature::Signature;
+use crate::table::{self, CodePointer, Registration, Slot};
+
+/// A type of function pointer that foreign code can be given.
+///
+/// These are `unsafe extern "win64"` and `unsafe extern "efiapi"` function pointers with 0 to 16 parameters, on
+/// Windows and UEFI also `unsafe extern "C"` and `unsafe extern "system"`; and [`CodePointer`], for a signature
+/// known only at run time. They are `unsafe` since the code behind them goes away with its [`Callback`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no function pointer that this target's foreign code can be given",
+    label = "not a callback's type",
+    note = "write `unsafe extern \"win64\" fn(..) -> ..` or \"efiapi\"; on Windows and UEFI also \"system\" or \"C\"",
+    note = "a callback has at most 16 parameters, and none of them is a reference with a lifetime of its own: pass \
+            a raw pointer"
+)]
+pub trait FunctionPointer: Copy + sealed::Sealed {
+    #[doc(hidden)]
+    unsafe fn from_code(code: CodePointer) -> Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for CodePointer {}
+impl FunctionPointer for CodePointer {
+    unsafe fn from_code(code: CodePointer) -> Self {
+        code
+    }
+}
+
+/// How to register.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct Options {
+    tracked: bool,
+    no_wait: bool,
+}
+
+impl Options {
+    /// Not tracked; waits for the table's lock.
+    pub const fn new() -> Self {
+        Self { tracked: false, no_wait: false }
+    }
+
+    /// Counts the calls that are running, so that release and drop wait until there are none. What that costs a call,
+    /// and what it does not cover: [`Registration::tracked`].
+    pub const fn tracked(self) -> Self {
+        Self { tracked: true, ..self }
+    }
+
+    /// Fails with [`Error::Busy`] at once if the table's lock is taken; for interrupt handlers.
+    pub const fn no_wait(self) -> Self {
+        Self { no_wait: true, ..self }
+    }
+
+    fn register(self, registration: Registration) -> Result<Slot, Error> {
+        let registration = if self.tracked { registration.tracked() } else { registration };
+        if self.no_wait { table::try_register(&registration) } else { table::register(&registration) }
+    }
+}
+
+/// A closure, or a function with data, that foreign code can call through a bare function pointer of type `F`.
+///
+/// It borrows the closure and owns a slot of the table; dropping it gives both back. Dropping waits for the table's
+/// lock and, if the callback is exclusive or tracked, until no call of it is running: such a callback must not be
+/// dropped by its own handler.
+///
+/// ```
+/// use calltable::Callback;
+///
+/// /// Stands for a foreign function that takes a callback and nothing else.
+/// unsafe fn enumerate(callback: unsafe extern "win64" fn(u32, *const u8) -> i32) -> i32 {
+///     (0..3).map(|window| unsafe { callback(window, std::ptr::null()) }).sum()
+/// }
+///
+/// let mut seen = Vec::new();
+/// let mut closure = |window, _parameter| {
+///     seen.push(window);
+///     1
+/// };
+/// let callback = Callback::<unsafe extern "win64" fn(u32, *const u8) -> i32>::from_mut(&mut closure)?;
+/// // SAFETY: `callback` lives until `enumerate` has returned, and `enumerate` keeps no copy of the pointer.
+/// assert_eq!(unsafe { enumerate(callback.code()) }, 3);
+/// drop(callback);
+/// assert_eq!(seen, [0, 1, 2]);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+///
+/// # Panics in a closure
+/// A panic never leaves a handler into foreign frames: it aborts the program.
+#[derive(Debug)]
+#[must_use = "dropping it makes the code pointer stale"]
+pub struct Callback<'a, F: FunctionPointer> {
+    slot: Slot,
+    handler: PhantomData<(&'a (), F)>,
+}
+
+impl<F: FunctionPointer> Callback<'_, F> {
+    /// What foreign code calls.
+    ///
+    /// Calling it is unsafe since the compiler cannot see how long foreign code keeps it: no call may begin or be
+    /// running when this handle is dropped (one that begins later is caught, see [`crate::set_stale_handler`]; one
+    /// that is running would lose its closure, unless the callback is [tracked](Options::tracked) or exclusive). If a
+    /// handle is forgotten instead, no call may come after the closure is gone.
+    #[must_use]
+    pub fn code(&self) -> F {
+        // SAFETY: the slot was registered with a handler for `F`.
+        unsafe { F::from_code(self.slot.code()) }
+    }
+
+    /// The slot, for [`table::entry`].
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Gives the slot back without waiting.
+    ///
+    /// # Errors
+    /// The handle comes back with [`ReleaseError::Busy`] (nothing has changed) or [`ReleaseError::InFlight`] (new calls
+    /// are refused already, running ones go on).
+    pub fn try_release(self) -> Result<(), (Self, ReleaseError)> {
+        match table::try_release(self.slot) {
+            Err(error @ (ReleaseError::Busy | ReleaseError::InFlight)) => Err((self, error)),
+            _ => {
+                let _released = ManuallyDrop::new(self);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<F: FunctionPointer> Callback<'static, F> {
+    /// Keeps the callback for the rest of the program.
+    #[must_use]
+    pub fn leak(self) -> F {
+        ManuallyDrop::new(self).code()
+    }
+}
+
+impl<F: FunctionPointer> Drop for Callback<'_, F> {
+    fn drop(&mut self) {
+        // The slot is this handle's own, so it cannot have been released by anybody else.
+        let _ = table::release(self.slot);
+    }
+}
+
+/// A closure for a signature known only at run time: what [`Callback::from_dynamic`] takes.
+#[derive(Debug)]
+pub struct Dynamic<C> {
+    signature: Signature,
+    closure: C,
+}
+
+impl<C> Dynamic<C> {
+    /// Joins the two, for [`Callback::from_dynamic`].
+    pub const fn new(signature: Signature, closure: C) -> Self
+    where
+        C: Fn(&mut Frame<'_>),
+    {
+        Self { signature, closure }
+    }
+
+    /// Joins the two, for [`Callback::from_dynamic_mut`].
+    pub const fn new_mut(signature: Signature, closure: C) -> Self
+    where
+        C: FnMut(&mut Frame<'_>),
+    {
+        Self { signature, closure }
+    }
+}
+
+/// ```
+/// use calltable::{Callback, Convention, Dynamic, Signature, Type};
+///
+/// // What a language runtime might have read from a declaration: double f(double, int)
+/// let signature = Signature::new(Convention::Win64, &[Type::F64, Type::I32], Some(Type::F64))?;
+/// let power = Dynamic::new(signature, |frame| {
+///     let (base, exponent) = (frame.get::<f64>(0).unwrap(), frame.get::<i32>(1).unwrap());
+///     frame.set_result(base.powi(exponent)).unwrap();
+/// });
+/// let callback = Callback::from_dynamic(&power)?;
+/// // SAFETY: that is the signature; `callback` lives.
+/// let result = unsafe { callback.code().cast::<unsafe extern "win64" fn(f64, i32) -> f64>()(1.5, 2) };
+/// assert_eq!(result, 2.25);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl<'a> Callback<'a, CodePointer> {
+    /// Registers a closure that may be called by several threads at once.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`].
+    pub fn from_dynamic<C: Fn(&mut Frame<'_>) + Sync>(handler: &'a Dynamic<C>) -> Result<Self, Error> {
+        Self::from_dynamic_with(Options::new(), handler)
+    }
+
+    /// As [`Self::from_dynamic`], with options.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Busy`].
+    pub fn from_dynamic_with<C: Fn(&mut Frame<'_>) + Sync>(
+        options: Options,
+        handler: &'a Dynamic<C>,
+    ) -> Result<Self, Error> {
+        unsafe extern "win64" fn handle<C: Fn(&mut Frame<'_>)>(data: *mut c_void, frame: *mut RawFrame) {
+            // SAFETY: the data is the handler, borrowed while the registration lives; the frame is this call's own.
+            unsafe {
+                let Dynamic { signature, closure } = &*data.cast::<Dynamic<C>>();
+                closure(&mut Frame::new(&mut *frame, signature));
+            }
+        }
+        let data = (&raw const *handler).cast_mut().cast();
+        // SAFETY: `handle` takes that data; `C` is `Sync`, and borrowed for as long as the handle lives.
+        unsafe { Self::bind(options, Registration::frame(handle::<C>, &handler.signature, data)) }
+    }
+
+    /// Registers a closure that may run only once at a time; a call that comes while it runs is stale.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`].
+    pub fn from_dynamic_mut<C: FnMut(&mut Frame<'_>) + Send>(handler: &'a mut Dynamic<C>) -> Result<Self, Error> {
+        Self::from_dynamic_mut_with(Options::new(), handler)
+    }
+
+    /// As [`Self::from_dynamic_mut`], with options.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Busy`].
+    pub fn from_dynamic_mut_with<C: FnMut(&mut Frame<'_>) + Send>(
+        options: Options,
+        handler: &'a mut Dynamic<C>,
+    ) -> Result<Self, Error> {
+        unsafe extern "win64" fn handle<C: FnMut(&mut Frame<'_>)>(data: *mut c_void, frame: *mut RawFrame) {
+            // SAFETY: the data is the handler, borrowed while the registration lives, and no other call runs: the
+            // registration is exclusive; the frame is this call's own.
+            unsafe {
+                let Dynamic { signature, closure } = &mut *data.cast::<Dynamic<C>>();
+                closure(&mut Frame::new(&mut *frame, signature));
+            }
+        }
+        let data = (&raw mut *handler).cast();
+        // SAFETY: `handle` takes that data; `C` is `Send`, and borrowed for as long as the handle lives.
+        unsafe { Self::bind(options, Registration::frame(handle::<C>, &handler.signature, data).exclusive()) }
+    }
+}
+
+impl<F: FunctionPointer> Callback<'_, F> {
+    /// # Safety
+    /// The registration must serve calls of type `F`, with data that lives as long as the handle.
+    unsafe fn bind(options: Options, registration: Registration) -> Result<Self, Error> {
+        Ok(Self { slot: options.register(registration)?, handler: PhantomData })
+    }
+}
+
+/// Refuses, when a callback is instantiated, what has no place in an argument position.
+const fn assert_parameter<P>() {
+    assert!(
+        size_of::<P>() != 0,
+        "calltable: a callback's parameter has no bytes; C has no such type, so leave the parameter out"
+    );
+}
+
+/// Refuses a function that is more than its type.
+const fn assert_function_item<H>() {
+    assert!(
+        size_of::<H>() == 0,
+        "calltable: `from_fn` takes a function by its name, or a closure that captures nothing; put what it needs \
+         into the data, or use `from_ref`"
+    );
+}
+
+/// The constructors for one convention and one number of parameters. `$shown` is empty for the one that stands for
+/// all in the documentation.
+macro_rules! callback {
+    ($abi:literal ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
+        impl<$($P,)* R> sealed::Sealed for unsafe extern $abi fn($($P),*) -> R {}
+
+        $(#[$hidden])?
+        impl<$($P,)* R> FunctionPointer for unsafe extern $abi fn($($P),*) -> R {
+            unsafe fn from_code(code: CodePointer) -> Self {
+                // SAFETY: by the caller's promise that entry serves this type.
+                unsafe { core::mem::transmute::<CodePointer, Self>(code) }
+            }
+        }
+
+        /// The same constructors exist for 0 to 16 parameters and for each convention that [`FunctionPointer`] names.
+        $(#[$hidden])?
+        impl<'a, $($P,)* R> Callback<'a, unsafe extern $abi fn($($P),*) -> R> {
+            /// Registers a closure that may be called by several threads at once.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`].
+            pub fn from_ref<C: Fn($($P),*) -> R + Sync>(closure: &'a C) -> Result<Self, Error> {
+                Self::from_ref_with(Options::new(), closure)
+            }
+
+            /// As `from_ref`, with options.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::Busy`].
+            pub fn from_ref_with<C: Fn($($P),*) -> R + Sync>(
+                options: Options,
+                closure: &'a C,
+            ) -> Result<Self, Error> {
+                unsafe extern "win64" fn handle<C: Fn($($P),*) -> R, $($P,)* R>($($p: $P,)* data: *const C) -> R {
+                    // SAFETY: the data is the closure, borrowed while the registration lives.
+                    unsafe { (*data)($($p),*) }
+                }
+                // SAFETY: `handle` takes that data; `C` is `Sync`.
+                unsafe { Self::direct(options, handle::<C, $($P,)* R> as *const c_void, &raw const *closure, false) }
+            }
+
+            /// Registers a closure that may run only once at a time: a call that comes while it runs, on this thread
+            /// or another, is stale ([`StaleReason::Running`](crate::StaleReason::Running)).
+            ///
+            /// # Errors
+            /// [`Error::TableFull`].
+            pub fn from_mut<C: FnMut($($P),*) -> R + Send>(closure: &'a mut C) -> Result<Self, Error> {
+                Self::from_mut_with(Options::new(), closure)
+            }
+
+            /// As `from_mut`, with options.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::Busy`].
+            pub fn from_mut_with<C: FnMut($($P),*) -> R + Send>(
+                options: Options,
+                closure: &'a mut C,
+            ) -> Result<Self, Error> {
+                unsafe extern "win64" fn handle<C: FnMut($($P),*) -> R, $($P,)* R>($($p: $P,)* data: *mut C) -> R {
+                    // SAFETY: the data is the closure, borrowed while the registration lives, and no other call runs:
+                    // the registration is exclusive.
+                    unsafe { (*data)($($p),*) }
+                }
+                // SAFETY: `handle` takes that data; `C` is `Send`.
+                unsafe { Self::direct(options, handle::<C, $($P,)* R> as *const c_void, &raw const *closure, true) }
+            }
+
+            /// Registers a function, named directly or as a closure that captures nothing, together with data.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`].
+            pub fn from_fn<T: Sync, H: Fn(&T, $($P),*) -> R + Copy + Sync>(
+                data: &'a T,
+                function: H,
+            ) -> Result<Self, Error> {
+                Self::from_fn_with(Options::new(), data, function)
+            }
+
+            /// As `from_fn`, with options.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::Busy`].
+            pub fn from_fn_with<T: Sync, H: Fn(&T, $($P),*) -> R + Copy + Sync>(
+                options: Options,
+                data: &'a T,
+                _function: H,
+            ) -> Result<Self, Error> {
+                const { assert_function_item::<H>() };
+                unsafe extern "win64" fn handle<T, H: Fn(&T, $($P),*) -> R, $($P,)* R>(
+                    $($p: $P,)*
+                    data: *const T,
+                ) -> R {
+                    // SAFETY: the data is borrowed while the registration lives. An `H` has no bytes, so any address
+                    // is that of one; that there is one, the caller has shown by passing it.
+                    unsafe { NonNull::<H>::dangling().as_ref()(&*data, $($p),*) }
+                }
+                let handle = handle::<T, H, $($P,)* R> as *const c_void;
+                // SAFETY: `handle` takes that data; `T` and `H` are `Sync`.
+                unsafe { Self::direct(options, handle, &raw const *data, false) }
+            }
+
+            /// # Safety
+            /// `handle` must be a win64 function of these parameters and a trailing pointer, for which `data` is right
+            /// as long as the handle lives, on every thread; not at once if it is exclusive.
+            unsafe fn direct<T>(
+                options: Options,
+                handle: *const c_void,
+                data: *const T,
+                exclusive: bool,
+            ) -> Result<Self, Error> {
+                $(const { assert_parameter::<$P>() };)*
+                let parameters = const { [$(stringify!($P)),*] as [&str; _] }.len();
+                let positions = parameters + usize::from(arch::returns_through_pointer::<R>());
+                let data = data.cast_mut().cast();
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    let registration = Registration::direct(Convention::Win64, handle, positions, data);
+                    Self::bind(options, if exclusive { registration.exclusive() } else { registration })
+                }
+            }
+        }
+    };
+}
+
+/// One line for each number of parameters.
+macro_rules! callbacks {
+    ($abi:literal $(#[$hidden:meta])?) => {
+        callback!($abi () #[doc(hidden)]);
+        callback!($abi (A a) #[doc(hidden)]);
+        callback!($abi (A a B b) $(#[$hidden])?);
+        callback!($abi (A a B b D d) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]);
+        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]);
+    };
+}
+
+callbacks!("win64");
+callbacks!("efiapi" #[doc(hidden)]);
+
+// These two are the same convention as win64 where the target's own code follows Microsoft's.
+cfg_if::cfg_if! {
+    if #[cfg(any(windows, target_os = "uefi"))] {
+        callbacks!("C" #[doc(hidden)]);
+        callbacks!("system" #[doc(hidden)]);
+    }
+}

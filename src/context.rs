@@ -1,0 +1,120 @@
+//! The record of one slot, shared with assembly, and the vector that holds one for each slot.
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+use static_assertions::{const_assert, const_assert_eq};
+
+/// The numbers that Rust and assembly share, written once in the build script.
+pub(crate) mod layout {
+    include!(concat!(env!("OUT_DIR"), "/layout.rs"));
+}
+
+use layout::*;
+
+/// One slot. The dispatchers read it at any moment and without a lock, so everything in it is atomic.
+///
+/// `state` says whether the slot is live and how to call its handler, and carries a generation that grows with each
+/// release. A reader takes `state`, then `data` and `handler`, then `state` again: if it has not changed, the two
+/// belong together. A writer changes `handler` and `data` only while `state` says that the slot is not live.
+#[repr(C, align(32))]
+pub(crate) struct Context {
+    pub(crate) handler: AtomicPtr<c_void>,
+    pub(crate) data: AtomicPtr<c_void>,
+    pub(crate) state: AtomicUsize,
+    /// Calls that run now, if `STATE_COUNTED`. Never reset: a late caller takes back what it added.
+    pub(crate) in_flight: AtomicU32,
+    /// The next slot in the chain that this one is in (see `table`); changed under the lock only.
+    pub(crate) link: AtomicU32,
+}
+
+const_assert_eq!(size_of::<Context>(), CONTEXT_SIZE);
+const_assert_eq!(CONTEXT_SIZE, 2 * ENTRY_STRIDE);
+const_assert_eq!(offset_of!(Context, handler), CONTEXT_HANDLER);
+const_assert_eq!(offset_of!(Context, data), CONTEXT_DATA);
+const_assert_eq!(offset_of!(Context, state), CONTEXT_STATE);
+const_assert_eq!(offset_of!(Context, in_flight), CONTEXT_IN_FLIGHT);
+const_assert!(ENTRY_RETURN < ENTRY_STRIDE);
+const_assert!(MAX_POSITIONS < STATE_POSITIONS);
+// calltable_dispatch reads the flags and positions as 16 bits, calltable_select two flags as 8.
+const_assert_eq!(STATE_GENERATION, 1 << 16);
+const_assert!(STATE_POSITIONS < STATE_FRAME && STATE_FRAME < STATE_SAVE && STATE_SAVE < 1 << 8);
+
+/// What `Context::state` says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(pub(crate) usize);
+
+impl State {
+    /// How to call the handler: flags and positions; 0 when not live.
+    pub(crate) fn shape(self) -> usize {
+        self.0 % STATE_GENERATION
+    }
+
+    /// How many times the slot has been released.
+    pub(crate) fn generation(self) -> usize {
+        self.0 / STATE_GENERATION
+    }
+
+    pub(crate) fn is_live(self) -> bool {
+        self.shape() != 0
+    }
+
+    /// The state after a release.
+    pub(crate) fn released(self) -> Self {
+        Self((self.0 - self.shape()).wrapping_add(STATE_GENERATION))
+    }
+}
+
+impl Context {
+    pub(crate) fn load_state(&self) -> State {
+        State(self.state.load(Ordering::Relaxed))
+    }
+}
+
+/// The contexts of all slots.
+#[repr(transparent)]
+struct Contexts(UnsafeCell<heapless::Vec<Context, CAPACITY>>);
+
+// SAFETY: the vector itself changes only in `fill`, whose caller guarantees that it runs once and alone; the contexts
+// in it are atomic.
+unsafe impl Sync for Contexts {}
+
+static CONTEXTS: Contexts = Contexts(UnsafeCell::new(heapless::Vec::new()));
+
+/// Address of the first context, read by the dispatchers.
+///
+/// Before `fill` it points to the vector as the program's image has it, which is all zero: a call that comes so early
+/// reads a state of 0 and is stale.
+#[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_contexts"))]
+static FIRST: AtomicPtr<Context> = AtomicPtr::new((&raw const CONTEXTS).cast_mut().cast());
+
+/// Makes a context for each slot, none live, and returns them all.
+///
+/// # Safety
+/// To be called once, and while no other thread does.
+pub(crate) unsafe fn fill() -> &'static [Context] {
+    // SAFETY: by the caller's promise nobody else has a reference to the vector.
+    let contexts = unsafe { &mut *CONTEXTS.0.get() };
+    let mut next = 1;
+    while contexts
+        .push(Context {
+            handler: AtomicPtr::new(core::ptr::null_mut()),
+            data: AtomicPtr::new(core::ptr::null_mut()),
+            state: AtomicUsize::new(0),
+            in_flight: AtomicU32::new(0),
+            link: AtomicU32::new(next),
+        })
+        .is_ok()
+    {
+        next += 1;
+    }
+    FIRST.store(contexts.as_mut_ptr(), Ordering::Release);
+    contexts
+}
+
+/// The slot that a context belongs to.
+pub(crate) fn index_of(context: *const Context) -> usize {
+    (context.addr() - FIRST.load(Ordering::Relaxed).addr()) / CONTEXT_SIZE
+}

@@ -1,0 +1,171 @@
+//! What can go wrong, each with a sentence that says what to do about it.
+
+use core::fmt;
+
+use crate::context::layout::{CAPACITY, MAX_POSITIONS};
+use crate::convention::Convention;
+
+/// Why a registration was refused. Nothing was registered and nothing that was registered before is affected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// Every slot is live.
+    TableFull,
+    /// Another registration, release or listing is under way, and the caller asked not to wait for it.
+    Busy,
+    /// The handler is a null pointer.
+    NullHandler,
+    /// The direct lane was asked to pass on more argument positions than it copies.
+    TooManyPositions {
+        /// The number asked for.
+        positions: usize,
+    },
+    /// The target has no such convention.
+    ConventionUnavailable(Convention),
+    /// A shared registration has been counted `u32::MAX` times.
+    TooManyUses,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableFull => write!(
+                f,
+                "all {CAPACITY} slots are live: release callbacks that are no longer called (calltable::table::list \
+                 shows them), or build with a larger CALLTABLE_CAPACITY"
+            ),
+            Self::Busy => f.write_str(
+                "the table is locked by a registration or release under way: try again after it, or use a form that \
+                 waits",
+            ),
+            Self::NullHandler => f.write_str("the handler is a null pointer: give the address of a function"),
+            Self::TooManyPositions { positions } => write!(
+                f,
+                "the direct lane passes on at most {MAX_POSITIONS} argument positions, not {positions}: use a frame \
+                 handler"
+            ),
+            Self::ConventionUnavailable(convention) => write_unavailable(f, *convention),
+            Self::TooManyUses => {
+                f.write_str("this registration is shared 4294967295 times: release uses that have ended")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Why a release did not happen, or has not yet come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The slot is not live under this registration: it was released before.
+    NotLive,
+    /// Another registration, release or listing is under way; nothing has changed.
+    Busy,
+    /// The entry takes no new calls, but calls that began before still run. Releasing again ends the release.
+    InFlight,
+}
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLive => "this registration was released before: release each registration once",
+            Self::Busy => {
+                "the table is locked by a registration or release under way: try again after it, or use a form that \
+                 waits"
+            }
+            Self::InFlight => "calls of this callback are still running: release it again when they have returned",
+        })
+    }
+}
+
+impl core::error::Error for ReleaseError {}
+
+/// Why a signature built at run time was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SignatureError {
+    /// The target has no such convention.
+    ConventionUnavailable(Convention),
+    /// More parameters than a signature holds, a hidden result pointer counted.
+    TooManyParameters {
+        /// The number given.
+        parameters: usize,
+    },
+    /// The parameter with this index (or, where it is `None`, the result) is a structure of no bytes.
+    ZeroSized {
+        /// Index of the parameter.
+        parameter: Option<usize>,
+    },
+    /// The parameter with this index (or, where it is `None`, the result) is a floating-point number, and this is
+    /// a build for processors whose SSE registers are switched off.
+    FloatUnavailable {
+        /// Index of the parameter.
+        parameter: Option<usize>,
+    },
+}
+
+impl fmt::Display for SignatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |f: &mut fmt::Formatter<'_>, parameter: &Option<usize>| match parameter {
+            Some(index) => write!(f, "parameter {index}"),
+            None => f.write_str("the result"),
+        };
+        match self {
+            Self::ConventionUnavailable(convention) => write_unavailable(f, *convention),
+            Self::TooManyParameters { parameters } => write!(
+                f,
+                "a signature holds at most {MAX_POSITIONS} parameters, a hidden result pointer counted, not \
+                 {parameters}: pass a pointer to a structure instead"
+            ),
+            Self::ZeroSized { parameter } => {
+                name(f, parameter)?;
+                f.write_str(" has no bytes: leave it out, C has no such type")
+            }
+            Self::FloatUnavailable { parameter } => {
+                name(f, parameter)?;
+                f.write_str(" is a floating-point number, but this build touches no SSE register: pass its bits")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SignatureError {}
+
+fn write_unavailable(f: &mut fmt::Formatter<'_>, convention: Convention) -> fmt::Result {
+    write!(f, "this target has no {convention} convention: use {}", Convention::NATIVE)
+}
+
+/// Why a [`Frame`](crate::Frame) could not give an argument or take a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The signature has no parameter with this index.
+    NoSuchParameter {
+        /// The index asked for.
+        index: usize,
+        /// The number of parameters.
+        parameters: usize,
+    },
+    /// The signature declares another type for the argument or result.
+    OtherType {
+        /// The type the signature declares; `None` for a function without result.
+        declared: Option<crate::Type>,
+    },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchParameter { index, parameters } => {
+                write!(f, "there is no argument {index}: the signature has {parameters} parameters, counted from 0")
+            }
+            Self::OtherType { declared: Some(declared) } => {
+                write!(f, "the signature declares the type {declared:?} here: use that")
+            }
+            Self::OtherType { declared: None } => f.write_str("the signature declares no result: set none"),
+        }
+    }
+}
+
+impl core::error::Error for FrameError {}

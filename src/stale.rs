@@ -1,0 +1,101 @@
+//! Calls of entries that nobody may call now: never registered, released, or exclusive and running already.
+
+use core::ffi::c_void;
+use core::fmt::Write as _;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::arch;
+use crate::context::{self, Context};
+use crate::frame::RawFrame;
+use crate::table::CodePointer;
+
+/// Why an entry could not be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// Its slot has never been live.
+    NeverRegistered,
+    /// Its registration has been released; the slot may even be live again for somebody else by now.
+    Released,
+    /// It is exclusive (made from an `FnMut` closure), and a call of it was still running.
+    Running,
+}
+
+/// A call that was refused, as the stale handler sees it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct StaleCall {
+    /// The slot.
+    pub slot: usize,
+    /// The entry that was called.
+    pub code: CodePointer,
+    /// Where in the foreign code the call would have returned to: a debugger's `info symbol` names the caller.
+    pub caller: *const c_void,
+    /// Why it was refused.
+    pub reason: StaleReason,
+}
+
+/// Runs in place of a handler when an entry cannot be called. What it returns, the foreign caller receives in the
+/// integer and in the floating-point result register.
+pub type StaleHandler = fn(&StaleCall) -> u64;
+
+/// The embedder's handler, a `StaleHandler`, or null.
+static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message on
+/// standard error where the target has one, and an invalid instruction, which stops the program on the spot.
+///
+/// The handler may be called from any thread and, on bare machines, in any context in which foreign code runs.
+pub fn set_stale_handler(handler: Option<StaleHandler>) {
+    let handler = handler.map_or(core::ptr::null_mut(), |handler| handler as *mut ());
+    HANDLER.store(handler, Ordering::Release);
+}
+
+/// The frame handler of every stale call; its data is the slot's context. The dispatcher's only name in Rust.
+#[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
+unsafe extern "win64" fn stale(context: *const Context, frame: *mut RawFrame) {
+    let slot = context::index_of(context);
+    // SAFETY: the dispatcher passes the slot's context, which is static; before the table is filled it is all zero,
+    // which is a valid context.
+    let state = unsafe { &*context }.load_state();
+    let call = StaleCall {
+        slot,
+        code: arch::entry(slot),
+        // SAFETY: the dispatcher passes its own frame; the word below the arguments is the foreign return address.
+        caller: unsafe { (*frame).arguments.sub(1).cast::<*const c_void>().read() },
+        reason: match (state.is_live(), state.generation()) {
+            (false, 0) => StaleReason::NeverRegistered,
+            (true, _) if state.shape() & context::layout::STATE_EXCLUSIVE != 0 => StaleReason::Running,
+            _ => StaleReason::Released,
+        },
+    };
+    let handler = HANDLER.load(Ordering::Acquire);
+    let result = if handler.is_null() {
+        stop(&call)
+    } else {
+        // SAFETY: `HANDLER` holds nothing but null and what `set_stale_handler` was given.
+        let handler = unsafe { core::mem::transmute::<*mut (), StaleHandler>(handler) };
+        handler(&call)
+    };
+    // SAFETY: as above; nobody else has a reference to the frame.
+    unsafe { (*frame).result = [result, 0] };
+}
+
+fn stop(call: &StaleCall) -> ! {
+    let reason = match call.reason {
+        StaleReason::NeverRegistered => "was never registered",
+        StaleReason::Released => "has been released",
+        StaleReason::Running => "is exclusive and already running",
+    };
+    let mut message = heapless::String::<160>::new();
+    // Formatting fails only when the buffer is full; then what fits is printed.
+    let _ = writeln!(
+        message,
+        "calltable: stale call of slot {} ({:p}) from {:p}: the callback {reason}",
+        call.slot,
+        call.code.as_ptr(),
+        call.caller,
+    );
+    arch::print(message.as_bytes());
+    arch::trap()
+}

@@ -1,0 +1,494 @@
+//! The registry: which slot belongs to whom.
+//!
+//! This is the layer under [`Callback`](crate::Callback), for bindings of other languages: handlers and data are
+//! bare pointers, and slots are released by hand.
+//!
+//! # What holds while a slot changes
+//! - A registration is complete when `register` returns: from then on every call of its code pointer, from any thread
+//!   that learned the pointer since, runs its handler with its data.
+//! - A call never sees the handler of one registration with the data of another.
+//! - A call that begins after `release` has returned is stale (see [`crate::set_stale_handler`]), until the slot is
+//!   given to somebody else. Released slots wait in line behind all other free ones, so that is as late as can be.
+//! - A call that began before `release`, or while it runs, may still be running when `release` returns, unless the
+//!   registration is [tracked](Registration::tracked): then `release` returns when no call is running.
+//!
+//! The lock is held for some dozens of instructions and never while user code runs, so a handler may register and
+//! release. An interrupt handler, which may have interrupted the holder of the lock, uses the `try_` forms.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, fence};
+
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+use crate::arch;
+use crate::callback::FunctionPointer;
+use crate::context::layout::*;
+use crate::context::{self, Context, State};
+use crate::convention::Convention;
+use crate::error::{Error, ReleaseError};
+use crate::frame::RawFrame;
+use crate::signature::Signature;
+
+pub use crate::context::layout::{CAPACITY, MAX_POSITIONS};
+
+/// The address of an entry: what foreign code calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct CodePointer(NonNull<c_void>);
+
+// SAFETY: it points to code, which every thread may read and execute.
+unsafe impl Send for CodePointer {}
+// SAFETY: as above.
+unsafe impl Sync for CodePointer {}
+
+impl CodePointer {
+    pub(crate) fn new(entry: *const c_void) -> Self {
+        // SAFETY: an entry lies in the program's code, and nothing lies at address 0.
+        Self(unsafe { NonNull::new_unchecked(entry.cast_mut()) })
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn as_ptr(self) -> *const c_void {
+        self.0.as_ptr()
+    }
+
+    /// The address as a function pointer.
+    ///
+    /// # Safety
+    /// `F` must be the type that the registered handler serves: convention, parameters and result.
+    #[must_use]
+    pub unsafe fn cast<F: FunctionPointer>(self) -> F {
+        // SAFETY: by the caller's promise.
+        unsafe { F::from_code(self) }
+    }
+}
+
+/// One registration of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    index: u32,
+    generation: usize,
+}
+
+impl Slot {
+    /// 0 to [`CAPACITY`] - 1.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// What foreign code calls.
+    #[must_use]
+    pub fn code(self) -> CodePointer {
+        arch::entry(self.index())
+    }
+}
+
+/// A handler of the frame lane: gets the registration's data and one call's arguments.
+///
+/// Compiled for the convention at hand; [`Registration::frame_foreign`] takes one that is not.
+pub type FrameHandler = unsafe extern "win64" fn(data: *mut c_void, frame: *mut RawFrame);
+
+/// What is to run when a slot's entry is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    handler: *const c_void,
+    data: *mut c_void,
+    convention: Convention,
+    positions: usize,
+    flags: usize,
+}
+
+// SAFETY: it only carries the pointers; whoever makes one promises that they may be used from any thread that calls.
+unsafe impl Send for Registration {}
+// SAFETY: as above.
+unsafe impl Sync for Registration {}
+
+impl Registration {
+    /// Direct lane: `handler` has the callback's own signature plus one trailing pointer, which receives `data`.
+    ///
+    /// `positions` is the number of argument positions of the callback, without that pointer. On win64 each parameter
+    /// takes one, whatever its type, and a result returned through a hidden pointer takes one more ("x64 calling
+    /// convention, Return values").
+    ///
+    /// # Safety
+    /// While the registration lives, `handler` must be callable that way, by every thread that calls the entry.
+    #[must_use]
+    pub const unsafe fn direct(
+        convention: Convention,
+        handler: *const c_void,
+        positions: usize,
+        data: *mut c_void,
+    ) -> Self {
+        Self { handler, data, convention, positions, flags: 0 }
+    }
+
+    /// Frame lane: `handler` gets the data and the call's arguments in memory, and puts the result there.
+    ///
+    /// # Safety
+    /// While the registration lives, `handler` must be callable with `data`, by every thread that calls the entry.
+    #[must_use]
+    pub unsafe fn frame(handler: FrameHandler, signature: &Signature, data: *mut c_void) -> Self {
+        // SAFETY: a handler that keeps the preserved registers may also be treated as one that does not; undone below.
+        let registration = unsafe { Self::frame_foreign(handler as *const c_void, signature, data) };
+        Self { flags: STATE_FRAME, ..registration }
+    }
+
+    /// Frame lane, for a handler that is not compiled for the convention at hand: System V C code on Linux, or a
+    /// language runtime's own. It gets `(data, frame)` in RCX, RDX and again in RDI, RSI, has 32 bytes of home space,
+    /// and need keep no register but RSP.
+    ///
+    /// # Safety
+    /// As for [`Self::frame`]. The handler must return with RSP as a `ret` leaves it.
+    #[must_use]
+    pub unsafe fn frame_foreign(handler: *const c_void, signature: &Signature, data: *mut c_void) -> Self {
+        Self {
+            handler,
+            data,
+            convention: signature.convention(),
+            positions: signature.positions(),
+            flags: STATE_FRAME | STATE_SAVE,
+        }
+    }
+
+    /// The handler need not keep the registers that the convention preserves, only RSP: the dispatcher saves RBX,
+    /// RBP, RDI, RSI, R12-R15 and XMM6-15, clears DF before the handler and after it, and restores them whatever the
+    /// handler did.
+    #[must_use]
+    pub const fn saving(self) -> Self {
+        Self { flags: self.flags | STATE_SAVE, ..self }
+    }
+
+    /// As [`Self::saving`], and MXCSR and the x87 control word are restored, too. Not in a build for processors whose
+    /// SSE registers are switched off: there it is the same.
+    #[must_use]
+    pub const fn saving_control_words(self) -> Self {
+        Self { flags: self.flags | STATE_SAVE | STATE_CONTROL, ..self }
+    }
+
+    /// Calls in flight are counted, so that [`release`] can wait until none is running.
+    ///
+    /// Each call then writes to the slot twice. A call that never returns (its thread ends, an exception or `longjmp`
+    /// leaves it) stays counted.
+    #[must_use]
+    pub const fn tracked(self) -> Self {
+        Self { flags: self.flags | STATE_COUNTED, ..self }
+    }
+
+    /// A call that comes while another one runs, on whatever thread, is refused: the stale handler runs with
+    /// [`StaleReason::Running`](crate::StaleReason::Running). Tracked, too.
+    #[must_use]
+    pub const fn exclusive(self) -> Self {
+        Self { flags: self.flags | STATE_COUNTED | STATE_EXCLUSIVE, ..self }
+    }
+
+    /// The low bits of the context's state.
+    fn shape(&self) -> Result<usize, Error> {
+        if self.handler.is_null() {
+            Err(Error::NullHandler)
+        } else if !self.convention.is_available() {
+            Err(Error::ConventionUnavailable(self.convention))
+        } else if self.positions > MAX_POSITIONS {
+            Err(Error::TooManyPositions { positions: self.positions })
+        } else {
+            Ok(self.flags | (self.positions + 1))
+        }
+    }
+}
+
+/// Registers, waiting for the lock if it is taken.
+///
+/// # Errors
+/// [`Error::TableFull`], and those that say what is wrong with the registration.
+pub fn register(registration: &Registration) -> Result<Slot, Error> {
+    let shape = registration.shape()?;
+    lock().bind(registration, shape)
+}
+
+/// Registers if the lock is free.
+///
+/// # Errors
+/// [`Error::Busy`] at once if it is not; otherwise as [`register`].
+pub fn try_register(registration: &Registration) -> Result<Slot, Error> {
+    let shape = registration.shape()?;
+    try_lock().ok_or(Error::Busy)?.bind(registration, shape)
+}
+
+/// Registers, or counts one more use of a live registration that was made by this function and is equal: same
+/// handler, data, convention, lane, positions and options. [`release`] is to be called once for each use.
+///
+/// # Errors
+/// As [`register`], and [`Error::TooManyUses`].
+pub fn share(registration: &Registration) -> Result<Slot, Error> {
+    let shape = registration.shape()?;
+    lock().share(registration, shape)
+}
+
+/// As [`share`], if the lock is free.
+///
+/// # Errors
+/// [`Error::Busy`] at once if it is not; otherwise as [`share`].
+pub fn try_share(registration: &Registration) -> Result<Slot, Error> {
+    let shape = registration.shape()?;
+    try_lock().ok_or(Error::Busy)?.share(registration, shape)
+}
+
+/// Releases one use, with the last one the slot. Waits for the lock and, if the registration is tracked, until no
+/// call is running: it must not be called by the handler itself then, which would wait for its own end.
+///
+/// # Errors
+/// [`ReleaseError::NotLive`] if it was released before.
+pub fn release(slot: Slot) -> Result<(), ReleaseError> {
+    loop {
+        let released = lock().release(slot);
+        match released {
+            Err(ReleaseError::InFlight) => core::hint::spin_loop(),
+            ended => return ended,
+        }
+    }
+}
+
+/// Releases one use, with the last one the slot, without waiting.
+///
+/// # Errors
+/// [`ReleaseError::Busy`] if the lock is taken: nothing has changed. [`ReleaseError::InFlight`] if the registration is
+/// tracked and calls of it are running: new ones are refused already, but the slot is not free before another call of
+/// this function or of [`release`] has succeeded. [`ReleaseError::NotLive`] if it was released before.
+pub fn try_release(slot: Slot) -> Result<(), ReleaseError> {
+    try_lock().ok_or(ReleaseError::Busy)?.release(slot)
+}
+
+/// The slot whose entry starts at `code`, if that is an address in the table at all.
+#[must_use]
+pub fn slot_of(code: *const c_void) -> Option<usize> {
+    arch::slot_at(code, CAPACITY)
+}
+
+/// The number of live slots, and of released ones that wait for running calls.
+#[must_use]
+pub fn live() -> usize {
+    lock().taken as usize
+}
+
+/// A live slot, as [`list`] shows it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The registration.
+    pub slot: Slot,
+    /// Its handler.
+    pub handler: *const c_void,
+    /// Its data.
+    pub data: *mut c_void,
+    /// How many times it is shared; 0 for one that was registered by itself.
+    pub uses: u32,
+    /// Calls running now; `None` if they are not counted.
+    pub in_flight: Option<u32>,
+}
+
+/// The registration of one slot, if it is live. Waits for the lock.
+#[must_use]
+pub fn entry(index: usize) -> Option<Entry> {
+    lock().entry(index)
+}
+
+/// The registration of one slot, if it is live.
+///
+/// # Errors
+/// [`Error::Busy`] if the lock is taken.
+pub fn try_entry(index: usize) -> Result<Option<Entry>, Error> {
+    Ok(try_lock().ok_or(Error::Busy)?.entry(index))
+}
+
+/// All live slots, for leak reports. Each step takes and gives back the lock, so the table may change in between.
+pub fn list() -> impl Iterator<Item = Entry> {
+    (0..CAPACITY).filter_map(entry)
+}
+
+/// Buckets for shared registrations; a power of two, at least half the capacity.
+const BUCKETS: usize = CAPACITY.div_ceil(2).next_power_of_two();
+
+/// What `Context::link` says of a slot that is released but waits for running calls: no chain is that long.
+const CLOSED: u32 = u32::MAX;
+
+/// What the lock guards. In its chains a slot is written as index + 1, and 0 ends a chain, so that the whole registry
+/// starts as zeros and takes no room in the program's file.
+///
+/// A context's `link` is used for one chain at a time: the line of free slots while it is free, its bucket's chain
+/// while it is shared.
+struct Registry {
+    /// Empty until the first registration.
+    contexts: Option<&'static [Context]>,
+    /// The free slot that was released first, and the one that was released last.
+    first: u32,
+    last: u32,
+    taken: u32,
+    uses: [u32; CAPACITY],
+    buckets: [u32; BUCKETS],
+}
+
+static REGISTRY: SpinMutex<Registry> = SpinMutex::new(Registry {
+    contexts: None,
+    first: 0,
+    last: 0,
+    taken: 0,
+    uses: [0; CAPACITY],
+    buckets: [0; BUCKETS],
+});
+
+fn lock() -> SpinMutexGuard<'static, Registry> {
+    let mut registry = REGISTRY.lock();
+    registry.prepare();
+    registry
+}
+
+fn try_lock() -> Option<SpinMutexGuard<'static, Registry>> {
+    let mut registry = REGISTRY.try_lock()?;
+    registry.prepare();
+    Some(registry)
+}
+
+impl Registry {
+    fn prepare(&mut self) {
+        if self.contexts.is_none() {
+            // SAFETY: under the lock, and only while `contexts` has not been set.
+            self.contexts = Some(unsafe { context::fill() });
+            self.first = 1;
+            self.last = CAPACITY as u32;
+            if let Some(last) = self.context(self.last - 1) {
+                last.link.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn context(&self, index: u32) -> Option<&'static Context> {
+        self.contexts.unwrap_or_default().get(index as usize)
+    }
+
+    fn bind(&mut self, registration: &Registration, shape: usize) -> Result<Slot, Error> {
+        let index = self.first.checked_sub(1).ok_or(Error::TableFull)?;
+        let context = self.context(index).ok_or(Error::TableFull)?;
+        self.first = context.link.load(Ordering::Relaxed);
+        if self.first == 0 {
+            self.last = 0;
+        }
+        self.taken += 1;
+        let state = context.load_state();
+        // Whoever sees the new handler or data also sees that the state has left the former registration's.
+        fence(Ordering::Release);
+        context.handler.store(registration.handler.cast_mut(), Ordering::Relaxed);
+        context.data.store(registration.data, Ordering::Relaxed);
+        context.state.store(state.0 | shape, Ordering::Release);
+        Ok(Slot { index, generation: state.generation() })
+    }
+
+    fn share(&mut self, registration: &Registration, shape: usize) -> Result<Slot, Error> {
+        let bucket = bucket_of(registration.handler, registration.data, shape);
+        let mut link = self.buckets.get(bucket).copied().unwrap_or_default();
+        while let Some(context) = link.checked_sub(1).and_then(|index| self.context(index)) {
+            let state = context.load_state();
+            if state.shape() == shape
+                && context.handler.load(Ordering::Relaxed).cast_const() == registration.handler
+                && context.data.load(Ordering::Relaxed) == registration.data
+            {
+                let index = link - 1;
+                let uses = self.uses.get_mut(index as usize).ok_or(Error::TableFull)?;
+                *uses = uses.checked_add(1).ok_or(Error::TooManyUses)?;
+                return Ok(Slot { index, generation: state.generation() });
+            }
+            link = context.link.load(Ordering::Relaxed);
+        }
+        let slot = self.bind(registration, shape)?;
+        if let (Some(context), Some(uses), Some(first)) =
+            (self.context(slot.index), self.uses.get_mut(slot.index()), self.buckets.get_mut(bucket))
+        {
+            context.link.store(*first, Ordering::Relaxed);
+            *first = slot.index + 1;
+            *uses = 1;
+        }
+        Ok(slot)
+    }
+
+    fn release(&mut self, slot: Slot) -> Result<(), ReleaseError> {
+        let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
+        let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
+        let state = context.load_state();
+        let registered = State(slot.generation * STATE_GENERATION);
+        if state.is_live() && state.generation() == slot.generation {
+            if *uses > 1 {
+                *uses -= 1;
+                return Ok(());
+            }
+            if *uses == 1 {
+                *uses = 0;
+                self.unchain(slot.index, context, state.shape());
+            }
+            context.link.store(CLOSED, Ordering::Relaxed);
+            context.state.store(registered.released().0, Ordering::Relaxed);
+            // Against the locked addition in calltable_count: either we see the call, or it sees the new state.
+            fence(Ordering::SeqCst);
+            if state.shape() & STATE_COUNTED == 0 {
+                self.rest(slot.index, context);
+                return Ok(());
+            }
+        } else if state != registered.released() || context.link.load(Ordering::Relaxed) != CLOSED {
+            return Err(ReleaseError::NotLive);
+        }
+        if context.in_flight.load(Ordering::Acquire) != 0 {
+            return Err(ReleaseError::InFlight);
+        }
+        self.rest(slot.index, context);
+        Ok(())
+    }
+
+    /// Takes a shared slot out of its bucket's chain.
+    fn unchain(&mut self, index: u32, context: &Context, shape: usize) {
+        let next = context.link.load(Ordering::Relaxed);
+        let bucket = bucket_of(context.handler.load(Ordering::Relaxed), context.data.load(Ordering::Relaxed), shape);
+        let Some(first) = self.buckets.get_mut(bucket) else { return };
+        let mut link = *first;
+        if link == index + 1 {
+            *first = next;
+            return;
+        }
+        while let Some(before) = link.checked_sub(1).and_then(|before| self.context(before)) {
+            link = before.link.load(Ordering::Relaxed);
+            if link == index + 1 {
+                before.link.store(next, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// Puts a slot at the end of the line of free ones.
+    fn rest(&mut self, index: u32, context: &Context) {
+        context.link.store(0, Ordering::Relaxed);
+        match self.last.checked_sub(1).and_then(|last| self.context(last)) {
+            Some(last) => last.link.store(index + 1, Ordering::Relaxed),
+            None => self.first = index + 1,
+        }
+        self.last = index + 1;
+        self.taken -= 1;
+    }
+
+    fn entry(&self, index: usize) -> Option<Entry> {
+        let context = self.contexts?.get(index)?;
+        let state = context.load_state();
+        state.is_live().then(|| Entry {
+            slot: Slot { index: index as u32, generation: state.generation() },
+            handler: context.handler.load(Ordering::Relaxed),
+            data: context.data.load(Ordering::Relaxed),
+            uses: self.uses.get(index).copied().unwrap_or_default(),
+            in_flight: (state.shape() & STATE_COUNTED != 0).then(|| context.in_flight.load(Ordering::Relaxed)),
+        })
+    }
+}
+
+/// Multiplicative hashing: the high bits of a product depend on all bits of the factors.
+fn bucket_of(handler: *const c_void, data: *mut c_void, shape: usize) -> usize {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let key = (handler.addr() as u64).wrapping_mul(FACTOR) ^ (data.addr() as u64) ^ ((shape as u64) << 48);
+    (key.wrapping_mul(FACTOR) >> 32) as usize % BUCKETS
+}
