@@ -90,25 +90,25 @@ static CONTEXTS: Contexts = Contexts(UnsafeCell::new(heapless::Vec::new()));
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_contexts"))]
 static FIRST: AtomicPtr<Context> = AtomicPtr::new((&raw const CONTEXTS).cast_mut().cast());
 
-/// Makes a context for each slot, none live, and returns them all.
+/// Makes a context for each slot, none live, each linked to the next, and returns them all.
 ///
 /// # Safety
 /// To be called once, and while no other thread does.
 pub(crate) unsafe fn fill() -> &'static [Context] {
     // SAFETY: by the caller's promise nobody else has a reference to the vector.
     let contexts = unsafe { &mut *CONTEXTS.0.get() };
-    let mut next = 1;
+    let mut link = 2; // of slot 0: slot 1, written as index + 1
     while contexts
         .push(Context {
             handler: AtomicPtr::new(core::ptr::null_mut()),
             data: AtomicPtr::new(core::ptr::null_mut()),
             state: AtomicUsize::new(0),
             in_flight: AtomicU32::new(0),
-            link: AtomicU32::new(next),
+            link: AtomicU32::new(link),
         })
         .is_ok()
     {
-        next += 1;
+        link += 1;
     }
     FIRST.store(contexts.as_mut_ptr(), Ordering::Release);
     contexts

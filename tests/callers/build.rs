@@ -1,0 +1,122 @@
+//! Writes the same list of signatures as C callers and as Rust cases, and compiles the C with GCC and Clang.
+//!
+//! Case (p, n) has n parameters; parameter i has type number p + i. Thus every type comes in every position.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// C type, Rust type, and the expression for a dynamic signature.
+const TYPES: &[(&str, &str, &str)] = &[
+    ("int32_t", "i32", "Type::I32"),
+    ("double", "f64", "Type::F64"),
+    ("int8_t", "i8", "Type::I8"),
+    ("Bytes3", "Bytes<3>", "Type::Struct { size: 3 }"),
+    ("uint64_t", "u64", "Type::U64"),
+    ("float", "f32", "Type::F32"),
+    ("uint8_t", "u8", "Type::U8"),
+    ("Bytes8", "Bytes<8>", "Type::Struct { size: 8 }"),
+    ("void *", "*mut c_void", "Type::Pointer"),
+    ("int16_t", "i16", "Type::I16"),
+    ("Bytes24", "Bytes<24>", "Type::Struct { size: 24 }"),
+    ("_Bool", "bool", "Type::Bool"),
+    ("uint16_t", "u16", "Type::U16"),
+    ("FloatPair", "FloatPair", "Type::Struct { size: 8 }"),
+    ("__int128", "i128", "Type::I128"),
+    ("uint32_t", "u32", "Type::U32"),
+    ("Bytes1", "Bytes<1>", "Type::Struct { size: 1 }"),
+    ("Function", "Function", "Type::Pointer"),
+    ("Bytes4", "Bytes<4>", "Type::Struct { size: 4 }"),
+    ("int64_t", "i64", "Type::I64"),
+    ("DoublePair", "DoublePair", "Type::Struct { size: 16 }"),
+    ("Bytes2", "Bytes<2>", "Type::Struct { size: 2 }"),
+    ("unsigned __int128", "u128", "Type::U128"),
+    ("Bytes12", "Bytes<12>", "Type::Struct { size: 12 }"),
+];
+
+const MOST: usize = 16;
+
+/// Compilers and levels; each gives one set of callers, whose names it ends.
+const VARIANTS: &[(&str, &str)] = &[("gcc", "O0"), ("gcc", "O2"), ("clang", "O0"), ("clang", "O2")];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+    let mut c = String::from("#include \"callers.h\"\n");
+    let mut rust = String::new();
+    let mut externs = String::new();
+    for p in 0..TYPES.len() {
+        for n in (0..=MOST).filter(|n| *n <= 6 || *n == MOST || (n + p) % 5 == 0) {
+            case(p, n, &mut c, &mut rust, &mut externs);
+        }
+    }
+    fs::write(out.join("cases.c"), c).unwrap();
+    let rust = format!(
+        "/// Calls `$case!` for each signature.\n#[macro_export]\nmacro_rules! for_each_case {{ ($case:ident) => {{\n{rust}}} }}\n"
+    );
+    fs::write(out.join("cases.rs"), rust).unwrap();
+    fs::write(out.join("externs.rs"), format!("unsafe extern \"C\" {{\n{externs}}}\n")).unwrap();
+
+    for (compiler, level) in VARIANTS {
+        cc::Build::new()
+            .compiler(find(compiler))
+            .file(out.join("cases.c"))
+            .include("src")
+            .flag(format!("-{level}"))
+            .define("VARIANT", Some(format!("{compiler}_{level}").as_str()))
+            .warnings(false)
+            .compile(&format!("callers_{compiler}_{level}"));
+    }
+    cc::Build::new().file("src/registers.S").compile("callers_registers");
+}
+
+fn case(p: usize, n: usize, c: &mut String, rust: &mut String, externs: &mut String) {
+    let parameters: Vec<_> = (0..n).map(|i| TYPES[(p + i) % TYPES.len()]).collect();
+    // Every type is a result, too; p + 7 n walks through all of them. One case in nine returns nothing.
+    let result = ((p + n) % 9 != 8).then(|| TYPES[(p + 7 * n) % TYPES.len()]);
+    let list = |types: &[(&str, &str, &str)], of: fn(&(&str, &str, &str)) -> String| {
+        types.iter().map(of).collect::<Vec<_>>().join(", ")
+    };
+    let c_parameters = if n == 0 { "void".into() } else { list(&parameters, |t| t.0.into()) };
+    let arguments = (0..n).map(|i| format!("a{i}")).collect::<Vec<_>>().join(", ");
+    writeln!(c, "int NAME(case_{p}_{n})({} (MS *callback)({c_parameters})) {{", result.map_or("void", |t| t.0))
+        .unwrap();
+    for (i, (ty, ..)) in parameters.iter().enumerate() {
+        writeln!(c, "    {ty} a{i}; FILL(a{i}, {i});").unwrap();
+    }
+    match result {
+        Some((ty, ..)) => {
+            writeln!(c, "    {ty} want; FILL(want, 99); {ty} got = callback({arguments});").unwrap();
+            writeln!(c, "    return memcmp(&got, &want, sizeof got) == 0;\n}}").unwrap();
+        }
+        None => writeln!(c, "    callback({arguments}); return 1;\n}}").unwrap(),
+    }
+    let callers: Vec<_> = VARIANTS.iter().map(|(compiler, level)| format!("case_{p}_{n}_{compiler}_{level}")).collect();
+    for caller in &callers {
+        writeln!(externs, "    pub fn {caller}(callback: CodePointer) -> i32;").unwrap();
+    }
+    let names = (0..n).map(|i| format!("a{i}: {}", parameters[i].1)).collect::<Vec<_>>().join(", ");
+    writeln!(
+        rust,
+        "$case! {{ case_{p}_{n} [{}] ({names}) -> {}, [{}], {} }}",
+        callers.join(" "),
+        result.map_or("()", |t| t.1),
+        list(&parameters, |t| t.2.into()),
+        result.map_or("None".into(), |t| format!("Some({})", t.2)),
+    )
+    .unwrap();
+}
+
+/// The compiler by its plain name, else the newest of Debian's numbered ones.
+fn find(name: &str) -> String {
+    let candidates = [name.to_string()].into_iter().chain((14..=22).rev().map(|number| format!("{name}-{number}")));
+    candidates
+        .into_iter()
+        .find(|candidate| Command::new(candidate).arg("--version").output().is_ok_and(|out| out.status.success()))
+        .unwrap_or_else(|| {
+            panic!("the tests compile their C callers with {name}, which is not installed: `cargo xtask setup`")
+        })
+}

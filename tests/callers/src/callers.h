@@ -1,0 +1,48 @@
+// What the generated C callers are made of.
+#include <stdint.h>
+#include <string.h>
+
+#define MS __attribute__((ms_abi))
+#define JOIN2(a, b) a##_##b
+#define JOIN(a, b) JOIN2(a, b)
+#define NAME(name) JOIN(name, VARIANT)
+
+typedef void (MS *Function)(void);
+typedef struct { uint8_t bytes[1]; } Bytes1;
+typedef struct { uint8_t bytes[2]; } Bytes2;
+typedef struct { uint8_t bytes[3]; } Bytes3;
+typedef struct { uint8_t bytes[4]; } Bytes4;
+typedef struct { uint8_t bytes[8]; } Bytes8;
+typedef struct { uint8_t bytes[12]; } Bytes12;
+typedef struct { uint8_t bytes[24]; } Bytes24;
+typedef struct { float a, b; } FloatPair;
+typedef struct { double a, b; } DoublePair;
+
+// The value number `seed` of any type: a pattern of bytes that no other number shares (src/lib.rs, fill).
+static void fill(void *value, size_t size, unsigned seed) {
+    for (size_t i = 0; i < size; i++) ((uint8_t *)value)[i] = (uint8_t)(seed * 37 + i * 11 + 5);
+}
+static void fill_bool(_Bool *value, unsigned seed) { *value = seed % 3 != 1; }
+static void fill_float(float *value, unsigned seed) { *value = (float)seed * 1.5f - 7.0f; }
+static void fill_double(double *value, unsigned seed) { *value = (double)seed * -2.25 + 3.0; }
+
+#define FILL(variable, seed) _Generic((variable), \
+    _Bool: fill_bool((void *)&variable, seed), \
+    float: fill_float((void *)&variable, seed), \
+    double: fill_double((void *)&variable, seed), \
+    default: fill(&variable, sizeof variable, seed))
+
+// A call as through a variadic prototype: floating-point arguments come in both register files.
+int NAME(variadic)(int64_t (MS *callback)(int32_t, ...)) {
+    return callback(-3, 2.5, 0x123456789abcdefLL, -4.75, 6.125, -7LL, 8.5) == 42;
+}
+
+// Calls again and again, for tests that run several threads.
+int64_t NAME(repeat)(int64_t (MS *callback)(int64_t), int64_t times) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < times; i++) sum += callback(i);
+    return sum;
+}
+
+// Passes the callback on to itself: the callback calls this function again with one less.
+int64_t NAME(nest)(int64_t (MS *callback)(int64_t), int64_t depth) { return callback(depth); }
