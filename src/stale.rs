@@ -5,6 +5,7 @@ use core::fmt::Write as _;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
+use crate::context::layout::STATE_EXCLUSIVE;
 use crate::context::{self, Context};
 use crate::frame::RawFrame;
 use crate::table::CodePointer;
@@ -57,7 +58,10 @@ unsafe extern "win64" fn stale(context: *const Context, frame: *mut RawFrame) {
     let slot = context::index_of(context);
     // SAFETY: the dispatcher passes the slot's context, which is static; before the table is filled it is all zero,
     // which is a valid context.
-    let state = unsafe { &*context }.load_state();
+    let context = unsafe { &*context };
+    let state = context.load_state();
+    // This call is counted itself.
+    let others_run = state.shape() & STATE_EXCLUSIVE != 0 && context.in_flight.load(Ordering::Relaxed) > 1;
     let call = StaleCall {
         slot,
         code: arch::entry(slot),
@@ -65,7 +69,7 @@ unsafe extern "win64" fn stale(context: *const Context, frame: *mut RawFrame) {
         caller: unsafe { (*frame).arguments.sub(1).cast::<*const c_void>().read() },
         reason: match (state.is_live(), state.generation()) {
             (false, 0) => StaleReason::NeverRegistered,
-            (true, _) if state.shape() & context::layout::STATE_EXCLUSIVE != 0 => StaleReason::Running,
+            _ if others_run => StaleReason::Running,
             _ => StaleReason::Released,
         },
     };

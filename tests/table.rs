@@ -1,0 +1,535 @@
+//! The registry: full table, release and reuse, sharing, tracked and exclusive registrations, threads, every slot.
+
+use std::collections::HashSet;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex, MutexGuard};
+use std::thread;
+
+use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::{
+    Callback, CodePointer, Convention, Dynamic, Error, MAX_POSITIONS, Options, ReleaseError, Signature, SignatureError,
+    StaleCall, StaleReason, Type, set_stale_handler,
+};
+use calltable_callers::{NEST, REPEAT};
+
+type Unary = unsafe extern "win64" fn(i64) -> i64;
+
+/// The table is one for the whole program: each test has it for itself, and leaves it empty.
+fn alone() -> MutexGuard<'static, ()> {
+    static SERIAL: Mutex<()> = Mutex::new(());
+    let guard = SERIAL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    set_stale_handler(None);
+    assert_eq!(table::live(), 0, "slots that another test left: {:?}", table::list().collect::<Vec<_>>());
+    guard
+}
+
+/// Returns its data and argument, so that a mix-up of handler and data shows.
+unsafe extern "win64" fn tell(argument: i64, data: *mut c_void) -> i64 {
+    argument + 1000 * data.addr() as i64
+}
+
+unsafe extern "win64" fn tell_negative(argument: i64, data: *mut c_void) -> i64 {
+    -argument - 1000 * data.addr() as i64
+}
+
+fn telling(data: usize) -> Registration {
+    // SAFETY: `tell` takes one argument and any data.
+    unsafe { Registration::direct(Convention::Win64, tell as *const c_void, 1, data as *mut c_void) }
+}
+
+fn call(code: CodePointer, argument: i64) -> i64 {
+    // SAFETY: the tests register functions of this type only, or set a stale handler.
+    unsafe { code.cast::<Unary>()(argument) }
+}
+
+#[test]
+fn every_slot_calls_its_own_handler_from_both_lanes() {
+    let _alone = alone();
+    let slots: Vec<Slot> = (0..CAPACITY).map(|index| table::register(&telling(index)).unwrap()).collect();
+    assert_eq!(table::register(&telling(0)), Err(Error::TableFull));
+    assert_eq!(table::live(), CAPACITY);
+    for (index, slot) in slots.iter().enumerate() {
+        assert_eq!(call(slot.code(), 7), 7 + 1000 * index as i64, "slot {}", slot.index());
+        assert_eq!(table::slot_of(slot.code().as_ptr()), Some(slot.index()));
+        assert_eq!(table::slot_of(slot.code().as_ptr().wrapping_byte_add(4)), None);
+    }
+    assert_eq!(slots.iter().map(|slot| slot.index()).collect::<HashSet<_>>().len(), CAPACITY);
+    slots.iter().for_each(|slot| table::release(*slot).unwrap());
+
+    let signature = Signature::new(Convention::Win64, &[Type::I64], Some(Type::I64)).unwrap();
+    let handlers: Vec<_> = (0..CAPACITY as i64)
+        .map(|index| {
+            Dynamic::new(signature.clone(), move |frame| {
+                frame.set_result(frame.get::<i64>(0).unwrap() - index).unwrap();
+            })
+        })
+        .collect();
+    let callbacks: Vec<_> = handlers.iter().map(|handler| Callback::from_dynamic(handler).unwrap()).collect();
+    assert!(matches!(Callback::from_dynamic(&handlers[0]), Err(Error::TableFull)));
+    for (index, callback) in callbacks.iter().enumerate() {
+        assert_eq!(call(callback.code(), 7), 7 - index as i64);
+    }
+}
+
+#[test]
+fn released_slots_are_reused_as_late_as_possible() {
+    let _alone = alone();
+    let all: Vec<Slot> = (0..CAPACITY).map(|index| table::register(&telling(index)).unwrap()).collect();
+    // Released in an order of our choice, they come back in that order.
+    let order: Vec<Slot> = (0..CAPACITY).map(|step| all[(step * 7919 + 3) % CAPACITY]).collect();
+    let order = if order.iter().collect::<HashSet<_>>().len() == CAPACITY { order } else { all };
+    order.iter().for_each(|slot| table::release(*slot).unwrap());
+    for expected in &order {
+        let slot = table::register(&telling(1)).unwrap();
+        assert_eq!(slot.index(), expected.index());
+        assert_ne!(slot, *expected, "the same slot is another registration");
+        table::release(slot).unwrap();
+    }
+}
+
+#[test]
+fn a_registration_is_released_once() {
+    let _alone = alone();
+    let slot = table::register(&telling(1)).unwrap();
+    assert_eq!(table::release(slot), Ok(()));
+    assert_eq!(table::release(slot), Err(ReleaseError::NotLive));
+    assert_eq!(table::try_release(slot), Err(ReleaseError::NotLive));
+    // Not even when the slot is live again for somebody else.
+    let others: Vec<Slot> = (0..CAPACITY).map(|_| table::register(&telling(2)).unwrap()).collect();
+    assert!(others.iter().any(|other| other.index() == slot.index()));
+    assert_eq!(table::release(slot), Err(ReleaseError::NotLive));
+    others.iter().for_each(|other| table::release(*other).unwrap());
+}
+
+#[test]
+fn equal_registrations_share_a_slot_and_count() {
+    let _alone = alone();
+    let first = table::share(&telling(1)).unwrap();
+    assert_eq!(table::share(&telling(1)), Ok(first));
+    assert_eq!(table::try_share(&telling(1)), Ok(first));
+    assert_eq!(table::entry(first.index()).unwrap().uses, 3);
+    // Other data, another handler, another number of positions or another option is another registration, and one
+    // made by `register` is never shared.
+    // SAFETY: `tell` and `tell_negative` take one argument and any data; two are registered, not called.
+    let (negative, two) = unsafe {
+        let data = 1_usize as *mut c_void;
+        (
+            Registration::direct(Convention::Win64, tell_negative as *const c_void, 1, data),
+            Registration::direct(Convention::Win64, tell as *const c_void, 2, data),
+        )
+    };
+    let own = table::register(&telling(1)).unwrap();
+    let others: Vec<Slot> = [telling(2), negative, two, telling(1).tracked(), telling(1).saving()]
+        .iter()
+        .map(|registration| table::share(registration).unwrap())
+        .collect();
+    let different: HashSet<Slot> = others.iter().copied().chain([first, own]).collect();
+    assert_eq!(different.len(), 7);
+    assert_eq!(call(others[1].code(), 5), -1005);
+
+    for _ in 0..2 {
+        table::release(first).unwrap();
+        assert_eq!(call(first.code(), 5), 1005, "in use until the last release");
+    }
+    table::release(first).unwrap();
+    assert_eq!(table::release(first), Err(ReleaseError::NotLive));
+    assert_ne!(table::share(&telling(1)), Ok(first));
+    for entry in table::list() {
+        table::release(entry.slot).unwrap();
+    }
+}
+
+#[test]
+fn shared_registrations_fill_the_table_and_leave_it_in_any_order() {
+    let _alone = alone();
+    let slots: Vec<Slot> = (0..CAPACITY).map(|index| table::share(&telling(index)).unwrap()).collect();
+    assert_eq!(table::share(&telling(CAPACITY)), Err(Error::TableFull));
+    for (index, slot) in slots.iter().enumerate() {
+        assert_eq!(table::share(&telling(index)), Ok(*slot), "found among {CAPACITY}");
+    }
+    for (index, slot) in
+        slots.iter().enumerate().rev().step_by(2).chain(slots.iter().enumerate().rev().skip(1).step_by(2))
+    {
+        table::release(*slot).unwrap();
+        assert_eq!(table::share(&telling(index)), Ok(*slot));
+        table::release(*slot).unwrap();
+        table::release(*slot).unwrap();
+    }
+    assert_eq!(table::live(), 0);
+}
+
+#[test]
+fn list_shows_what_is_live() {
+    let _alone = alone();
+    let slots = [table::register(&telling(11)).unwrap(), table::register(&telling(12).tracked()).unwrap()];
+    let mut listed: Vec<_> = table::list().collect();
+    listed.sort_by_key(|entry| entry.data);
+    assert_eq!(listed.iter().map(|entry| entry.slot).collect::<Vec<_>>(), slots);
+    assert_eq!(listed.iter().map(|entry| entry.data.addr()).collect::<Vec<_>>(), [11, 12]);
+    assert_eq!(listed.iter().map(|entry| entry.in_flight).collect::<Vec<_>>(), [None, Some(0)]);
+    assert!(listed.iter().all(|entry| entry.handler == tell as *const c_void && entry.uses == 0));
+    assert!(table::try_entry(slots[0].index()).unwrap().is_some());
+    slots.iter().for_each(|slot| table::release(*slot).unwrap());
+    assert_eq!(table::list().count(), 0);
+    assert!(table::entry(CAPACITY).is_none());
+}
+
+#[test]
+fn bad_registrations_are_refused_with_a_reason() {
+    let _alone = alone();
+    let handler = tell as *const c_void;
+    let null = std::ptr::null_mut();
+    // SAFETY: none of them is registered.
+    let refused = |convention, handler, positions| unsafe {
+        table::register(&Registration::direct(convention, handler, positions, null)).unwrap_err()
+    };
+    assert_eq!(refused(Convention::Win64, std::ptr::null(), 1), Error::NullHandler);
+    let too_many = refused(Convention::Win64, handler, MAX_POSITIONS + 1);
+    assert_eq!(too_many, Error::TooManyPositions { positions: MAX_POSITIONS + 1 });
+    for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
+        assert_eq!(refused(convention, handler, 1), Error::ConventionUnavailable(convention));
+        let signature = Signature::new(convention, &[], None);
+        assert_eq!(signature, Err(SignatureError::ConventionUnavailable(convention)));
+    }
+    let error = SignatureError::TooManyParameters { parameters: MAX_POSITIONS + 1 };
+    assert_eq!(Signature::new(Convention::Win64, &[Type::U8; MAX_POSITIONS + 1], None), Err(error));
+    // A hidden result pointer takes a position, too.
+    let error = SignatureError::TooManyParameters { parameters: MAX_POSITIONS };
+    let large = Some(Type::Struct { size: 3 });
+    assert_eq!(Signature::new(Convention::Win64, &[Type::U8; MAX_POSITIONS], large), Err(error));
+    assert!(Signature::new(Convention::Win64, &[Type::U8; MAX_POSITIONS], Some(Type::I128)).is_ok());
+    let empty = Type::Struct { size: 0 };
+    let error = SignatureError::ZeroSized { parameter: Some(1) };
+    assert_eq!(Signature::new(Convention::Win64, &[Type::U8, empty], None), Err(error));
+    let error = SignatureError::ZeroSized { parameter: None };
+    assert_eq!(Signature::new(Convention::Win64, &[], Some(empty)), Err(error));
+    assert!(too_many.to_string().contains("use a frame handler"));
+    assert!(error.to_string().starts_with("the result has no bytes"));
+}
+
+#[test]
+fn a_frame_refuses_what_the_signature_does_not_say() {
+    let _alone = alone();
+    let signature = Signature::new(Convention::Win64, &[Type::I64], Some(Type::I64)).unwrap();
+    let handler = Dynamic::new(signature, |frame| {
+        use calltable::FrameError::{NoSuchParameter, OtherType};
+        assert_eq!(frame.get::<i64>(1), Err(NoSuchParameter { index: 1, parameters: 1 }));
+        assert_eq!(frame.get::<f64>(0), Err(OtherType { declared: Some(Type::I64) }));
+        assert_eq!(frame.set_result(1_u8), Err(OtherType { declared: Some(Type::I64) }));
+        assert_eq!(frame.result_bytes(), Err(OtherType { declared: Some(Type::I64) }));
+    });
+    let callback = Callback::from_dynamic(&handler).unwrap();
+    assert_eq!(call(callback.code(), 5), 0, "no result was set");
+}
+
+#[test]
+fn leaked_callbacks_stay() {
+    let _alone = alone();
+    static OFFSET: i64 = 30;
+    let code = Callback::<Unary>::from_fn(&OFFSET, |offset, value| offset + value).unwrap().leak();
+    // SAFETY: a leaked callback lives for ever.
+    assert_eq!(unsafe { code(12) }, 42);
+    assert_eq!(table::live(), 1);
+    let entry = table::list().next().unwrap();
+    assert_eq!(entry.data.addr(), (&raw const OFFSET).addr());
+    table::release(entry.slot).unwrap();
+}
+
+#[test]
+fn a_callback_registers_and_releases() {
+    let _alone = alone();
+    let outer = |value: i64| {
+        let inner = |value: i64| value * 2;
+        let inner = Callback::<Unary>::from_ref(&inner).unwrap();
+        // SAFETY: `inner` lives.
+        let doubled = unsafe { inner.code()(value) };
+        let shared = table::share(&telling(3)).unwrap();
+        let told = call(shared.code(), doubled);
+        table::release(shared).unwrap();
+        told
+    };
+    let outer = Callback::<Unary>::from_ref(&outer).unwrap();
+    // SAFETY: `outer` lives.
+    assert_eq!(unsafe { outer.code()(21) }, 3042);
+}
+
+#[test]
+fn callbacks_nest_ten_thousand_deep() {
+    let _alone = alone();
+    static CODE: AtomicUsize = AtomicUsize::new(0);
+    let nested = |depth: i64| {
+        // SAFETY: the C function calls the code pointer, which is this closure's.
+        if depth == 0 { 0 } else { 1 + unsafe { NEST(CODE.load(Ordering::Relaxed) as *const c_void, depth - 1) } }
+    };
+    let dynamic = Dynamic::new(Signature::new(Convention::Win64, &[Type::I64], Some(Type::I64)).unwrap(), |frame| {
+        let depth = frame.get::<i64>(0).unwrap();
+        frame.set_result(nested(depth)).unwrap();
+    });
+    let run = || {
+        for options in [Options::new(), Options::new().tracked()] {
+            let callback = Callback::<Unary>::from_ref_with(options, &nested).unwrap();
+            CODE.store(callback.code() as usize, Ordering::Relaxed);
+            // SAFETY: as above.
+            assert_eq!(unsafe { NEST(callback.code() as *const c_void, 10_000) }, 10_000);
+            let callback = Callback::from_dynamic_with(options, &dynamic).unwrap();
+            CODE.store(callback.code().as_ptr() as usize, Ordering::Relaxed);
+            // SAFETY: as above.
+            assert_eq!(unsafe { NEST(callback.code().as_ptr(), 10_000) }, 10_000);
+        }
+    };
+    // Unoptimised frames are large.
+    thread::scope(|scope| {
+        thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, run).unwrap();
+    });
+}
+
+/// Answers each stale call with its reason, and counts them.
+fn answer_stale(call: &StaleCall) -> u64 {
+    STALE.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(table::slot_of(call.code.as_ptr()), Some(call.slot));
+    assert!(!call.caller.is_null());
+    match call.reason {
+        StaleReason::NeverRegistered => 1,
+        StaleReason::Released => 2,
+        StaleReason::Running => 3,
+        _ => 4,
+    }
+}
+static STALE: AtomicUsize = AtomicUsize::new(0);
+
+#[test]
+fn a_stale_handler_answers_for_entries_that_are_not_live() {
+    let _alone = alone();
+    set_stale_handler(Some(answer_stale));
+    let slot = table::register(&telling(1)).unwrap();
+    table::release(slot).unwrap();
+    assert_eq!(call(slot.code(), 5), 2);
+    let tracked = table::register(&telling(1).tracked()).unwrap();
+    table::release(tracked).unwrap();
+    assert_eq!(call(tracked.code(), 5), 2);
+    // SAFETY: stale, and the stale handler returns; its result comes as a floating-point number, too.
+    let float = unsafe { slot.code().cast::<unsafe extern "win64" fn() -> f64>()() };
+    assert_eq!(float.to_bits(), 2);
+    set_stale_handler(None);
+}
+
+#[test]
+fn an_exclusive_closure_is_never_entered_twice() {
+    let _alone = alone();
+    set_stale_handler(Some(answer_stale));
+    static CODE: AtomicUsize = AtomicUsize::new(0);
+    let mut depth = 0;
+    let mut closure = |value: i64| {
+        depth += 1;
+        // SAFETY: the C function calls this closure again, which is refused.
+        let inner = unsafe { NEST(CODE.load(Ordering::Relaxed) as *const c_void, value) };
+        depth -= 1;
+        inner * 10 + depth
+    };
+    let callback = Callback::<Unary>::from_mut(&mut closure).unwrap();
+    CODE.store(callback.code() as usize, Ordering::Relaxed);
+    // SAFETY: as above.
+    unsafe {
+        assert_eq!(callback.code()(5), 30, "the inner call is refused as running");
+        assert_eq!(callback.code()(5), 30, "and the next outer one is not");
+    }
+    drop(callback);
+
+    // From eight threads at once a plain counter stays right, and calls and refusals add up.
+    STALE.store(0, Ordering::Relaxed);
+    let mut count = 0_usize;
+    let mut closure = |_: i64| {
+        count += 1;
+        10
+    };
+    let callback = Callback::<Unary>::from_mut(&mut closure).unwrap();
+    let code = callback.code();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            // SAFETY: the callback lives until the scope ends.
+            scope.spawn(move || unsafe { REPEAT(code as *const c_void, 20_000) });
+        }
+    });
+    drop(callback);
+    assert_eq!(count + STALE.load(Ordering::Relaxed), 8 * 20_000);
+    set_stale_handler(None);
+}
+
+#[test]
+fn a_tracked_release_waits_for_running_calls() {
+    let _alone = alone();
+    let (entered, may_leave, left) = (Barrier::new(2), Barrier::new(2), AtomicBool::new(false));
+    let closure = |value: i64| {
+        entered.wait();
+        may_leave.wait();
+        left.store(true, Ordering::Release);
+        value
+    };
+    let callback = Callback::<Unary>::from_ref_with(Options::new().tracked(), &closure).unwrap();
+    let slot = callback.slot();
+    let code = callback.code();
+    thread::scope(|scope| {
+        // SAFETY: a tracked callback's release waits for this call.
+        scope.spawn(move || assert_eq!(unsafe { code(5) }, 5));
+        entered.wait();
+        assert_eq!(table::entry(slot.index()).unwrap().in_flight, Some(1));
+        let (callback, error) = callback.try_release().unwrap_err();
+        assert_eq!(error, ReleaseError::InFlight);
+        assert!(table::entry(slot.index()).is_none(), "closed to new calls");
+        assert_eq!(table::live(), 1, "and not free");
+        let releasing = scope.spawn(|| {
+            drop(callback);
+            assert!(left.load(Ordering::Acquire), "the release returned while the call was running");
+        });
+        thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!releasing.is_finished());
+        may_leave.wait();
+        releasing.join().unwrap();
+    });
+    assert_eq!(table::live(), 0);
+}
+
+#[test]
+fn try_forms_answer_at_once() {
+    let _alone = alone();
+    // Some thread registers and releases all the time; the forms that do not wait either work or say `Busy`.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                table::release(table::register(&telling(1)).unwrap()).unwrap();
+            }
+        });
+        let (mut busy, mut done) = (0, 0);
+        while (busy == 0 || done < 1000) && busy + done < 50_000_000 {
+            match table::try_register(&telling(2)) {
+                Ok(slot) => {
+                    done += 1;
+                    while table::try_release(slot) == Err(ReleaseError::Busy) {}
+                }
+                Err(error) => {
+                    assert_eq!(error, Error::Busy);
+                    busy += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(busy > 0 && done > 0, "busy {busy} times, done {done} times");
+        let closure = |value: i64| value;
+        assert!(!matches!(Callback::<Unary>::from_ref_with(Options::new().no_wait(), &closure), Err(Error::TableFull)));
+    });
+}
+
+#[test]
+fn eight_threads_call_register_and_release_at_once() {
+    let _alone = alone();
+    const ROUNDS: usize = 2000;
+    let shared_sum = AtomicI64::new(0);
+    let shared = |value: i64| {
+        shared_sum.fetch_add(value, Ordering::Relaxed);
+        value
+    };
+    let shared = Callback::<Unary>::from_ref(&shared).unwrap();
+    let shared_code = shared.code();
+    thread::scope(|scope| {
+        for thread in 0..8_i64 {
+            scope.spawn(move || {
+                for round in 0..ROUNDS as i64 {
+                    let own = thread * 1_000_000 + round;
+                    let closure = |value: i64| value + own;
+                    let options = if round % 3 == 0 { Options::new().tracked() } else { Options::new() };
+                    let callback = Callback::<Unary>::from_ref_with(options, &closure).unwrap();
+                    // SAFETY: both live.
+                    unsafe {
+                        assert_eq!(callback.code()(5), own + 5);
+                        REPEAT(shared_code as *const c_void, 3);
+                    }
+                    drop(callback);
+                    let slot = table::register(&telling(own as usize + 1)).unwrap();
+                    assert_eq!(call(slot.code(), 9), 9 + 1000 * (own + 1));
+                    table::release(slot).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(shared_sum.load(Ordering::Relaxed), 8 * ROUNDS as i64 * 3);
+    drop(shared);
+}
+
+/// Two handlers that each accept only their own data, registered in turn in the same slots while other threads call:
+/// a handler must never see the other one's data.
+#[test]
+fn handler_and_data_never_come_apart() {
+    const MARK: usize = 1 << 40;
+    static TORN: AtomicUsize = AtomicUsize::new(0);
+    unsafe extern "win64" fn low(_: i64, data: *mut c_void) -> i64 {
+        TORN.fetch_add((data.addr() >= MARK).into(), Ordering::Relaxed);
+        100
+    }
+    unsafe extern "win64" fn high(_: i64, data: *mut c_void) -> i64 {
+        TORN.fetch_add((data.addr() < MARK).into(), Ordering::Relaxed);
+        200
+    }
+    let _alone = alone();
+    set_stale_handler(Some(answer_stale));
+    // All slots but one are taken, so that the one is reused at once.
+    let taken: Vec<Slot> = (1..CAPACITY).map(|index| table::register(&telling(index)).unwrap()).collect();
+    // SAFETY: both take one argument and any data.
+    let registrations = unsafe {
+        [
+            Registration::direct(Convention::Win64, low as *const c_void, 1, 1_usize as *mut c_void),
+            Registration::direct(Convention::Win64, high as *const c_void, 1, MARK as *mut c_void),
+        ]
+    };
+    let last = table::register(&registrations[0]).unwrap();
+    let code = last.code();
+    table::release(last).unwrap();
+    let stop = AtomicBool::new(false);
+    let answers: HashSet<i64> = thread::scope(|scope| {
+        let callers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut answers = HashSet::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        answers.insert(call(code, 1));
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for round in 0..200_000 {
+            let slot = table::register(&registrations[round % 2]).unwrap();
+            assert_eq!(slot.code(), code);
+            table::release(slot).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(TORN.load(Ordering::Relaxed), 0, "a handler was given the other one's data");
+    assert!(answers.is_subset(&HashSet::from([2, 100, 200])), "{answers:?}");
+    taken.iter().for_each(|slot| table::release(*slot).unwrap());
+    set_stale_handler(None);
+}
+
+#[test]
+fn foreign_threads_call() {
+    let _alone = alone();
+    let closure = |value: i64| value + 1;
+    let callback = Callback::<unsafe extern "win64" fn(i64) -> i64>::from_ref(&closure).unwrap();
+    extern "C" fn start(code: *mut c_void) -> *mut c_void {
+        // SAFETY: the callback lives until the thread has been joined, and this is its type.
+        let code = unsafe { std::mem::transmute::<*mut c_void, Unary>(code) };
+        // SAFETY: as above.
+        (unsafe { code(41) }) as usize as *mut c_void
+    }
+    // SAFETY: a thread that the standard library knows nothing of; it is joined at once.
+    unsafe {
+        let mut thread = 0;
+        let code = callback.code() as *mut c_void;
+        assert_eq!(libc::pthread_create(&mut thread, std::ptr::null(), start, code), 0);
+        let mut result = std::ptr::null_mut();
+        assert_eq!(libc::pthread_join(thread, &mut result), 0);
+        assert_eq!(result.addr(), 42);
+    }
+}
