@@ -17,6 +17,10 @@ use crate::table::{self, CodePointer, Registration, Slot};
 /// These are `unsafe extern "win64"` and `unsafe extern "efiapi"` function pointers with 0 to 16 parameters, on
 /// Windows and UEFI also `unsafe extern "C"` and `unsafe extern "system"`; and [`CodePointer`], for a signature
 /// known only at run time. They are `unsafe` since the code behind them goes away with its [`Callback`].
+///
+/// All of them are the Microsoft x64 convention to the foreign code. Rust itself, up to the 1.95 that this was tried
+/// with, calls an `"efiapi"` pointer on targets other than Windows and UEFI with structures passed by System V rules:
+/// write `"win64"` there if Rust code is to call it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no function pointer that this target's foreign code can be given",
     label = "not a callback's type",

@@ -457,61 +457,6 @@ fn eight_threads_call_register_and_release_at_once() {
     drop(shared);
 }
 
-/// Two handlers that each accept only their own data, registered in turn in the same slots while other threads call:
-/// a handler must never see the other one's data.
-#[test]
-fn handler_and_data_never_come_apart() {
-    const MARK: usize = 1 << 40;
-    static TORN: AtomicUsize = AtomicUsize::new(0);
-    unsafe extern "win64" fn low(_: i64, data: *mut c_void) -> i64 {
-        TORN.fetch_add((data.addr() >= MARK).into(), Ordering::Relaxed);
-        100
-    }
-    unsafe extern "win64" fn high(_: i64, data: *mut c_void) -> i64 {
-        TORN.fetch_add((data.addr() < MARK).into(), Ordering::Relaxed);
-        200
-    }
-    let _alone = alone();
-    set_stale_handler(Some(answer_stale));
-    // All slots but one are taken, so that the one is reused at once.
-    let taken: Vec<Slot> = (1..CAPACITY).map(|index| table::register(&telling(index)).unwrap()).collect();
-    // SAFETY: both take one argument and any data.
-    let registrations = unsafe {
-        [
-            Registration::direct(Convention::Win64, low as *const c_void, 1, 1_usize as *mut c_void),
-            Registration::direct(Convention::Win64, high as *const c_void, 1, MARK as *mut c_void),
-        ]
-    };
-    let last = table::register(&registrations[0]).unwrap();
-    let code = last.code();
-    table::release(last).unwrap();
-    let stop = AtomicBool::new(false);
-    let answers: HashSet<i64> = thread::scope(|scope| {
-        let callers: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut answers = HashSet::new();
-                    while !stop.load(Ordering::Relaxed) {
-                        answers.insert(call(code, 1));
-                    }
-                    answers
-                })
-            })
-            .collect();
-        for round in 0..200_000 {
-            let slot = table::register(&registrations[round % 2]).unwrap();
-            assert_eq!(slot.code(), code);
-            table::release(slot).unwrap();
-        }
-        stop.store(true, Ordering::Relaxed);
-        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
-    });
-    assert_eq!(TORN.load(Ordering::Relaxed), 0, "a handler was given the other one's data");
-    assert!(answers.is_subset(&HashSet::from([2, 100, 200])), "{answers:?}");
-    taken.iter().for_each(|slot| table::release(*slot).unwrap());
-    set_stale_handler(None);
-}
-
 #[test]
 fn foreign_threads_call() {
     let _alone = alone();

@@ -1,0 +1,9 @@
+//! What cannot work does not compile, and the message says why.
+
+#[test]
+fn what_cannot_work_does_not_compile() {
+    let cases = trybuild::TestCases::new();
+    // With a case that passes, programs are built, not only checked: some refusals come that late.
+    cases.pass("tests/compile_pass/*.rs");
+    cases.compile_fail("tests/compile_fail/*.rs");
+}
