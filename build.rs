@@ -53,9 +53,17 @@ fn main() {
     let is_coff = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "windows" | "uefi" | "cygwin");
     let compiler = compiler(is_coff);
     let source = fs::read_to_string(Path::new("asm").join(file)).unwrap();
-    // Only LLVM's assembler can list guard targets.
-    let guard = is_coff && compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
-    let text = layout_for_assembler(capacity, is_coff, guard) + &source.replace("VERSION", &version);
+    // Only LLVM's assembler can list guard targets, and GNU ld would not know what to do with the list.
+    let gnu_ld = env_is("CARGO_CFG_TARGET_ENV", "gnu") && !env_is("CARGO_CFG_TARGET_ABI", "llvm");
+    let llvm = compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
+    let guard = is_coff && llvm && !gnu_ld;
+    let text = layout_for_assembler(&[
+        ("CAPACITY", capacity),
+        ("ELF", (!is_coff).into()),
+        ("SSE", has_sse().into()),
+        ("GUARD", guard.into()),
+        ("FEAT", compiler.is_some().into()),
+    ]) + &source.replace("VERSION", &version);
     let assembled = out.join("calltable.S");
     fs::write(&assembled, text).unwrap();
 
@@ -101,6 +109,10 @@ fn compiler(is_coff: bool) -> Option<cc::Build> {
     works.then_some(build)
 }
 
+fn env_is(name: &str, value: &str) -> bool {
+    env::var(name).is_ok_and(|found| found == value)
+}
+
 fn layout_for_rust(capacity: usize) -> String {
     let mut text = format!("/// Number of slots.\npub const CAPACITY: usize = {capacity};\n");
     for (name, value, meaning) in LAYOUT {
@@ -109,13 +121,15 @@ fn layout_for_rust(capacity: usize) -> String {
     text
 }
 
-fn layout_for_assembler(capacity: usize, is_coff: bool, guard: bool) -> String {
-    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
-    let sse = features.split(',').any(|feature| feature == "sse2");
-    let switches = [("CAPACITY", capacity), ("ELF", (!is_coff).into()), ("SSE", sse.into()), ("GUARD", guard.into())];
+fn layout_for_assembler(switches: &[(&str, usize)]) -> String {
     let mut text = String::new();
     for (name, value) in switches.iter().copied().chain(LAYOUT.iter().map(|(name, value, _)| (*name, *value))) {
         writeln!(text, ".set {name}, {value}").unwrap();
     }
     text
+}
+
+/// Whether the target's code may touch XMM registers; kernels are built without.
+fn has_sse() -> bool {
+    env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().split(',').any(|feature| feature == "sse2")
 }

@@ -31,15 +31,16 @@
 
 // --- What differs between ELF and COFF: sections, symbols, unwind data -------------------------------------------
 
-// Opens a function that only this file calls. Unwind data says: nothing pushed yet, return address at RSP.
-.macro PROC name
+// Opens a function; `class` is its COFF storage class: 3 for those that only this file names, 2 for an external one.
+// Unwind data says: nothing pushed yet, return address at RSP.
+.macro PROC name, class=3
     .p2align 4, 0xcc
 .if ELF
     .type \name, @function
 \name:
     .cfi_startproc
 .else
-    .def \name; .scl 3; .type 32; .endef
+    .def \name; .scl \class; .type 32; .endef
     .seh_proc \name
 \name:
 .endif
@@ -212,16 +213,27 @@
 .endif
 
     .globl calltable_VERSION_table
-PROC calltable_VERSION_table
+PROC calltable_VERSION_table, 2
     END_PROLOGUE
 // An entry keeps the processor's return stack and shadow stack balanced: its CALL is answered by the dispatcher's
 // RET, and its own RET answers the foreign call. RSP is back at the foreign return address between the two.
-.rept CAPACITY
+.macro ENTRY slot
+.if GUARD
+    .def calltable_entry_\slot; .scl 3; .type 32; .endef
+calltable_entry_\slot:
+.endif
     endbr64                                     // 4 bytes: landing pad, wanted under indirect-branch tracking
     call    calltable_dispatch                  // 5 bytes: pushes table + 16 * slot + ENTRY_RETURN
     ret                                         // 1 byte: result registers are as the dispatcher left them
     .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc  // to ENTRY_STRIDE; stops straight-line speculation past the RET
+.endm
+.altmacro                                       // so that a macro can be given a number by its value: %slot
+.set slot, 0
+.rept CAPACITY
+    ENTRY %slot
+    .set slot, slot + 1
 .endr
+.noaltmacro
 END_PROC calltable_VERSION_table
 
 // --- calltable_dispatch: slot, context; direct lane for 0 to 4 positions ------------------------------------------
@@ -404,7 +416,8 @@ END_PROC calltable_direct_saving
     call    rax
     mov     rax, [rsp + FRAME_AT + FRAME_RESULT]        // the result's type decides which one the caller reads
 .if SSE
-    movups  xmm0, [rsp + FRAME_AT + FRAME_RESULT]
+    movq    xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 0]     // in halves, as they were stored: one load of
+    movhps  xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 8]     // 16 bytes would wait until both are in the cache
 .endif
 .endm
 
@@ -438,5 +451,24 @@ END_PROC calltable_frame_saving
     .long   4                                   // size of the value
     .long   3                                   // IBT | SHSTK
     .long   0                                   // fills up to 8 bytes
+.endif
+
+.if GUARD
+// Control Flow Guard: every entry is a target that foreign code may call, though nothing in this program names it.
+.macro GUARD_TARGET slot
+    .symidx calltable_entry_\slot
+.endm
+.if FEAT
+    .globl  "@feat.00"                          // this object knows about guards: take its list, do not guess
+    .set    "@feat.00", 0x800                   // (rustc sets it itself, if it is asked for -Ccontrol-flow-guard)
+.endif
+    .section .gfids$y, "dr"
+.altmacro
+.set slot, 0
+.rept CAPACITY
+    GUARD_TARGET %slot
+    .set slot, slot + 1
+.endr
+.noaltmacro
 .endif
     .text

@@ -1,5 +1,6 @@
 //! C callers, from two compilers at two levels, against handlers in both lanes: every type in every position.
 
+use std::arch::x86_64::__m128i;
 use std::cell::Cell;
 use std::ffi::c_void;
 
@@ -195,12 +196,12 @@ fn results_that_rust_returns_in_xmm0_or_through_a_pointer() {
     check!(i128: -5, u128: 7 << 100, Wrapper: Wrapper(-9), Structure: Structure(11), [u8; 5]: [1, 2, 3, 4, 5],
         [u64; 100]: [3; 100], (u64, u64): (8, 9), Option<u64>: Some(4));
     // SAFETY: SSE2 is part of every x86_64 that this test runs on.
-    let vector: std::arch::x86_64::__m128i = unsafe { std::mem::transmute([1_u64, 2]) };
+    let vector: __m128i = unsafe { std::mem::transmute([1_u64, 2]) };
     let closure = |a: i64| {
         assert_eq!(a, 5);
         vector
     };
-    let callback = Callback::<unsafe extern "win64" fn(i64) -> std::arch::x86_64::__m128i>::from_ref(&closure).unwrap();
+    let callback = Callback::<unsafe extern "win64" fn(i64) -> __m128i>::from_ref(&closure).unwrap();
     // SAFETY: as above.
-    assert_eq!(unsafe { std::mem::transmute::<_, [u64; 2]>(callback.code()(5)) }, [1, 2]);
+    assert_eq!(unsafe { std::mem::transmute::<__m128i, [u64; 2]>(callback.code()(5)) }, [1, 2]);
 }

@@ -113,7 +113,7 @@ fn equal_registrations_share_a_slot_and_count() {
     // made by `register` is never shared.
     // SAFETY: `tell` and `tell_negative` take one argument and any data; two are registered, not called.
     let (negative, two) = unsafe {
-        let data = 1_usize as *mut c_void;
+        let data = std::ptr::without_provenance_mut(1);
         (
             Registration::direct(Convention::Win64, tell_negative as *const c_void, 1, data),
             Registration::direct(Convention::Win64, tell as *const c_void, 2, data),
