@@ -1,0 +1,108 @@
+//! `cargo xtask`: everything that is done with this repository.
+
+mod demo;
+mod host;
+mod setup;
+mod suite;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(about = "Setup, demo and tests of calltable", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the tests and the demo need (with apt-get, as root or through sudo)
+    Setup,
+    /// Host a real Windows DLL whose every import is a callback of the table
+    Demo {
+        /// The DLL [default: zlib1.dll of Debian's libz-mingw-w64]
+        #[arg(long)]
+        dll: Option<PathBuf>,
+        /// The file to compress and decompress [default: the demo's own program]
+        file: Option<PathBuf>,
+    },
+    /// Run test suites, all of them if none is named
+    Test {
+        /// The suites
+        suites: Vec<SuiteName>,
+    },
+    /// Run a program that is refused new executable memory (PR_SET_MDWE); the tests use this
+    #[command(hide = true)]
+    UnderMdwe {
+        /// Program and arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SuiteName {
+    /// Linux on this machine's processor, and what can be checked of other targets without running them
+    Host,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    // Every path below is relative to the repository.
+    std::env::set_current_dir(root())?;
+    match command {
+        Command::Setup => setup::install(setup::HOST),
+        Command::Demo { dll, file } => demo::run(dll, file),
+        Command::Test { mut suites } => {
+            if suites.is_empty() {
+                suites = SuiteName::value_variants().to_vec();
+            }
+            let mut failed = false;
+            for suite in suites {
+                let result = match suite {
+                    SuiteName::Host => host::run()?,
+                };
+                failed |= !result;
+            }
+            if failed {
+                bail!("tests failed; the lines that begin with FAILED name them");
+            }
+            Ok(())
+        }
+        Command::UnderMdwe { command } => under_mdwe(&command),
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
+}
+
+#[cfg(target_os = "linux")]
+fn under_mdwe(command: &[OsString]) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    // Inherited by the program; see prctl(2).
+    // SAFETY: sets an attribute of this process; no memory is involved.
+    if unsafe { libc::prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) } != 0 {
+        bail!("this kernel has no PR_SET_MDWE (it came with Linux 6.3): {}", std::io::Error::last_os_error());
+    }
+    Err(std::process::Command::new(&command[0]).args(&command[1..]).exec().into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn under_mdwe(_command: &[OsString]) -> Result<()> {
+    bail!("only Linux has PR_SET_MDWE");
+}

@@ -1,0 +1,71 @@
+//! Installs what is missing: Debian packages, nothing else.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+/// A package, and a file or command that is there when it is installed.
+pub struct Package {
+    name: &'static str,
+    proof: &'static str,
+}
+
+const fn package(name: &'static str, proof: &'static str) -> Package {
+    Package { name, proof }
+}
+
+/// For the suite `host` and the demo.
+pub const HOST: &[Package] = &[
+    package("gcc", "gcc"),
+    package("libc6-dev", "/usr/include/stdio.h"),
+    package("clang-19", "clang-19"),
+    package("gcc-mingw-w64-x86-64", "x86_64-w64-mingw32-gcc"),
+    package("gdb", "gdb"),
+    package("libz-mingw-w64", DLL),
+    // A matched compiler and library source, for targets whose `core` rustup has not installed.
+    package("rustc-web", DEBIAN_RUSTC),
+    package("cargo-web", DEBIAN_CARGO),
+    package("rust-web-src", "/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
+];
+
+/// The real Windows DLL that the demo hosts, and its 32-bit twin, which the demo must refuse.
+pub const DLL: &str = "/usr/x86_64-w64-mingw32/lib/zlib1.dll";
+pub const DLL_32: &str = "/usr/i686-w64-mingw32/lib/zlib1.dll";
+pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+pub const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+
+/// Installs the packages of the list that are not there.
+pub fn install(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&str> =
+        packages.iter().filter(|package| !is_there(package.proof)).map(|package| package.name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(" "));
+    let line = format!("apt-get update && apt-get install -y --no-install-recommends {}", missing.join(" "));
+    let sudo = if is_root() { "" } else { "sudo " };
+    if (!is_root() && !is_there("sudo")) || !is_there("apt-get") {
+        bail!("please run this as root, or install the same with your own package manager:\n  {line}");
+    }
+    for step in line.split(" && ") {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{sudo}{step}")]).env("DEBIAN_FRONTEND", "noninteractive");
+        if !command.status()?.success() {
+            bail!("`{sudo}{step}` failed; please run it yourself:\n  {line}");
+        }
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
+}
+
+/// Whether a path exists, or a command of that name.
+fn is_there(proof: &str) -> bool {
+    if proof.starts_with('/') {
+        return Path::new(proof).exists();
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(proof).exists()))
+}

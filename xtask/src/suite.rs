@@ -1,0 +1,107 @@
+//! A suite: steps that are counted. A step is a run of Rust tests, each of which counts, or one check.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+pub struct Suite {
+    name: &'static str,
+    steps: usize,
+    step: usize,
+    passed: usize,
+    failed: Vec<String>,
+    skipped: usize,
+}
+
+impl Suite {
+    pub fn new(name: &'static str, steps: usize) -> Self {
+        Self { name, steps, step: 0, passed: 0, failed: Vec::new(), skipped: 0 }
+    }
+
+    /// Runs `cargo test` or the like; counts what it says of each test program.
+    pub fn tests(&mut self, title: &str, command: &mut Command) {
+        self.step(title, |suite| {
+            println!("    {command:?}");
+            let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+            let mut failed = 0;
+            let mut programs = 0;
+            for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+                let line = line?;
+                println!("    {line}");
+                if let Some(result) = line.strip_prefix("test result: ") {
+                    programs += 1;
+                    suite.passed += count(result, "passed");
+                    suite.skipped += count(result, "ignored");
+                    failed += count(result, "failed");
+                }
+                if let Some(test) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+                    suite.failed.push(format!("{title}: {test}"));
+                }
+            }
+            let status = child.wait()?;
+            if programs == 0 {
+                bail!("no test ran ({status})");
+            }
+            if !status.success() && failed == 0 {
+                bail!("{status}, though no test said that it failed");
+            }
+            Ok(())
+        });
+    }
+
+    /// One check, which passes or says why not.
+    pub fn check(&mut self, title: &str, check: impl FnOnce() -> Result<()>) {
+        self.step(title, |suite| {
+            check()?;
+            suite.passed += 1;
+            Ok(())
+        });
+    }
+
+    fn step(&mut self, title: &str, work: impl FnOnce(&mut Self) -> Result<()>) {
+        self.step += 1;
+        println!("[{} {}/{}] {title}", self.name, self.step, self.steps);
+        let start = Instant::now();
+        if let Err(error) = work(self) {
+            println!("    {error:#}");
+            self.failed.push(format!("{title}: {error:#}"));
+        }
+        println!("    ({:.1} s)", start.elapsed().as_secs_f64());
+    }
+
+    /// Prints what failed and the closing line. Returns whether all is well.
+    pub fn finish(self) -> bool {
+        assert_eq!(self.step, self.steps, "the number of steps that the suite announces");
+        for failure in &self.failed {
+            println!("FAILED {failure}");
+        }
+        println!("{}: {} passed, {} failed, {} skipped", self.name, self.passed, self.failed.len(), self.skipped);
+        self.failed.is_empty()
+    }
+}
+
+/// The number before `word` in a line such as `ok. 5 passed; 0 failed; ...`.
+fn count(result: &str, word: &str) -> usize {
+    let mut words = result.split([' ', ';', '.']).filter(|part| !part.is_empty());
+    let mut before = words.next();
+    for part in words {
+        if part == word {
+            return before.and_then(|number| number.parse().ok()).unwrap_or(0);
+        }
+        before = Some(part);
+    }
+    0
+}
+
+/// Runs a command that must succeed, showing what it prints only if it does not.
+pub fn quietly(command: &mut Command) -> Result<String> {
+    println!("    {command:?}");
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{text}", output.status);
+    }
+    Ok(text.into_owned())
+}
