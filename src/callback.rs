@@ -146,6 +146,13 @@ impl<F: FunctionPointer> Callback<'_, F> {
     }
 }
 
+impl<'a, F: FunctionPointer> Callback<'a, F> {
+    /// The same callback without its type: callbacks of different types fit in one list then.
+    pub fn untyped(self) -> Callback<'a, CodePointer> {
+        Callback { slot: ManuallyDrop::new(self).slot, handler: PhantomData }
+    }
+}
+
 impl<F: FunctionPointer> Callback<'static, F> {
     /// Keeps the callback for the rest of the program.
     #[must_use]
@@ -396,7 +403,7 @@ macro_rules! callback {
                 exclusive: bool,
             ) -> Result<Self, Error> {
                 $(const { assert_parameter::<$P>() };)*
-                let parameters = const { [$(stringify!($P)),*] as [&str; _] }.len();
+                let parameters = <[&str]>::len(&[$(stringify!($P)),*]);
                 let positions = parameters + usize::from(arch::returns_through_pointer::<R>());
                 let data = data.cast_mut().cast();
                 // SAFETY: by the caller's promise.

@@ -97,9 +97,9 @@ pub enum SignatureError {
         /// Index of the parameter.
         parameter: Option<usize>,
     },
-    /// The parameter with this index (or, where it is `None`, the result) is a floating-point number, and this is
-    /// a build for processors whose SSE registers are switched off.
-    FloatUnavailable {
+    /// The parameter with this index (or, where it is `None`, the result) is passed in an XMM register, and this is a
+    /// build that touches none.
+    XmmUnavailable {
         /// Index of the parameter.
         parameter: Option<usize>,
     },
@@ -122,9 +122,9 @@ impl fmt::Display for SignatureError {
                 name(f, parameter)?;
                 f.write_str(" has no bytes: leave it out, C has no such type")
             }
-            Self::FloatUnavailable { parameter } => {
+            Self::XmmUnavailable { parameter } => {
                 name(f, parameter)?;
-                f.write_str(" is a floating-point number, but this build touches no SSE register: pass its bits")
+                f.write_str(" is passed in an XMM register, and this build touches none: pass a pointer to it")
             }
         }
     }

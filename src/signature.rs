@@ -26,7 +26,8 @@ pub enum Type {
     F64,
     /// A pointer or handle, to data or to a function.
     Pointer,
-    /// A structure or union passed by value.
+    /// A structure or union passed by value. An argument of type `__m128` is passed like one of 16 bytes; a result of
+    /// that type like an `I128`.
     Struct {
         /// Its size in bytes.
         size: u32,
@@ -102,8 +103,13 @@ impl Signature {
             if ty.size() == 0 {
                 return Err(SignatureError::ZeroSized { parameter });
             }
-            if ty.class() == TypeClass::Float && cfg!(not(target_feature = "sse2")) {
-                return Err(SignatureError::FloatUnavailable { parameter });
+            let in_xmm = match ty {
+                Type::F32 | Type::F64 => true,
+                Type::I128 | Type::U128 => parameter.is_none(),
+                _ => false,
+            };
+            if in_xmm && cfg!(not(target_feature = "sse2")) {
+                return Err(SignatureError::XmmUnavailable { parameter });
             }
         }
         let too_many = SignatureError::TooManyParameters { parameters: parameters.len() };

@@ -219,6 +219,9 @@ pub fn try_register(registration: &Registration) -> Result<Slot, Error> {
 /// Registers, or counts one more use of a live registration that was made by this function and is equal: same
 /// handler, data, convention, lane, positions and options. [`release`] is to be called once for each use.
 ///
+/// Handlers are equal if their addresses are. A Rust function may have more than one, unless it is
+/// `#[inline(never)]` and not generic.
+///
 /// # Errors
 /// As [`register`], and [`Error::TooManyUses`].
 pub fn share(registration: &Registration) -> Result<Slot, Error> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use calltable::{Callback, CodePointer, Error, FunctionPointer, table};
+use calltable::{Callback, CodePointer, Error, table};
 
 use crate::image::{ImportEntry, Region};
 
@@ -95,26 +95,12 @@ impl<'a> Import<'a> {
     }
 }
 
-/// A live callback, whatever its type.
-trait Live {
-    fn code(&self) -> CodePointer;
-}
-
-impl<F: FunctionPointer> Live for Callback<'_, F> {
-    fn code(&self) -> CodePointer {
-        self.slot().code()
-    }
-}
-
-type AnyCallback<'a> = Result<Box<dyn Live + 'a>, Error>;
-
-fn boxed<'a, F: FunctionPointer + 'a>(callback: Result<Callback<'a, F>, Error>) -> AnyCallback<'a> {
-    Ok(Box::new(callback?))
-}
+/// A callback for an import, whatever its parameters.
+type AnyCallback<'a> = Result<Callback<'a, CodePointer>, Error>;
 
 /// An import's callback, for as long as the DLL may call it.
 pub struct Bound<'a> {
-    callback: Box<dyn Live + 'a>,
+    callback: Callback<'a, CodePointer>,
     /// Whether it does more than to report that it was called.
     pub implemented: bool,
 }
@@ -130,8 +116,7 @@ macro_rules! imports {
     ($host:ident: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         fn implemented<'a>(import: &'a Import<'_>) -> Option<AnyCallback<'a>> {
             Some(match import.name.as_str() {
-                $(stringify!($name) => boxed(
-                    Callback::<unsafe extern "win64" fn($($type),*) $(-> $result)?>::from_fn(
+                $(stringify!($name) => Callback::<unsafe extern "win64" fn($($type),*) $(-> $result)?>::from_fn(
                         import,
                         |import, $($argument: $type),*| {
                             import.count();
@@ -139,8 +124,8 @@ macro_rules! imports {
                             let $host = import.host;
                             $body
                         },
-                    ),
-                ),)*
+                    )
+                    .map(Callback::untyped),)*
                 _ => return None,
             })
         }
@@ -209,17 +194,18 @@ fn fatal<'a>(import: &'a Import<'_>) -> Option<AnyCallback<'a>> {
         "RaiseFailFastException",
     ];
     names.contains(&import.name.as_str()).then(|| {
-        boxed(Callback::<unsafe extern "win64" fn()>::from_fn(import, |import| {
+        Callback::<unsafe extern "win64" fn()>::from_fn(import, |import| {
             eprintln!("host_dll: the DLL has stopped itself: it called {} of {}", import.name, import.dll);
             std::process::exit(1)
-        }))
+        })
+        .map(Callback::untyped)
     })
 }
 
 /// Everything else. On win64 the caller removes the arguments, so a function that looks at none of them can stand for
 /// any other, even for a variadic one.
 fn reported<'a>(import: &'a Import<'_>) -> AnyCallback<'a> {
-    boxed(Callback::<unsafe extern "win64" fn() -> i64>::from_fn(import, |import| {
+    Callback::<unsafe extern "win64" fn() -> i64>::from_fn(import, |import| {
         let result = match import.name.as_str() {
             // Zero would be a file, or success.
             "_open" | "_wopen" | "_read" | "_write" | "_close" | "_lseeki64" | "fputc" => -1,
@@ -232,7 +218,8 @@ fn reported<'a>(import: &'a Import<'_>) -> AnyCallback<'a> {
                 .push(format!("{} of {} is not implemented; it returned {result}", import.name, import.dll));
         }
         result
-    }))
+    })
+    .map(Callback::untyped)
 }
 
 fn add(counter: &AtomicI32, change: i32) {

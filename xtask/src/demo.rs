@@ -9,7 +9,7 @@ use crate::{setup, suite};
 
 /// Builds the example and returns its program.
 pub fn build() -> Result<PathBuf> {
-    suite::quietly(Command::new(env!("CARGO")).args(["build", "--release", "--example", "host_dll"]))?;
+    suite::quietly(suite::cargo().args(["build", "--release", "--example", "host_dll"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     Ok(target.join("release/examples/host_dll"))
 }

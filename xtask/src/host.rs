@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::suite::{Suite, quietly};
+use crate::suite::{Suite, cargo, quietly};
 use crate::{demo, setup};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
@@ -15,6 +15,9 @@ const RUNNING: &[&str] = &["registers", "signatures", "table", "interleave", "st
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] =
     &["x86_64-unknown-none", "x86_64-unknown-uefi", "x86_64-pc-windows-gnu", "x86_64-pc-windows-msvc"];
+
+/// How cargo is told to run test programs through another one.
+const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 
 /// The oldest Rust that the crate promises to work with, and the Debian packages that hold it.
 const OLDEST_RUST: &str = "1.85.0";
@@ -29,8 +32,12 @@ pub fn run() -> Result<bool> {
     suite.check("lints", || {
         quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"])).map(drop)
     });
-    suite.tests("all tests", cargo().args(["test", "--workspace", "--no-fail-fast"]));
-    suite.tests("in processes that are refused executable memory", running().env(runner_variable(), runner()?));
+    let all = ["test", "--workspace", "--no-fail-fast"];
+    suite.tests("all tests", cargo().args(all));
+    suite.tests(
+        "the same in processes that are refused new executable memory",
+        cargo().args(all).env(RUNNER, runner()?),
+    );
     suite.tests("assembled by rustc", running().env("CALLTABLE_ASSEMBLER", "rustc"));
     suite.tests("optimised", running().arg("--release"));
     suite.tests("65536 slots", running().env("CALLTABLE_CAPACITY", "65536").args(["--test=registers", "--test=table"]));
@@ -74,19 +81,11 @@ pub fn run() -> Result<bool> {
     Ok(suite.finish())
 }
 
-fn cargo() -> Command {
-    Command::new(env!("CARGO"))
-}
-
 /// Those test programs that call through the table.
 fn running() -> Command {
     let mut command = cargo();
     command.args(["test", "--no-fail-fast"]).args(RUNNING.iter().map(|name| format!("--test={name}")));
     command
-}
-
-fn runner_variable() -> &'static str {
-    "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER"
 }
 
 fn runner() -> Result<String> {

@@ -99,6 +99,15 @@ fn under_mdwe(command: &[OsString]) -> Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) } != 0 {
         bail!("this kernel has no PR_SET_MDWE (it came with Linux 6.3): {}", std::io::Error::last_os_error());
     }
+    // Or the tests would prove nothing.
+    // SAFETY: a new mapping at a place of the kernel's choice; it is not used.
+    let refused = unsafe {
+        let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        libc::mmap(std::ptr::null_mut(), 1, all, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) == libc::MAP_FAILED
+    };
+    if !refused {
+        bail!("the kernel still gives out memory that is writable and executable");
+    }
     Err(std::process::Command::new(&command[0]).args(&command[1..]).exec().into())
 }
 

@@ -95,6 +95,11 @@ fn count(result: &str, word: &str) -> usize {
     0
 }
 
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
 /// Runs a command that must succeed, showing what it prints only if it does not.
 pub fn quietly(command: &mut Command) -> Result<String> {
     println!("    {command:?}");
