@@ -276,8 +276,8 @@ PROC calltable_dispatch
 .if ELF
     .cfi_adjust_cfa_offset 0x30                 // 0x30 bytes are still taken where the branch comes from
 .endif
-1:  FREE    0x30                                // released while we read: the arguments no longer matter
-    xor     r10d, r10d
+1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
+    FREE    0x30                                // directly before the JMP: an epilogue, to a Windows unwinder
     jmp     calltable_select
 END_PROC calltable_dispatch
 

@@ -157,7 +157,14 @@ fn build_for(target: &str) -> Result<()> {
     if target.ends_with("-uefi") {
         command.env(format!("CC_{}", target.replace('-', "_")), "clang-19");
     }
-    quietly(&mut command).map(drop)
+    quietly(&mut command)?;
+    if target.ends_with("-none") {
+        let code =
+            quietly(Command::new("objdump").arg("-d").arg(format!("target/other/{target}/debug/libcalltable.rlib")))?;
+        ensure!(code.contains("<calltable_frame_saving>:"), "the dispatchers are missing from the library");
+        ensure!(!code.contains("%xmm") && !code.contains("mxcsr"), "a build without SSE touches XMM registers");
+    }
+    Ok(())
 }
 
 /// A program outside the workspace that links this crate and a copy of it that calls itself 0.1.999.

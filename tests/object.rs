@@ -1,0 +1,456 @@
+//! The object that the assemblers make of the table, and the images that linkers make of the object.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+#[path = "object/image.rs"]
+mod image;
+#[path = "object/pdata.rs"]
+mod pdata;
+
+use std::env;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use calltable::{CAPACITY, Callback};
+use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, Register};
+use image::{Code, Function, Reference};
+use object::elf;
+use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
+use object::{Endianness, Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind, SymbolFlags, SymbolKind};
+use pdata::{Step, Unwind};
+
+/// The text that this build's assembler was given.
+const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/calltable.S"));
+
+/// Bytes from one entry to the next, and in one context: `build.rs` has them as ENTRY_STRIDE and CONTEXT_SIZE.
+const STRIDE: u64 = 16;
+const CONTEXT: u64 = 32;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Format {
+    Elf,
+    Coff,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Assembler {
+    Gas,
+    Clang,
+    Rustc,
+}
+
+/// A fresh directory for files of one test.
+fn directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("object").join(name);
+    fs::remove_dir_all(&path).ok();
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Runs a command to its end and shows it, with what it printed, if it fails.
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The first of these programs that is installed.
+fn installed(names: &[&'static str]) -> &'static str {
+    let starts = |name: &&&str| {
+        let mut command = Command::new(name);
+        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    names.iter().find(starts).unwrap_or_else(|| panic!("this test needs one of {names:?}: install it"))
+}
+
+/// The crate's text with other numbers in its `.set` lines.
+fn source(format: Format, changes: &[(&str, usize)]) -> String {
+    let format = ("ELF", usize::from(format == Format::Elf));
+    changes.iter().chain([&format]).fold(SOURCE.to_owned(), |text, (name, value)| {
+        let start = text.find(&format!(".set {name}, ")).unwrap_or_else(|| panic!("calltable.S sets no {name}"));
+        let end = start + text[start..].find('\n').unwrap();
+        format!("{}.set {name}, {value}{}", &text[..start], &text[end..])
+    })
+}
+
+/// The object that an assembler makes; `name` tells apart what tests that run at the same time make.
+fn assemble(assembler: Assembler, format: Format, name: &str, changes: &[(&str, usize)]) -> Vec<u8> {
+    let directory = directory(&format!("{name}-{assembler:?}"));
+    let (text, wrapper, made) = (directory.join("table.S"), directory.join("table.rs"), directory.join("table.o"));
+    // As in build.rs: only LLVM lists guard targets, and rustc sets `@feat.00` itself.
+    let guard = usize::from(format == Format::Coff && !matches!(assembler, Assembler::Gas));
+    let feat = usize::from(!matches!(assembler, Assembler::Rustc));
+    fs::write(&text, source(format, &[changes, &[("GUARD", guard), ("FEAT", feat)]].concat())).unwrap();
+    // No core library need be installed for the foreign target: nothing but the assembler's part of rustc is used.
+    let attributes = match format {
+        Format::Elf => "#![no_std]\nuse core::arch::global_asm;",
+        Format::Coff => {
+            "#![feature(no_core, rustc_attrs)]\n#![allow(internal_features)]\n#![no_core]\n\
+             #[rustc_builtin_macro] macro_rules! global_asm { () => {} }\n\
+             #[rustc_builtin_macro] macro_rules! include_str { () => {} }"
+        }
+    };
+    let source = "global_asm!(include_str!(\"table.S\"), options(raw));\n";
+    fs::write(&wrapper, format!("#![allow(bad_asm_style)]\n{attributes}\n{source}")).unwrap();
+    let clang = ["clang-19", "clang-20", "clang-21", "clang-18", "clang"];
+    let mut command = match (assembler, format) {
+        (Assembler::Gas, Format::Elf) => Command::new(installed(&["gcc"])),
+        (Assembler::Gas, Format::Coff) => Command::new(installed(&["x86_64-w64-mingw32-gcc"])),
+        (Assembler::Clang, _) => Command::new(installed(&clang)),
+        (Assembler::Rustc, _) => Command::new(env::var_os("RUSTC").unwrap_or("rustc".into())),
+    };
+    match (assembler, format) {
+        (Assembler::Gas, _) => &mut command,
+        (Assembler::Clang, Format::Elf) => command.arg("--target=x86_64-linux-gnu"),
+        (Assembler::Clang, Format::Coff) => command.arg("--target=x86_64-pc-windows-msvc"),
+        (Assembler::Rustc, Format::Elf) => &mut command,
+        (Assembler::Rustc, Format::Coff) => {
+            command.args(["--target", "x86_64-pc-windows-msvc"]).env("RUSTC_BOOTSTRAP", "1")
+        }
+    };
+    match assembler {
+        Assembler::Rustc => command.args(["--edition=2024", "--crate-type=lib", "--emit=obj"]).arg(&wrapper),
+        _ => command.arg("-c").arg(&text),
+    };
+    run(command.arg("-o").arg(&made));
+    fs::read(made).unwrap()
+}
+
+fn parse(bytes: &[u8]) -> object::File<'_> {
+    object::File::parse(bytes).unwrap()
+}
+
+/// This test's own program, into which the crate is linked.
+fn executable() -> Vec<u8> {
+    // The linker leaves out what nobody uses. Nothing is called: a broken entry is to be shown, not run into.
+    let callback = Callback::<unsafe extern "win64" fn()>::from_ref(&|| ()).map(|callback| callback.code());
+    std::hint::black_box(callback).ok();
+    fs::read(env::current_exe().unwrap()).unwrap()
+}
+
+fn assert_same_code(expected: &Code, code: &Code, assembler: Assembler) {
+    for (address, (a, b)) in (code.address..).zip(expected.bytes.iter().zip(&code.bytes)) {
+        assert_eq!(a, b, "{assembler:?} makes another byte at {address:#x} of the section");
+    }
+    assert_eq!(expected.bytes.len(), code.bytes.len(), "{assembler:?} makes a section of another length");
+    // Sections have other numbers in other objects.
+    let portable = |code: &Code| {
+        let without_section = |(field, to): (&u64, &Reference)| (*field, Reference { section: None, ..to.clone() });
+        code.references.iter().map(without_section).collect::<Vec<_>>()
+    };
+    assert_eq!(portable(expected), portable(code), "{assembler:?} makes other relocations");
+}
+
+#[test]
+fn every_assembler_makes_the_same_elf_code() {
+    let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
+        .map(|assembler| Code::read(&parse(&assemble(assembler, Format::Elf, "same-elf", &[]))));
+    assert_same_code(&gas, &clang, Assembler::Clang);
+    assert_same_code(&gas, &rustc, Assembler::Rustc);
+    for assembler in [Assembler::Gas, Assembler::Clang, Assembler::Rustc] {
+        let made = assemble(assembler, Format::Elf, "visibility", &[]);
+        for symbol in parse(&made).symbols().filter(|symbol| symbol.is_global()) {
+            let SymbolFlags::Elf { st_other, .. } = symbol.flags() else { panic!("{symbol:?}") };
+            assert_eq!(st_other & 3, elf::STV_HIDDEN, "{assembler:?}: {:?} is not hidden", symbol.name());
+        }
+    }
+    let symbols: Vec<_> = gas.references.values().map(|to| to.symbol.rsplit('_').next().unwrap()).collect();
+    assert_eq!(symbols, ["table", "contexts", "stale"], "other names than these are left to the linker");
+}
+
+/// LLVM leaves calls to the linker, and does not shorten jumps, where GAS does both; so bytes differ between the two.
+#[test]
+fn every_assembler_makes_the_same_coff_instructions() {
+    let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
+        .map(|assembler| Code::read(&parse(&assemble(assembler, Format::Coff, "same-coff", &[]))));
+    assert_same_code(&clang, &rustc, Assembler::Rustc);
+    for (expected, function) in gas.functions.iter().zip(&clang.functions) {
+        assert_eq!(expected.name, function.name, "the functions come in another order");
+        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| code.text(i)).collect();
+        let (expected, texts): (Vec<_>, Vec<_>) = (texts(&gas, expected), texts(&clang, function));
+        for (index, (a, b)) in expected.iter().zip(&texts).enumerate() {
+            assert_eq!(a, b, "{}, instruction {index}: GAS on the left, Clang on the right", function.name);
+        }
+        assert_eq!(expected.len(), texts.len(), "{} has another length", function.name);
+    }
+}
+
+/// Else foreign code of a program with Control Flow Guard could call the first entry only.
+#[test]
+fn coff_objects_list_every_entry_as_a_guard_target() {
+    for assembler in [Assembler::Clang, Assembler::Rustc] {
+        let made = assemble(assembler, Format::Coff, "guard", &[]);
+        let file = parse(&made);
+        let table = file.symbol_by_name(image::TABLE).unwrap();
+        let listed = file.section_by_name(".gfids$y").unwrap_or_else(|| panic!("{assembler:?}: nothing is listed"));
+        let address = |index: &[u8]| {
+            let index = u32::from_le_bytes(index.try_into().unwrap());
+            let symbol = file.symbol_by_index(object::SymbolIndex(index as usize)).unwrap();
+            (symbol.section_index(), symbol.address(), symbol.kind())
+        };
+        let listed = listed.data().unwrap().chunks(4).map(address);
+        let entries = (0..CAPACITY as u64).map(|slot| table.address() + slot * STRIDE);
+        let entries = entries.map(|entry| (table.section_index(), entry, SymbolKind::Text));
+        assert!(listed.eq(entries), "{assembler:?}: .gfids$y does not name a function at each entry, in order");
+    }
+}
+
+/// COFF objects of both kinds of assembler, with their unwind data.
+fn coff(name: &str) -> [(Code, Vec<Unwind>, Assembler); 2] {
+    [Assembler::Gas, Assembler::Clang].map(|assembler| {
+        let made = assemble(assembler, Format::Coff, name, &[]);
+        let file = parse(&made);
+        let code = Code::read(&file);
+        let unwind = pdata::read(&file, &code);
+        (code, unwind, assembler)
+    })
+}
+
+#[test]
+fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
+    for (code, unwind, assembler) in coff("unwind-data") {
+        for function in &code.functions {
+            let name = format!("{}, as {assembler:?} makes it,", function.name);
+            for address in function.range.clone() {
+                let entries = unwind.iter().filter(|entry| entry.function.contains(&address)).count();
+                assert_eq!(entries, 1, "{name} has .pdata entries in this number for the byte at {address:#x}");
+            }
+            let entry = unwind.iter().find(|entry| entry.function.start == function.range.start);
+            let entry = entry.unwrap_or_else(|| panic!("{name} does not begin where its .pdata entry does"));
+            let steps = function
+                .instructions
+                .iter()
+                .filter_map(|i| Some((i.next_ip() - function.range.start, pdata::step(i)?)));
+            let steps: Vec<_> = steps.collect();
+            assert_eq!(steps, entry.codes, "{name} does what is on the left, its unwind codes what is on the right");
+            let end = steps.last().map_or(0, |(end, _)| *end);
+            assert_eq!(end, entry.prologue, "the last step of {name} ends here, its prologue there");
+        }
+    }
+}
+
+/// After the prologue the unwinder reads instructions: it takes `add rsp`, pops, and `ret` or a jump out of the
+/// function for an epilogue that has begun. Anything else between them, or a return address in front of them, misleads
+/// it.
+#[test]
+fn coff_epilogues_are_what_an_unwinder_recognizes() {
+    for (code, unwind, assembler) in coff("epilogues") {
+        for function in code.dispatchers() {
+            let entry = unwind.iter().find(|entry| entry.function.start == function.range.start).unwrap();
+            let steps: Vec<_> = entry.codes.iter().map(|(_, step)| step).collect();
+            for (index, instruction) in function.instructions.iter().enumerate() {
+                let rest = &function.instructions[index..];
+                let name = format!("{assembler:?}, {} at {:#x}", function.name, instruction.ip());
+                let frees = |i: &Instruction| i.mnemonic() == Mnemonic::Add && i.op0_register() == Register::RSP;
+                let leaves = |i: &Instruction| match i.mnemonic() {
+                    Mnemonic::Jmp => !code.target(i).starts_with(&format!("{}#", function.name)),
+                    mnemonic => mnemonic == Mnemonic::Ret,
+                };
+                if frees(instruction) {
+                    let pops = rest[1..].iter().take_while(|i| i.mnemonic() == Mnemonic::Pop);
+                    let undone = pops.clone().map(|i| Step::Push(i.op0_register()));
+                    let undone: Vec<_> = [Step::Allocate(instruction.immediate(1))].into_iter().chain(undone).collect();
+                    let done = steps.iter().rev().filter(|step| !matches!(step, Step::Save(..)));
+                    assert!(done.copied().eq(&undone), "{name} undoes {undone:?}, but was done {steps:?}");
+                    let last = &rest[1 + pops.count()];
+                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
+                }
+                if instruction.mnemonic() == Mnemonic::Call {
+                    let next = &rest[1];
+                    let epilogue = frees(next) || matches!(next.mnemonic(), Mnemonic::Pop | Mnemonic::Ret);
+                    assert!(!epilogue, "{name} returns to what looks like an epilogue: put a NOP after it");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn elf_objects_are_ready_for_cet_and_need_no_executable_stack() {
+    for assembler in [Assembler::Gas, Assembler::Clang, Assembler::Rustc] {
+        let made = assemble(assembler, Format::Elf, "notes", &[]);
+        let file = parse(&made);
+        let section = |name| file.section_by_name(name).unwrap_or_else(|| panic!("{assembler:?}: no section {name}"));
+        let flags = |name| match section(name).flags() {
+            SectionFlags::Elf { sh_flags } => sh_flags,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(flags(".note.GNU-stack") & u64::from(elf::SHF_EXECINSTR), 0, "{assembler:?}: executable stack");
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().unwrap());
+        let section = section(".note.gnu.property");
+        let note = section.data().unwrap();
+        let head = (word(note, 0), word(note, 8), &note[12..16]);
+        assert_eq!(head, (4, elf::NT_GNU_PROPERTY_TYPE_0, &b"GNU\0"[..]), "{assembler:?}: head of the note");
+        let (size, mut at, mut features) = (word(note, 4) as usize, 16, None);
+        assert_eq!((section.align(), note.len(), size % 8), (8, 16 + size, 0), "{assembler:?}: form of the note");
+        while at < note.len() {
+            let (kind, size) = (word(note, at), word(note, at + 4) as usize);
+            if kind == elf::GNU_PROPERTY_X86_FEATURE_1_AND {
+                features = Some(word(note, at + 8));
+            }
+            at += 8 + size.next_multiple_of(8);
+        }
+        let both = elf::GNU_PROPERTY_X86_FEATURE_1_IBT | elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK;
+        assert_eq!(features, Some(both), "{assembler:?}: not marked for branch tracking and shadow stacks");
+    }
+}
+
+#[test]
+fn code_keeps_to_its_instruction_set() {
+    use CpuidFeature::{CET_IBT, CMOV, FPU, FPU287, INTEL186, INTEL286, INTEL386, INTEL486, INTEL8086, SSE, SSE2, X64};
+    let integer = [INTEL8086, INTEL186, INTEL286, INTEL386, INTEL486, X64, CMOV, CET_IBT].to_vec();
+    let baseline = [&integer[..], &[FPU, FPU287, SSE, SSE2]].concat();
+    for (sse, allowed) in [(0, integer), (1, baseline)] {
+        for format in [Format::Elf, Format::Coff] {
+            let made = assemble(Assembler::Gas, format, &format!("set-{sse}-{}", format as u8), &[("SSE", sse)]);
+            let code = Code::read(&parse(&made));
+            for (function, instruction) in
+                code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)))
+            {
+                let name = || format!("SSE = {sse}, {}: {}", function.name, code.text(instruction));
+                let needs = instruction.cpuid_features();
+                assert!(needs.iter().all(|feature| allowed.contains(feature)), "{} needs {needs:?}", name());
+                let mut factory = InstructionInfoFactory::new();
+                let wide = |register: Register| register.is_vector_register() || register.is_st() || register.is_mm();
+                let used = factory.info(instruction).used_registers();
+                let refused = sse == 0 && used.iter().any(|used| wide(used.register()));
+                assert!(!refused, "{} uses {used:?}", name());
+                let guarded = instruction.mnemonic() != Mnemonic::Ret || code.byte(instruction.next_ip()) == 0xcc;
+                assert!(guarded, "{}: no INT3 follows at {:#x}", name(), instruction.next_ip());
+            }
+        }
+    }
+}
+
+fn assert_entries(image: &[u8]) {
+    let code = Code::read(&parse(image));
+    let (table, dispatch) = (&code.functions[0], &code.functions[1]);
+    assert_eq!(dispatch.name, "calltable_dispatch");
+    assert_eq!(table.range.start % STRIDE, 0, "the table is not aligned");
+    assert!(table.range.start + CAPACITY as u64 * STRIDE <= dispatch.range.start, "the dispatcher is in the table");
+    let mut instructions = table.instructions.iter();
+    for slot in 0..CAPACITY {
+        let [pad, call, ret] =
+            [(); 3].map(|()| instructions.next().unwrap_or_else(|| panic!("entry {slot} is missing")));
+        let mnemonics = [pad, call, ret].map(Instruction::mnemonic);
+        assert_eq!(mnemonics, [Mnemonic::Endbr64, Mnemonic::Call, Mnemonic::Ret], "entry {slot}");
+        assert_eq!(pad.ip(), table.range.start + slot as u64 * STRIDE, "entry {slot} is not where its index says");
+        assert_eq!(call.near_branch_target(), dispatch.range.start, "entry {slot} calls something else");
+        assert!((ret.next_ip()..pad.ip() + STRIDE).all(|at| code.byte(at) == 0xcc), "entry {slot} is not filled up");
+        // The last entry's fill is not counted among the table's instructions.
+        let fill = if slot + 1 < CAPACITY { pad.ip() + STRIDE - ret.next_ip() } else { 0 };
+        assert!((0..fill).all(|_| instructions.next().is_some_and(|i| i.mnemonic() == Mnemonic::Int3)), "entry {slot}");
+    }
+    assert!(instructions.next().is_none(), "the table has more than {CAPACITY} entries");
+}
+
+#[test]
+fn linked_entries_have_the_right_bytes_and_call_the_dispatcher() {
+    assert_entries(&executable());
+}
+
+/// What a loader that never makes writable memory executable asks of an image.
+fn assert_never_writable_and_executable(image: &[u8]) {
+    let file = ElfFile64::<Endianness>::parse(image).unwrap();
+    let endian = file.endian();
+    let table = parse(image).symbols().find(|symbol| symbol.name() == Ok(image::TABLE)).map(|table| table.address());
+    let table = table.expect("the image has no table, or no symbols");
+    let mut holds_table = false;
+    for segment in file.elf_program_headers() {
+        let (kind, flags, start) = (segment.p_type(endian), segment.p_flags(endian), segment.p_vaddr(endian));
+        let is_writable = flags & elf::PF_W != 0;
+        assert!(!(is_writable && flags & elf::PF_X != 0), "the segment at {start:#x} is writable and executable");
+        if kind == elf::PT_LOAD && (start..start + segment.p_memsz(endian)).contains(&table) {
+            assert!(!is_writable && flags & elf::PF_X != 0, "the table's segment has the flags {flags}");
+            holds_table = true;
+        }
+        for entry in segment.dynamic(endian, image).unwrap().unwrap_or_default() {
+            let (tag, value) = (entry.d_tag(endian), entry.d_val(endian));
+            let relocates = tag == elf::DT_TEXTREL.into() || tag == elf::DT_FLAGS.into() && value & 4 != 0;
+            assert!(!relocates, "the loader would have to write to the code: DT_TEXTREL or DF_TEXTREL is set");
+        }
+    }
+    assert!(holds_table, "no segment holds the table");
+    let flags = file.elf_header().section_headers(endian, image).unwrap();
+    let flags = flags
+        .iter()
+        .find(|s| (s.sh_addr.get(endian)..).contains(&table) && s.sh_addr.get(endian) + s.sh_size.get(endian) > table);
+    assert_eq!(flags.unwrap().sh_flags.get(endian) & u64::from(elf::SHF_WRITE), 0, "the table's section is writable");
+}
+
+#[test]
+fn linked_program_has_no_writable_code_and_no_loose_ends() {
+    let executable = executable();
+    assert_never_writable_and_executable(&executable);
+    let file = parse(&executable);
+    for symbol in file.symbols().chain(file.dynamic_symbols()).filter(|symbol| symbol.is_undefined()) {
+        assert!(!symbol.name().unwrap().contains("calltable"), "undefined: {:?}", symbol.name());
+    }
+}
+
+/// A table that is never used costs memory, but no room in the program's file.
+#[test]
+fn contexts_and_registry_start_as_zeros() {
+    let executable = executable();
+    let file = parse(&executable);
+    let statics = file.symbols().filter(|symbol| symbol.name().is_ok_and(|name| name.contains("calltable")));
+    let mut zeroed = Vec::new();
+    for symbol in statics.filter(|symbol| symbol.kind() == SymbolKind::Data) {
+        let section = file.section_by_index(symbol.section_index().unwrap()).unwrap();
+        let (name, size) = (symbol.name().unwrap(), symbol.size());
+        match section.kind() {
+            SectionKind::UninitializedData => zeroed.push((name, size)),
+            _ if !name.contains("9calltable") => {} // of this test
+            kind => assert!(size <= 64, "{name} takes {size} bytes of {:?}, which is {kind:?}", section.name()),
+        }
+    }
+    for (name, least) in [("CONTEXTS", CAPACITY as u64 * CONTEXT), ("REGISTRY", CAPACITY as u64 * 4)] {
+        let found = zeroed.iter().any(|(symbol, size)| symbol.contains(name) && *size >= least);
+        assert!(found, "no {name} of {least} bytes or more in .bss, only {zeroed:?}");
+    }
+}
+
+#[test]
+fn shared_object_that_uses_the_crate_keeps_its_symbols_to_itself() {
+    let directory = directory("shared");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = format!(
+        "[package]\nname = \"shared\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"lib.rs\"\n\
+         [dependencies]\ncalltable.path = {package:?}\n[workspace]\n"
+    );
+    let library = "//! Calls a callback.\nuse calltable::Callback;\n/// Returns 7.\n#[unsafe(no_mangle)]\n\
+                   pub extern \"C\" fn probe() -> u32 {\n    let seven = || 7;\n    let callback = \
+                   Callback::<unsafe extern \"win64\" fn() -> u32>::from_ref(&seven).unwrap();\n    \
+                   unsafe { callback.code()() }\n}\n";
+    fs::write(directory.join("Cargo.toml"), manifest).unwrap();
+    fs::write(directory.join("lib.rs"), library).unwrap();
+    // The versions that were downloaded for the package itself are there without a network, too.
+    fs::copy(package.join("Cargo.lock"), directory.join("Cargo.lock")).ok();
+    let mut cargo = Command::new(env!("CARGO"));
+    run(cargo
+        .args(["build", "--offline", "--target-dir", "target"])
+        .current_dir(&directory)
+        .env_remove("CARGO_BUILD_TARGET"));
+    let path = directory.join("target/debug/libshared.so");
+    let image = fs::read(&path).unwrap();
+    assert_never_writable_and_executable(&image);
+    let file = parse(&image);
+    let names: Vec<_> = file.dynamic_symbols().map(|symbol| symbol.name().unwrap()).collect();
+    assert!(names.contains(&"probe"), "the reader does not see what is exported: {names:?}");
+    let leaked: Vec<_> = names.iter().filter(|name| name.contains("calltable")).collect();
+    assert!(leaked.is_empty(), "these are part of the shared object's interface: {leaked:?}");
+    assert_entries(&image);
+
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the object's initializers are those of the Rust standard library.
+    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+    assert!(!handle.is_null(), "the shared object does not load");
+    // SAFETY: the handle is live and the name ends with a zero.
+    let probe = unsafe { libc::dlsym(handle, c"probe".as_ptr()) };
+    assert!(!probe.is_null());
+    // SAFETY: `probe` above has this type.
+    let probe = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> u32>(probe) };
+    assert_eq!(probe(), 7);
+}

@@ -1,0 +1,72 @@
+//! Reads the unwind data of COFF objects for x86_64.
+
+use std::ops::Range;
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use object::{Object, ObjectSection};
+
+use crate::image::{Code, references};
+
+/// One entry of `.pdata` with what it points to in `.xdata` ("x64 exception handling", Microsoft).
+pub struct Unwind {
+    pub function: Range<u64>,
+    pub prologue: u64,
+    /// Offset of the end of the instruction, what it does.
+    pub codes: Vec<(u64, Step)>,
+}
+
+/// What one instruction of a prologue does to the stack, and what an unwind code says that it does.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    Push(Register),
+    Allocate(u64),
+    Save(Register, u64),
+}
+
+pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
+    let [pdata, xdata] = [".pdata", ".xdata"].map(|name| file.section_by_name(name).unwrap());
+    let fields = references(file, &pdata);
+    let field = |at: u64| {
+        let to = &fields[&at];
+        (to.section.unwrap(), to.value.wrapping_add_signed(to.addend))
+    };
+    let entries = (0..pdata.size()).step_by(12).map(|at| {
+        let [(text, start), (same, end), (table, info)] = [field(at), field(at + 4), field(at + 8)];
+        assert_eq!((text, same, table), (code.section, code.section, xdata.index()), ".pdata points elsewhere");
+        let info = &xdata.data().unwrap()[info as usize..];
+        let [head, prologue, count, frame] = info[..4].try_into().unwrap();
+        assert_eq!((head, frame), (1, 0), "version 1, no handler and no frame register are what the text asks for");
+        let mut slots = info[4..][..2 * usize::from(count)].chunks_exact(2);
+        let mut codes = Vec::new();
+        while let Some(&[offset, operation]) = slots.next() {
+            let mut word = || slots.next().map(|slot| u64::from(u16::from_le_bytes([slot[0], slot[1]]))).unwrap();
+            let operand = u32::from(operation >> 4);
+            let step = match operation & 0xf {
+                0 => Step::Push(Register::RAX + operand),
+                1 if operand == 0 => Step::Allocate(8 * word()),
+                1 => Step::Allocate(word() | word() << 16),
+                2 => Step::Allocate(u64::from(8 * operand + 8)),
+                8 => Step::Save(Register::XMM0 + operand, 16 * word()),
+                other => panic!("unwind operation {other} in the function at {start:#x}"),
+            };
+            codes.push((u64::from(offset), step));
+        }
+        codes.reverse(); // the last instruction comes first in the data
+        Unwind { function: start..end, prologue: prologue.into(), codes }
+    });
+    entries.collect()
+}
+
+/// What an instruction does to the stack that an unwinder must undo.
+pub fn step(instruction: &Instruction) -> Option<Step> {
+    let (first, second) = (instruction.op0_register(), instruction.op1_register());
+    match instruction.mnemonic() {
+        Mnemonic::Push => Some(Step::Push(first)),
+        Mnemonic::Sub if first == Register::RSP => Some(Step::Allocate(instruction.immediate(1))),
+        _ if instruction.op0_kind() == OpKind::Memory && (Register::XMM6..=Register::XMM15).contains(&second) => {
+            assert_eq!(instruction.memory_base(), Register::RSP);
+            Some(Step::Save(second, instruction.memory_displacement64()))
+        }
+        _ => None,
+    }
+}

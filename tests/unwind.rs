@@ -1,0 +1,335 @@
+//! Walking the stack through a call: by the unwinder of the C runtime from inside a handler, and by gdb from every
+//! instruction of the table and the dispatchers.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+#[path = "object/image.rs"]
+#[allow(dead_code, reason = "tests/object.rs uses all of it")]
+mod image;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::ffi::c_void;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use calltable::table::{FrameHandler, Registration, register, release};
+use calltable::{Callback, CodePointer, Convention, MAX_POSITIONS, RawFrame, Signature, Type};
+use iced_x86::{Instruction, Mnemonic, Register};
+use image::Code;
+use object::{Object, ObjectSymbol};
+
+std::arch::global_asm!(include_str!("unwind/caller.S"), options(raw));
+
+unsafe extern "C" {
+    /// Calls `code` by the win64 convention. A debugger is to make it look as if the slot had been released during the
+    /// call if `is_released` is 1.
+    fn unwind_caller(code: *const c_void, is_released: u32) -> u64;
+    fn unwind_reenter();
+    fn unwind_plain();
+    fn unwind_wreck();
+    fn unwind_wreck_control();
+    fn unwind_wreck_frame();
+    fn unwind_wreck_control_frame();
+}
+
+unsafe extern "win64" {
+    fn unwind_plain_frame(data: *mut c_void, frame: *mut RawFrame);
+}
+
+/// What every handler here returns, and what a stale call returns.
+const RESULT: u64 = 7;
+const STALE: u64 = 9;
+
+/// Calls an entry by way of `unwind_caller`, whose own caller it is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn unwind_parent(code: CodePointer, is_released: u32) -> u64 {
+    // SAFETY: the entries that tests pass here serve handlers that take no more than the caller's 32 positions.
+    let result = unsafe { unwind_caller(code.as_ptr(), is_released) };
+    std::hint::black_box(result) // not a tail call
+}
+
+/// A test alone has the slots, of which there may be one only, and the place for traces.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The handlers that lanes are registered with.
+struct Handlers {
+    direct: *const c_void,
+    frame: FrameHandler,
+    /// These keep no register but RSP; the last two change the control words, too.
+    saving: *const c_void,
+    foreign: *const c_void,
+    saving_control: *const c_void,
+    foreign_control: *const c_void,
+}
+
+/// One way through the dispatchers.
+struct Lane {
+    name: String,
+    registration: Registration,
+    /// The functions in whose frames a handler finds itself, innermost first, up to the table.
+    functions: Vec<&'static str>,
+}
+
+fn lanes(handlers: &Handlers) -> Vec<Lane> {
+    const COUNT: &str = "calltable_count";
+    let signature = Signature::new(Convention::Win64, &[Type::U64, Type::F64], Some(Type::U64)).unwrap();
+    let data = std::ptr::null_mut();
+    // SAFETY: the handlers take any arguments, ignore the data and live for ever.
+    let direct = |handler, positions| unsafe { Registration::direct(Convention::Win64, handler, positions, data) };
+    // SAFETY: as above.
+    let frame = unsafe { Registration::frame(handlers.frame, &signature, data) };
+    // SAFETY: as above; they return with the stack pointer as `ret` leaves it.
+    let foreign = |handler| unsafe { Registration::frame_foreign(handler, &signature, data) };
+    let saving = direct(handlers.saving, 3).saving();
+    let saving_control = direct(handlers.saving_control, MAX_POSITIONS).saving_control_words();
+    let foreign_control = foreign(handlers.foreign_control).saving_control_words();
+    let lane = |name: &str, registration, functions: &[_]| Lane {
+        name: name.into(),
+        registration,
+        functions: functions.into(),
+    };
+    let by_positions = (0..=5).chain([MAX_POSITIONS]).map(|positions| {
+        let function = if positions <= 4 { "calltable_dispatch" } else { "calltable_direct" };
+        lane(&format!("direct, {positions} positions"), direct(handlers.direct, positions), &[function])
+    });
+    let others = [
+        lane("tracked", direct(handlers.direct, 2).tracked(), &["calltable_direct", COUNT]),
+        lane("exclusive", direct(handlers.direct, 0).exclusive(), &["calltable_direct", COUNT]),
+        lane("saving", saving, &["calltable_direct_saving"]),
+        lane("saving, tracked", saving.tracked(), &["calltable_direct_saving", COUNT]),
+        lane("saving, control words", saving_control, &["calltable_direct_saving"]),
+        lane("frame", frame, &["calltable_frame"]),
+        lane("frame, tracked", frame.tracked(), &["calltable_frame", COUNT]),
+        lane("frame, foreign", foreign(handlers.foreign), &["calltable_frame_saving"]),
+        lane("frame, foreign, exclusive", foreign(handlers.foreign).exclusive(), &["calltable_frame_saving", COUNT]),
+        lane("frame, foreign, control words", foreign_control, &["calltable_frame_saving"]),
+    ];
+    by_positions.chain(others).collect()
+}
+
+/// The program that runs, as its file has it.
+struct Program {
+    code: Code,
+    functions: BTreeMap<u64, String>,
+    symbols: BTreeMap<String, u64>,
+}
+
+impl Program {
+    fn read() -> Self {
+        let data = fs::read(env::current_exe().unwrap()).unwrap();
+        let file = object::File::parse(&*data).unwrap();
+        let defined = || file.symbols().filter(|symbol| !symbol.is_undefined());
+        let functions = defined().filter(|symbol| symbol.kind() == object::SymbolKind::Text);
+        Self {
+            code: Code::read(&file),
+            functions: functions.map(|symbol| (symbol.address(), symbol.name().unwrap().to_owned())).collect(),
+            symbols: defined().map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address())).collect(),
+        }
+    }
+
+    fn address(&self, name: &str) -> u64 {
+        *self.symbols.get(name).unwrap_or_else(|| panic!("no symbol {name}: is the test program stripped?"))
+    }
+
+    /// The function that a return address lies in.
+    fn function(&self, return_address: usize) -> &str {
+        let bias = unwind_caller as *const () as u64 - self.address("unwind_caller");
+        let call = (return_address as u64).wrapping_sub(bias + 1);
+        self.functions.range(..=call).next_back().map_or("?", |(_, name)| name)
+    }
+}
+
+/// The return addresses that the last traced handler found.
+static TRACE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+fn trace() -> u64 {
+    let mut addresses = Vec::new();
+    backtrace::trace(|frame| {
+        addresses.push(frame.ip() as usize);
+        true
+    });
+    *TRACE.lock().unwrap() = addresses;
+    RESULT
+}
+
+unsafe extern "win64" fn trace_direct() -> u64 {
+    trace()
+}
+
+unsafe extern "win64" fn trace_frame(_data: *mut c_void, frame: *mut RawFrame) {
+    // SAFETY: the dispatcher passes its own frame.
+    unsafe { (*frame).result = [trace(), 0] }
+}
+
+unsafe extern "C" fn trace_saving() -> u64 {
+    trace()
+}
+
+unsafe extern "C" fn trace_foreign(_data: *mut c_void, frame: *mut RawFrame) {
+    // SAFETY: the dispatcher passes its own frame.
+    unsafe { (*frame).result = [trace(), 0] }
+}
+
+/// Calls the entry, whose handler traces, and compares all frames from the handler to this test.
+#[inline(never)]
+fn assert_trace(program: &Program, lane: &str, code: CodePointer, functions: &[&str], handler: &str) {
+    TRACE.lock().unwrap().clear();
+    assert_eq!(unwind_parent(code, 0), RESULT, "{lane}");
+    let names: Vec<_> = TRACE.lock().unwrap().iter().map(|address| program.function(*address).to_owned()).collect();
+    let expected = [functions, &[image::TABLE, "unwind_caller", "unwind_parent"]].concat();
+    let start = names.iter().position(|name| name == expected[0]);
+    let start = start.unwrap_or_else(|| panic!("{lane}: no frame of {} in {names:#?}", expected[0]));
+    assert!(names[..start].iter().any(|name| name.contains(handler)), "{lane}: the handler is missing in {names:#?}");
+    let (found, outer) = names[start..].split_at(expected.len().min(names.len() - start));
+    assert_eq!(found, expected, "{lane}: frames in another order or number; all: {names:#?}");
+    assert!(outer[0].contains("assert_trace"), "{lane}: who called `unwind_parent` is missing in {names:#?}");
+    assert!(
+        outer.iter().any(|name| name.contains("trace_every_lane")),
+        "{lane}: the walk ends before the test: {names:#?}"
+    );
+    let addresses = TRACE.lock().unwrap();
+    let entry = addresses[start + functions.len()].wrapping_sub(code.as_ptr() as usize);
+    assert_eq!(entry, 9, "{lane}: the frame of the table is not that of the called entry, behind its CALL");
+}
+
+#[test]
+fn c_runtime_walks_from_handlers_to_the_test() {
+    let _alone = alone();
+    trace_every_lane(&Program::read());
+}
+
+/// A test itself may be inlined into the code that runs tests; this function is there to be found.
+#[inline(never)]
+fn trace_every_lane(program: &Program) {
+    let (saving, foreign) = (trace_saving as *const c_void, trace_foreign as *const c_void);
+    let handlers = Handlers {
+        direct: trace_direct as *const c_void,
+        frame: trace_frame,
+        saving,
+        foreign,
+        saving_control: saving,
+        foreign_control: foreign,
+    };
+    for lane in lanes(&handlers) {
+        let slot = register(&lane.registration).unwrap();
+        assert_trace(program, &lane.name, slot.code(), &lane.functions, "trace_");
+        release(slot).unwrap();
+    }
+    let mut calls = 0;
+    let mut closure = || {
+        calls += 1;
+        trace()
+    };
+    let callback = Callback::<unsafe extern "win64" fn() -> u64>::from_mut(&mut closure).unwrap();
+    let functions = ["calltable_direct", "calltable_count"];
+    assert_trace(program, "closure", callback.slot().code(), &functions, "handle");
+    drop(callback);
+    assert_eq!(calls, 1);
+}
+
+/// Each way through the dispatchers, with handlers of a few instructions. By itself it shows that each comes back with
+/// the right result; the next test has gdb step through it.
+#[test]
+fn every_lane_returns_to_a_caller_in_assembly() {
+    let _alone = alone();
+    calltable::set_stale_handler(Some(|_| STALE));
+    let handlers = Handlers {
+        direct: unwind_plain as *const c_void,
+        frame: unwind_plain_frame,
+        saving: unwind_wreck as *const c_void,
+        foreign: unwind_wreck_frame as *const c_void,
+        saving_control: unwind_wreck_control as *const c_void,
+        foreign_control: unwind_wreck_control_frame as *const c_void,
+    };
+    for lane in lanes(&handlers) {
+        let slot = register(&lane.registration).unwrap();
+        assert_eq!(unwind_parent(slot.code(), 0), RESULT, "{}", lane.name);
+        let result = unwind_parent(slot.code(), 1);
+        assert!(matches!(result, RESULT | STALE), "{}: {result}", lane.name);
+        release(slot).unwrap();
+        assert_eq!(unwind_parent(slot.code(), 0), STALE, "{}, after its release", lane.name);
+    }
+    // Exclusive, and called again by its own handler.
+    let mut code = std::ptr::null::<c_void>();
+    let data = (&raw mut code).cast();
+    // SAFETY: the handler calls what the data points to, which is an entry before the first call.
+    let again = unsafe { Registration::direct(Convention::Win64, unwind_reenter as *const c_void, 0, data) };
+    let slot = register(&again.exclusive()).unwrap();
+    // SAFETY: `code` lives and nobody else uses it now.
+    unsafe { data.cast::<*const c_void>().write(slot.code().as_ptr()) };
+    assert_eq!(unwind_parent(slot.code(), 0), STALE, "the inner call");
+    release(slot).unwrap();
+}
+
+#[test]
+fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
+    let program = Program::read();
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unwind-report");
+    fs::remove_file(&report).ok();
+    let functions = &program.code.functions;
+    let instructions = || functions[1..].iter().flat_map(|function| &function.instructions);
+    let compares_state = |i: &&Instruction| {
+        i.mnemonic() == Mnemonic::Cmp && i.op0_register() == Register::R10 && i.memory_base() == Register::R11
+    };
+    let compares: Vec<_> = instructions().filter(compares_state).map(Instruction::ip).collect();
+    assert_eq!(
+        compares.len(),
+        2,
+        "the state is compared where the direct lane and calltable_select have read a context"
+    );
+    let [caller, call, returned, handlers, handlers_end] =
+        ["unwind_caller", "unwind_call", "unwind_returned", "unwind_plain", "unwind_end"]
+            .map(|name| program.address(name));
+    let (table, end) = (functions[0].range.start, functions.last().unwrap().range.end);
+    let plan = format!(
+        "{{\"report\": {report:?}, \"stale\": {STALE}, \"compares\": {compares:?}, \"caller\": {caller}, \
+         \"call\": {call}, \"returned\": {returned}, \"handlers\": {handlers}, \"handlers_end\": {handlers_end}, \
+         \"table\": {table}, \"end\": {end}}}"
+    );
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-batch", "-nx", "-iex", "set debuginfod enabled off", "-iex", "set auto-load no", "-x"]);
+    gdb.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/unwind/step.py")).arg("--args");
+    gdb.arg(env::current_exe().unwrap()).args(["--exact", "every_lane_returns_to_a_caller_in_assembly"]);
+    gdb.args(["--nocapture", "--test-threads=1"]).env("CALLTABLE_UNWIND", plan);
+    let output = gdb.output();
+    let output = output.unwrap_or_else(|error| panic!("gdb does not start ({error}): install it, with Python"));
+    let show = || {
+        let lines = [&output.stdout[..], &output.stderr[..]].map(|text| String::from_utf8_lossy(text).into_owned());
+        let last = |text: &String| {
+            text.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        format!("the last lines of gdb and the program:\n{}\n{}", last(&lines[0]), last(&lines[1]))
+    };
+    let report = fs::read_to_string(&report);
+    let report =
+        report.unwrap_or_else(|_| panic!("gdb wrote no report; it needs Python and ptrace. It said:\n{}", show()));
+    let mut lines = report.lines();
+    let mut line = || lines.next().unwrap();
+    let [calls, checked, exit] = [line(), line(), line()].map(|number| number.parse::<i64>().unwrap());
+    let visited: BTreeSet<u64> = line().split_whitespace().map(|address| address.parse().unwrap()).collect();
+    let problems: Vec<_> = lines.collect();
+    assert!(problems.is_empty(), "gdb found, among others:\n{}\n{}", problems.join("\n"), show());
+    assert_eq!(exit, 0, "the stepped program failed:\n{}", show());
+
+    // Entries have equal instructions: those of the entries that were called count for all.
+    let of_entries: BTreeSet<_> =
+        visited.range(..functions[1].range.start).map(|address| (address - table) % 16).collect();
+    assert_eq!(of_entries, [0, 4, 9].into(), "offsets of the visited instructions in entries");
+    let missed: Vec<_> = functions[1..]
+        .iter()
+        .flat_map(|function| function.instructions.iter().map(move |instruction| (function, instruction)))
+        // INT3 stands behind RET and fills up; nothing runs into it.
+        .filter(|(_, instruction)| instruction.mnemonic() != Mnemonic::Int3 && !visited.contains(&instruction.ip()))
+        .map(|(f, i)| format!("{}+{:#x}: {}", f.name, i.ip() - f.range.start, program.code.text(i)))
+        .collect();
+    assert!(missed.is_empty(), "no call went through these, so nothing is known of them: {missed:#?}");
+    let distinct = instructions().filter(|i| i.mnemonic() != Mnemonic::Int3).count() + of_entries.len();
+    assert!(checked >= distinct as i64);
+    println!("unwound from {checked} steps of {calls} calls; all {distinct} instructions were visited");
+}
