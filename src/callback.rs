@@ -103,7 +103,8 @@ impl Options {
 /// ```
 ///
 /// # Panics in a closure
-/// A panic never leaves a handler into foreign frames: it aborts the program.
+/// A panic never leaves a handler into foreign frames: it aborts the program. With the feature `std`,
+/// `scope` and `scope_mut` carry it past them.
 #[derive(Debug)]
 #[must_use = "dropping it makes the code pointer stale"]
 pub struct Callback<'a, F: FunctionPointer> {
@@ -391,6 +392,52 @@ macro_rules! callback {
                 let handle = handle::<T, H, $($P,)* R> as *const c_void;
                 // SAFETY: `handle` takes that data; `T` and `H` are `Sync`.
                 unsafe { Self::direct(options, handle, &raw const *data, false) }
+            }
+
+            /// Registers a closure, gives its code pointer to `foreign`, and releases it when that returns. If the
+            /// closure panics, the callback returns what `fallback` gives, then and in every later call, and the panic
+            /// goes on when `foreign` has returned.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`]; `foreign` has not been called then.
+            ///
+            /// # Panics
+            /// If the closure did.
+            #[cfg(feature = "std")]
+            pub fn scope<C: Fn($($P),*) -> R + Sync, T>(
+                closure: C,
+                fallback: fn() -> R,
+                foreign: impl FnOnce(unsafe extern $abi fn($($P),*) -> R) -> T,
+            ) -> Result<T, Error> {
+                let caught = crate::Caught::new();
+                let guarded = |$($p: $P),*| caught.run(|| closure($($p),*), fallback);
+                let callback = Callback::<unsafe extern $abi fn($($P),*) -> R>::from_ref(&guarded)?;
+                let result = foreign(callback.code());
+                drop(callback);
+                caught.resume();
+                Ok(result)
+            }
+
+            /// As `scope`, for a closure that changes what it captured; see `from_mut`.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`]; `foreign` has not been called then.
+            ///
+            /// # Panics
+            /// If the closure did.
+            #[cfg(feature = "std")]
+            pub fn scope_mut<C: FnMut($($P),*) -> R + Send, T>(
+                mut closure: C,
+                fallback: fn() -> R,
+                foreign: impl FnOnce(unsafe extern $abi fn($($P),*) -> R) -> T,
+            ) -> Result<T, Error> {
+                let caught = crate::Caught::new();
+                let mut guarded = |$($p: $P),*| caught.run(|| closure($($p),*), fallback);
+                let callback = Callback::<unsafe extern $abi fn($($P),*) -> R>::from_mut(&mut guarded)?;
+                let result = foreign(callback.code());
+                drop(callback);
+                caught.resume();
+                Ok(result)
             }
 
             /// # Safety

@@ -13,11 +13,13 @@
 //! Who gets which slot, and how it is given back, is `src/table.rs`.
 #![no_std]
 
-#[cfg(test)]
+#[cfg(feature = "std")]
 extern crate std;
 
 mod arch;
 mod callback;
+#[cfg(feature = "std")]
+mod caught;
 mod context;
 mod convention;
 mod error;
@@ -27,6 +29,8 @@ mod stale;
 pub mod table;
 
 pub use callback::{Callback, Dynamic, FunctionPointer, Options};
+#[cfg(feature = "std")]
+pub use caught::Caught;
 pub use convention::Convention;
 pub use error::{Error, FrameError, ReleaseError, SignatureError};
 pub use frame::{Frame, RawFrame, Scalar, Value};
