@@ -357,7 +357,7 @@ macro_rules! callback {
                     unsafe { (*data)($($p),*) }
                 }
                 // SAFETY: `handle` takes that data; `C` is `Send`.
-                unsafe { Self::direct(options, handle::<C, $($P,)* R> as *const c_void, &raw const *closure, true) }
+                unsafe { Self::direct(options, handle::<C, $($P,)* R> as *const c_void, &raw mut *closure, true) }
             }
 
             /// Registers a function, named directly or as a closure that captures nothing, together with data.

@@ -12,12 +12,6 @@ include!(concat!(env!("OUT_DIR"), "/externs.rs"));
 include!(concat!(env!("OUT_DIR"), "/cases.rs"));
 
 unsafe extern "C" {
-    fn variadic_gcc_O0(callback: CodePointer) -> i32;
-    fn variadic_gcc_O2(callback: CodePointer) -> i32;
-    fn variadic_clang_O0(callback: CodePointer) -> i32;
-    fn variadic_clang_O2(callback: CodePointer) -> i32;
-    fn repeat_clang_O2(callback: CodePointer, times: i64) -> i64;
-    fn nest_gcc_O2(callback: CodePointer, depth: i64) -> i64;
     /// Calls `code` with the registers of `before` and stores what they are afterwards (registers.S).
     pub fn calltable_call_with(code: CodePointer, before: *const Registers, after: *mut Registers);
     /// Handlers that store the registers in `calltable_seen` and then wreck what they may, everything but RSP, or
