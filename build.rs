@@ -6,20 +6,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Target architecture, file in `asm/`.
-const FILES: &[(&str, &str)] = &[("x86_64", "x86_64.S")];
+/// Numbers with a name and a meaning.
+type Layout = &'static [(&'static str, usize, &'static str)];
+
+/// Target architecture, file in `asm/`, and the numbers of that architecture.
+const FILES: &[(&str, &str, Layout)] = &[("x86_64", "x86_64.S", X86_64), ("x86", "x86.S", X86)];
 
 /// The numbers that Rust and assembly share; this is the one place where they are written. The `.S` files see them
 /// as `.set NAME, value`, the crate as constants in `context::layout`, which it checks against its types.
-const LAYOUT: &[(&str, usize, &str)] = &[
-    ("MAX_POSITIONS", 32, "Argument positions of one call, a hidden result pointer included."),
+const SHARED: Layout = &[
+    ("MAX_POSITIONS", 32, "Argument positions of one call, a hidden result pointer included; on i686, words."),
     ("ENTRY_STRIDE", 16, "Bytes from one entry to the next."),
     ("ENTRY_RETURN", 9, "From an entry's start to the return address that its CALL pushes."),
     ("CONTEXT_SIZE", 32, "Size of a context: two entries, so that the slot need not be computed."),
     ("CONTEXT_HANDLER", 0, "Offset of the handler in a context."),
-    ("CONTEXT_DATA", 8, "Offset of the data in a context."),
-    ("CONTEXT_STATE", 16, "Offset of the state in a context."),
-    ("CONTEXT_IN_FLIGHT", 24, "Offset of the count of running calls in a context."),
     ("STATE_POSITIONS", 0x3f, "State: bits that hold the number of positions + 1."),
     ("STATE_FRAME", 0x40, "State: frame lane."),
     ("STATE_SAVE", 0x80, "State: the handler keeps no register but the stack pointer."),
@@ -27,10 +27,30 @@ const LAYOUT: &[(&str, usize, &str)] = &[
     ("STATE_COUNTED", 0x200, "State: running calls are counted."),
     ("STATE_EXCLUSIVE", 0x400, "State: a call is refused while another one runs."),
     ("STATE_GENERATION", 0x1_0000, "State: one generation; the bits below say how to call, 0 when not live."),
+    ("FRAME_RESULT", 0, "Offset of the result in a frame."),
+];
+
+const X86_64: Layout = &[
+    ("CONTEXT_DATA", 8, "Offset of the data in a context."),
+    ("CONTEXT_STATE", 16, "Offset of the state in a context."),
+    ("CONTEXT_IN_FLIGHT", 24, "Offset of the count of running calls in a context."),
     ("FRAME_SIZE", 56, "Size of a frame."),
-    ("FRAME_RESULT", 0, "Offset of the result, 16 bytes, in a frame."),
     ("FRAME_ARGUMENTS", 16, "Offset of the pointer to the argument positions in a frame."),
     ("FRAME_FLOATS", 24, "Offset of the low halves of XMM0 to XMM3 in a frame."),
+];
+
+const X86: Layout = &[
+    ("CONTEXT_DATA", 4, "Offset of the data in a context."),
+    ("CONTEXT_STATE", 8, "Offset of the state in a context."),
+    ("CONTEXT_IN_FLIGHT", 12, "Offset of the count of running calls in a context."),
+    ("CONTEXT_CLEANUP", 20, "Offset of the number of bytes that the entry removes from the stack in a context."),
+    ("STATE_DATA_ECX", 0x800, "State: a direct handler's data goes in ECX."),
+    ("STATE_DATA_EDX", 0x1000, "State: a direct handler's data goes in EDX."),
+    ("STATE_HANDLER_POPS", 0x2000, "State: a direct handler removes its arguments."),
+    ("STATE_FLOAT", 0x4000, "State: a frame's result is a double, for ST0."),
+    ("FRAME_SIZE", 20, "Size of a frame."),
+    ("FRAME_ARGUMENTS", 8, "Offset of the pointer to the stack words in a frame."),
+    ("FRAME_REGISTERS", 12, "Offset of ECX and EDX in a frame."),
 ];
 
 fn main() {
@@ -43,13 +63,13 @@ fn main() {
     let capacity = capacity();
     let version = env::var("CARGO_PKG_VERSION").unwrap().replace(['.', '-', '+'], "_");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
-    fs::write(out.join("layout.rs"), layout_for_rust(capacity)).unwrap();
     println!("cargo::rustc-env=CALLTABLE_SYMBOL_VERSION={version}");
 
     let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
-    let Some((_, file)) = FILES.iter().find(|(arch, _)| *arch == target) else {
-        return; // src/arch says so in an error that names the architecture
-    };
+    let known = FILES.iter().find(|(arch, ..)| *arch == target);
+    let (_, file, own) = known.unwrap_or_else(|| panic!("calltable has no CALL table for the architecture {target}"));
+    let layout: Vec<_> = SHARED.iter().chain(*own).collect();
+    fs::write(out.join("layout.rs"), layout_for_rust(capacity, &layout)).unwrap();
     let is_coff = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "windows" | "uefi" | "cygwin");
     let compiler = compiler(is_coff);
     let source = fs::read_to_string(Path::new("asm").join(file)).unwrap();
@@ -57,13 +77,21 @@ fn main() {
     let gnu_ld = env_is("CARGO_CFG_TARGET_ENV", "gnu") && !env_is("CARGO_CFG_TARGET_ABI", "llvm");
     let llvm = compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
     let guard = is_coff && llvm && !gnu_ld;
-    let text = layout_for_assembler(&[
+    // C symbols of 32-bit COFF begin with an underscore.
+    let version_in_symbols = source.replace("VERSION", &version);
+    let source = if is_coff && target == "x86" {
+        version_in_symbols.replace(&format!("calltable_{version}"), &format!("_calltable_{version}"))
+    } else {
+        version_in_symbols
+    };
+    let switches = [
         ("CAPACITY", capacity),
         ("ELF", (!is_coff).into()),
         ("SSE", has_sse().into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),
-    ]) + &source.replace("VERSION", &version);
+    ];
+    let text = layout_for_assembler(&switches, &layout) + &source;
     let assembled = out.join("calltable.S");
     fs::write(&assembled, text).unwrap();
 
@@ -113,17 +141,17 @@ fn env_is(name: &str, value: &str) -> bool {
     env::var(name).is_ok_and(|found| found == value)
 }
 
-fn layout_for_rust(capacity: usize) -> String {
+fn layout_for_rust(capacity: usize, layout: &[&(&str, usize, &str)]) -> String {
     let mut text = format!("/// Number of slots.\npub const CAPACITY: usize = {capacity};\n");
-    for (name, value, meaning) in LAYOUT {
+    for (name, value, meaning) in layout {
         writeln!(text, "/// {meaning}\npub const {name}: usize = {value};").unwrap();
     }
     text
 }
 
-fn layout_for_assembler(switches: &[(&str, usize)]) -> String {
+fn layout_for_assembler(switches: &[(&str, usize)], layout: &[&(&str, usize, &str)]) -> String {
     let mut text = String::new();
-    for (name, value) in switches.iter().copied().chain(LAYOUT.iter().map(|(name, value, _)| (*name, *value))) {
+    for (name, value) in switches.iter().copied().chain(layout.iter().map(|(name, value, _)| (*name, *value))) {
         writeln!(text, ".set {name}, {value}").unwrap();
     }
     text

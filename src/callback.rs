@@ -6,7 +6,6 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::arch;
-use crate::convention::Convention;
 use crate::error::{Error, ReleaseError};
 use crate::frame::{Frame, RawFrame};
 use crate::signature::Signature;
@@ -226,7 +225,7 @@ impl<'a> Callback<'a, CodePointer> {
         options: Options,
         handler: &'a Dynamic<C>,
     ) -> Result<Self, Error> {
-        unsafe extern "win64" fn handle<C: Fn(&mut Frame<'_>)>(data: *mut c_void, frame: *mut RawFrame) {
+        unsafe extern "efiapi" fn handle<C: Fn(&mut Frame<'_>)>(data: *mut c_void, frame: *mut RawFrame) {
             // SAFETY: the data is the handler, borrowed while the registration lives; the frame is this call's own.
             unsafe {
                 let Dynamic { signature, closure } = &*data.cast::<Dynamic<C>>();
@@ -254,7 +253,7 @@ impl<'a> Callback<'a, CodePointer> {
         options: Options,
         handler: &'a mut Dynamic<C>,
     ) -> Result<Self, Error> {
-        unsafe extern "win64" fn handle<C: FnMut(&mut Frame<'_>)>(data: *mut c_void, frame: *mut RawFrame) {
+        unsafe extern "efiapi" fn handle<C: FnMut(&mut Frame<'_>)>(data: *mut c_void, frame: *mut RawFrame) {
             // SAFETY: the data is the handler, borrowed while the registration lives, and no other call runs: the
             // registration is exclusive; the frame is this call's own.
             unsafe {
@@ -296,7 +295,7 @@ const fn assert_function_item<H>() {
 /// The constructors for one convention and one number of parameters. `$shown` is empty for the one that stands for
 /// all in the documentation.
 macro_rules! callback {
-    ($abi:literal ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
+    ($abi:literal $handler:literal ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
         impl<$($P,)* R> sealed::Sealed for unsafe extern $abi fn($($P),*) -> R {}
 
         $(#[$hidden])?
@@ -326,7 +325,7 @@ macro_rules! callback {
                 options: Options,
                 closure: &'a C,
             ) -> Result<Self, Error> {
-                unsafe extern "win64" fn handle<C: Fn($($P),*) -> R, $($P,)* R>($($p: $P,)* data: *const C) -> R {
+                unsafe extern $handler fn handle<C: Fn($($P),*) -> R, $($P,)* R>($($p: $P,)* data: *const C) -> R {
                     // SAFETY: the data is the closure, borrowed while the registration lives.
                     unsafe { (*data)($($p),*) }
                 }
@@ -351,7 +350,7 @@ macro_rules! callback {
                 options: Options,
                 closure: &'a mut C,
             ) -> Result<Self, Error> {
-                unsafe extern "win64" fn handle<C: FnMut($($P),*) -> R, $($P,)* R>($($p: $P,)* data: *mut C) -> R {
+                unsafe extern $handler fn handle<C: FnMut($($P),*) -> R, $($P,)* R>($($p: $P,)* data: *mut C) -> R {
                     // SAFETY: the data is the closure, borrowed while the registration lives, and no other call runs:
                     // the registration is exclusive.
                     unsafe { (*data)($($p),*) }
@@ -381,7 +380,7 @@ macro_rules! callback {
                 _function: H,
             ) -> Result<Self, Error> {
                 const { assert_function_item::<H>() };
-                unsafe extern "win64" fn handle<T, H: Fn(&T, $($P),*) -> R, $($P,)* R>(
+                unsafe extern $handler fn handle<T, H: Fn(&T, $($P),*) -> R, $($P,)* R>(
                     $($p: $P,)*
                     data: *const T,
                 ) -> R {
@@ -441,7 +440,7 @@ macro_rules! callback {
             }
 
             /// # Safety
-            /// `handle` must be a win64 function of these parameters and a trailing pointer, for which `data` is right
+            /// `handle` must be a function of these parameters and a trailing pointer, for which `data` is right
             /// as long as the handle lives, on every thread; not at once if it is exclusive.
             unsafe fn direct<T>(
                 options: Options,
@@ -450,12 +449,11 @@ macro_rules! callback {
                 exclusive: bool,
             ) -> Result<Self, Error> {
                 $(const { assert_parameter::<$P>() };)*
-                let parameters = <[&str]>::len(&[$(stringify!($P)),*]);
-                let positions = parameters + usize::from(arch::returns_through_pointer::<R>());
+                let place = arch::place!($abi ($($P $p)*) R);
                 let data = data.cast_mut().cast();
                 // SAFETY: by the caller's promise.
                 unsafe {
-                    let registration = Registration::direct(Convention::Win64, handle, positions, data);
+                    let registration = Registration::direct_at(place, handle, data);
                     Self::bind(options, if exclusive { registration.exclusive() } else { registration })
                 }
             }
@@ -465,34 +463,44 @@ macro_rules! callback {
 
 /// One line for each number of parameters.
 macro_rules! callbacks {
-    ($abi:literal $(#[$hidden:meta])?) => {
-        callback!($abi () #[doc(hidden)]);
-        callback!($abi (A a) #[doc(hidden)]);
-        callback!($abi (A a B b) $(#[$hidden])?);
-        callback!($abi (A a B b D d) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]);
-        callback!($abi (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]);
+    ($abi:literal $handler:literal $(#[$hidden:meta])?) => {
+        callback!($abi $handler () #[doc(hidden)]);
+        callback!($abi $handler (A a) #[doc(hidden)]);
+        callback!($abi $handler (A a B b) $(#[$hidden])?);
+        callback!($abi $handler (A a B b D d) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]);
+        callback!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]);
     };
 }
 
-callbacks!("win64");
-callbacks!("efiapi" #[doc(hidden)]);
-
-// These two are the same convention as win64 where the target's own code follows Microsoft's.
+// A handler has the callback's own convention; `extern "win64"` says it on every system.
 cfg_if::cfg_if! {
-    if #[cfg(any(windows, target_os = "uefi"))] {
-        callbacks!("C" #[doc(hidden)]);
-        callbacks!("system" #[doc(hidden)]);
+    if #[cfg(target_arch = "x86_64")] {
+        callbacks!("win64" "win64");
+        callbacks!("efiapi" "win64" #[doc(hidden)]);
+        // These two are the same where the target's own code follows Microsoft's convention.
+        #[cfg(any(windows, target_os = "uefi"))]
+        callbacks!("C" "win64" #[doc(hidden)]);
+        #[cfg(any(windows, target_os = "uefi"))]
+        callbacks!("system" "win64" #[doc(hidden)]);
+    } else {
+        callbacks!("stdcall" "stdcall");
+        callbacks!("cdecl" "cdecl" #[doc(hidden)]);
+        callbacks!("thiscall" "thiscall" #[doc(hidden)]);
+        callbacks!("fastcall" "fastcall" #[doc(hidden)]);
+        callbacks!("C" "C" #[doc(hidden)]);
+        callbacks!("system" "system" #[doc(hidden)]);
+        callbacks!("efiapi" "efiapi" #[doc(hidden)]);
     }
 }

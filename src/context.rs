@@ -28,6 +28,9 @@ pub(crate) struct Context {
     pub(crate) in_flight: AtomicU32,
     /// The next slot in the chain that this one is in (see `table`); changed under the lock only.
     pub(crate) link: AtomicU32,
+    /// Bytes of arguments that the entry removes. It stays after a release: a stale call has the same arguments.
+    #[cfg(target_arch = "x86")]
+    pub(crate) cleanup: AtomicU32,
 }
 
 const_assert_eq!(size_of::<Context>(), CONTEXT_SIZE);
@@ -36,6 +39,8 @@ const_assert_eq!(offset_of!(Context, handler), CONTEXT_HANDLER);
 const_assert_eq!(offset_of!(Context, data), CONTEXT_DATA);
 const_assert_eq!(offset_of!(Context, state), CONTEXT_STATE);
 const_assert_eq!(offset_of!(Context, in_flight), CONTEXT_IN_FLIGHT);
+#[cfg(target_arch = "x86")]
+const_assert_eq!(offset_of!(Context, cleanup), CONTEXT_CLEANUP);
 const_assert!(ENTRY_RETURN < ENTRY_STRIDE);
 const_assert!(MAX_POSITIONS < STATE_POSITIONS);
 // calltable_dispatch reads the flags and positions as 16 bits, calltable_select two flags as 8.
@@ -105,6 +110,8 @@ pub(crate) unsafe fn fill() -> &'static [Context] {
             state: AtomicUsize::new(0),
             in_flight: AtomicU32::new(0),
             link: AtomicU32::new(link),
+            #[cfg(target_arch = "x86")]
+            cleanup: AtomicU32::new(0),
         })
         .is_ok()
     {

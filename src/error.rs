@@ -97,9 +97,9 @@ pub enum SignatureError {
         /// Index of the parameter.
         parameter: Option<usize>,
     },
-    /// The parameter with this index (or, where it is `None`, the result) is passed in an XMM register, and this is a
-    /// build that touches none.
-    XmmUnavailable {
+    /// The parameter with this index (or, where it is `None`, the result) cannot be passed: it would be in an XMM
+    /// register, and this is a build that touches none; or i686 has no such type.
+    TypeUnavailable {
         /// Index of the parameter.
         parameter: Option<usize>,
     },
@@ -122,9 +122,9 @@ impl fmt::Display for SignatureError {
                 name(f, parameter)?;
                 f.write_str(" has no bytes: leave it out, C has no such type")
             }
-            Self::XmmUnavailable { parameter } => {
+            Self::TypeUnavailable { parameter } => {
                 name(f, parameter)?;
-                f.write_str(" is passed in an XMM register, and this build touches none: pass a pointer to it")
+                f.write_str(" has a type that this target cannot pass by value: pass a pointer to it")
             }
         }
     }

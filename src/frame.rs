@@ -1,31 +1,11 @@
 //! The frame lane's view of one call: arguments in, result out.
 
 use core::ffi::c_void;
-use core::mem::offset_of;
 
-use static_assertions::const_assert_eq;
-
-use crate::context::layout::{FRAME_ARGUMENTS, FRAME_FLOATS, FRAME_RESULT, FRAME_SIZE};
 use crate::error::FrameError;
-use crate::signature::{Signature, Type, TypeClass};
+use crate::signature::{Signature, Type};
 
-/// One call, as the frame lane's dispatcher lays it out for a [`FrameHandler`](crate::table::FrameHandler).
-#[repr(C)]
-#[derive(Debug)]
-pub struct RawFrame {
-    /// The result: the first half is returned in RAX, both halves in XMM0. Zero when the handler starts.
-    pub result: [u64; 2],
-    /// The argument positions in order, a hidden result pointer first, 8 bytes each. Floating-point arguments of the
-    /// first four positions are in `floats` instead.
-    pub arguments: *mut u64,
-    /// The low halves of XMM0 to XMM3, for the first four positions. Not set in a build without SSE.
-    pub floats: [u64; 4],
-}
-
-const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
-const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
-const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
-const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
+pub use crate::arch::RawFrame;
 
 /// One call, seen through its signature.
 #[derive(Debug)]
@@ -67,11 +47,11 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub unsafe fn new(raw: &'a mut RawFrame, signature: &'a Signature) -> Self {
         if let (true, Some(ty)) = (signature.has_hidden_result(), signature.result()) {
-            // SAFETY: by the caller's promise the first position is the address of memory for the result.
+            // SAFETY: by the caller's promise there is a hidden argument, the address of memory for the result.
             unsafe {
-                let memory = raw.arguments.read();
-                core::ptr::with_exposed_provenance_mut::<u8>(memory as usize).write_bytes(0, ty.size());
-                raw.result[0] = memory;
+                let memory = raw.hidden_argument(signature);
+                memory.write_bytes(0, ty.size());
+                raw.set_result(Type::Pointer, memory.expose_provenance() as u128);
             }
         }
         Self { raw, signature }
@@ -92,7 +72,8 @@ impl<'a> Frame<'a> {
         if declared != T::TYPE {
             return Err(FrameError::OtherType { declared: Some(declared) });
         }
-        Ok(T::from_bits(self.bits(index, declared)))
+        // SAFETY: the foreign code called as the signature says, by the promise of `new`.
+        Ok(T::from_bits(unsafe { self.raw.bits(self.signature, index, declared) }))
     }
 
     /// Argument `index`, counted from 0, whatever its type.
@@ -101,7 +82,8 @@ impl<'a> Frame<'a> {
     /// [`FrameError::NoSuchParameter`].
     pub fn value(&self, index: usize) -> Result<Value<'_>, FrameError> {
         let declared = self.declared(index)?;
-        let bits = self.bits(index, declared);
+        // SAFETY: the foreign code called as the signature says, by the promise of `new`.
+        let bits = unsafe { self.raw.bits(self.signature, index, declared) };
         Ok(match declared {
             Type::Bool => Value::Bool(Scalar::from_bits(bits)),
             Type::I8 => Value::I8(Scalar::from_bits(bits)),
@@ -117,15 +99,10 @@ impl<'a> Frame<'a> {
             Type::F32 => Value::F32(Scalar::from_bits(bits)),
             Type::F64 => Value::F64(Scalar::from_bits(bits)),
             Type::Pointer => Value::Pointer(Scalar::from_bits(bits)),
-            Type::Struct { size } => {
-                let at = if declared.class() == TypeClass::ByPointer {
-                    core::ptr::with_exposed_provenance(bits as usize)
-                } else {
-                    self.position(index).cast::<u8>().cast_const()
-                };
-                // SAFETY: the caller passed a structure of that size there, by the promise of `new`.
-                Value::Struct(unsafe { core::slice::from_raw_parts(at, size as usize) })
-            }
+            // SAFETY: the caller passed a structure of that size there, by the promise of `new`.
+            Type::Struct { size } => Value::Struct(unsafe {
+                core::slice::from_raw_parts(self.raw.structure(self.signature, index, declared), size as usize)
+            }),
         })
     }
 
@@ -142,8 +119,7 @@ impl<'a> Frame<'a> {
         if self.signature.result() != Some(T::TYPE) {
             return Err(FrameError::OtherType { declared: self.signature.result() });
         }
-        let bits = result.to_bits();
-        self.raw.result = [bits as u64, (bits >> 64) as u64];
+        self.raw.set_result(T::TYPE, result.to_bits());
         Ok(())
     }
 
@@ -155,40 +131,16 @@ impl<'a> Frame<'a> {
         let Some(Type::Struct { size }) = self.signature.result() else {
             return Err(FrameError::OtherType { declared: self.signature.result() });
         };
-        let at = if self.signature.has_hidden_result() {
-            core::ptr::with_exposed_provenance_mut(self.raw.result[0] as usize)
-        } else {
-            (&raw mut self.raw.result).cast::<u8>()
-        };
-        // SAFETY: `new` has written that many bytes there; a result in registers has at most 8.
+        let at = (&raw mut self.raw.result).cast::<u8>();
+        // SAFETY: a result in registers has at most 8 bytes; for another one, `new` has written its address there.
+        let at = if self.signature.has_hidden_result() { unsafe { at.cast::<*mut u8>().read() } } else { at };
+        // SAFETY: `new` has set that many bytes to zero, there or here.
         Ok(unsafe { core::slice::from_raw_parts_mut(at, size as usize) })
     }
 
     fn declared(&self, index: usize) -> Result<Type, FrameError> {
         let parameters = self.signature.parameters();
         parameters.get(index).copied().ok_or(FrameError::NoSuchParameter { index, parameters: parameters.len() })
-    }
-
-    fn position(&self, index: usize) -> *mut u64 {
-        self.raw.arguments.wrapping_add(index + usize::from(self.signature.has_hidden_result()))
-    }
-
-    /// The bits of a declared argument; for a structure those of its position.
-    fn bits(&self, index: usize, declared: Type) -> u128 {
-        let position = index + usize::from(self.signature.has_hidden_result());
-        // SAFETY: the caller passed that many positions, by the promise of `new`.
-        let word = || unsafe { self.position(index).read() };
-        match declared.class() {
-            TypeClass::Integer => word().into(),
-            TypeClass::Float => self.raw.floats.get(position).copied().unwrap_or_else(word).into(),
-            TypeClass::ByPointer => match declared {
-                // SAFETY: the caller passed the address of a value of 16 bytes, by the promise of `new`.
-                Type::I128 | Type::U128 => unsafe {
-                    core::ptr::with_exposed_provenance::<u128>(word() as usize).read_unaligned()
-                },
-                _ => word().into(),
-            },
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Signatures built at run time, for the frame lane.
 
+use crate::arch;
 use crate::context::layout::MAX_POSITIONS;
 use crate::convention::Convention;
 use crate::error::SignatureError;
@@ -34,15 +35,6 @@ pub enum Type {
     },
 }
 
-/// How win64 passes a type.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TypeClass {
-    Integer,
-    Float,
-    /// As an argument by address, as a result through a hidden pointer (128-bit integers excepted).
-    ByPointer,
-}
-
 impl Type {
     /// The type of Rust's `isize`, C's `intptr_t`, Windows' `LPARAM` and `LRESULT`.
     pub const ISIZE: Self = if size_of::<isize>() == 8 { Self::I64 } else { Self::I32 };
@@ -60,14 +52,6 @@ impl Type {
             Self::I128 | Self::U128 => 16,
             Self::Pointer => size_of::<usize>(),
             Self::Struct { size } => size as usize,
-        }
-    }
-
-    pub(crate) const fn class(self) -> TypeClass {
-        match self {
-            Self::F32 | Self::F64 => TypeClass::Float,
-            _ if matches!(self.size(), 1 | 2 | 4 | 8) => TypeClass::Integer,
-            _ => TypeClass::ByPointer,
         }
     }
 }
@@ -103,19 +87,14 @@ impl Signature {
             if ty.size() == 0 {
                 return Err(SignatureError::ZeroSized { parameter });
             }
-            let in_xmm = match ty {
-                Type::F32 | Type::F64 => true,
-                Type::I128 | Type::U128 => parameter.is_none(),
-                _ => false,
-            };
-            if in_xmm && cfg!(not(target_feature = "sse2")) {
-                return Err(SignatureError::XmmUnavailable { parameter });
+            if !arch::is_type_available(ty, parameter.is_none()) {
+                return Err(SignatureError::TypeUnavailable { parameter });
             }
         }
         let too_many = SignatureError::TooManyParameters { parameters: parameters.len() };
         let parameters = heapless::Vec::from_slice(parameters).map_err(|_| too_many)?;
         let signature = Self { convention, parameters, result };
-        if signature.positions() > MAX_POSITIONS {
+        if arch::place_of_frame(&signature).positions > MAX_POSITIONS {
             return Err(too_many);
         }
         Ok(signature)
@@ -139,14 +118,8 @@ impl Signature {
         self.result
     }
 
-    /// Whether the caller passes memory for the result as a hidden first argument: for structures of other sizes than
-    /// 1, 2, 4 and 8 bytes ("x64 calling convention, Return values").
+    /// Whether the caller passes memory for the result as a hidden argument.
     pub(crate) fn has_hidden_result(&self) -> bool {
-        matches!(self.result, Some(ty @ Type::Struct { .. }) if ty.class() == TypeClass::ByPointer)
-    }
-
-    /// Argument positions, a hidden result pointer counted.
-    pub(crate) fn positions(&self) -> usize {
-        self.parameters.len() + usize::from(self.has_hidden_result())
+        self.result.is_some_and(|ty| arch::is_result_hidden(self.convention, ty))
     }
 }

@@ -8,6 +8,7 @@ use crate::arch;
 use crate::context::layout::STATE_EXCLUSIVE;
 use crate::context::{self, Context};
 use crate::frame::RawFrame;
+use crate::signature::Type;
 use crate::table::CodePointer;
 
 /// Why an entry could not be called.
@@ -54,7 +55,7 @@ pub fn set_stale_handler(handler: Option<StaleHandler>) {
 
 /// The frame handler of every stale call; its data is the slot's context. The dispatcher's only name in Rust.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
-unsafe extern "win64" fn stale(context: *const Context, frame: *mut RawFrame) {
+unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
     let slot = context::index_of(context);
     // SAFETY: the dispatcher passes the slot's context, which is static; before the table is filled it is all zero,
     // which is a valid context.
@@ -65,8 +66,8 @@ unsafe extern "win64" fn stale(context: *const Context, frame: *mut RawFrame) {
     let call = StaleCall {
         slot,
         code: arch::entry(slot),
-        // SAFETY: the dispatcher passes its own frame; the word below the arguments is the foreign return address.
-        caller: unsafe { (*frame).arguments.sub(1).cast::<*const c_void>().read() },
+        // SAFETY: the dispatcher passes its own frame.
+        caller: unsafe { (*frame).caller() },
         reason: match (state.is_live(), state.generation()) {
             (false, 0) => StaleReason::NeverRegistered,
             _ if others_run => StaleReason::Running,
@@ -82,7 +83,7 @@ unsafe extern "win64" fn stale(context: *const Context, frame: *mut RawFrame) {
         handler(&call)
     };
     // SAFETY: as above; nobody else has a reference to the frame.
-    unsafe { (*frame).result = [result, 0] };
+    unsafe { (*frame).set_result(Type::U64, result.into()) };
 }
 
 fn stop(call: &StaleCall) -> ! {

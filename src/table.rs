@@ -21,7 +21,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use crate::arch;
+use crate::arch::{self, Place};
 use crate::callback::FunctionPointer;
 use crate::context::layout::*;
 use crate::context::{self, Context, State};
@@ -89,7 +89,7 @@ impl Slot {
 /// A handler of the frame lane: gets the registration's data and one call's arguments.
 ///
 /// Compiled for the convention at hand; [`Registration::frame_foreign`] takes one that is not.
-pub type FrameHandler = unsafe extern "win64" fn(data: *mut c_void, frame: *mut RawFrame);
+pub type FrameHandler = unsafe extern "efiapi" fn(data: *mut c_void, frame: *mut RawFrame);
 
 /// What is to run when a slot's entry is called.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ pub struct Registration {
     handler: *const c_void,
     data: *mut c_void,
     convention: Convention,
-    positions: usize,
+    place: Place,
     flags: usize,
 }
 
@@ -116,13 +116,16 @@ impl Registration {
     /// # Safety
     /// While the registration lives, `handler` must be callable that way, by every thread that calls the entry.
     #[must_use]
-    pub const unsafe fn direct(
-        convention: Convention,
-        handler: *const c_void,
-        positions: usize,
-        data: *mut c_void,
-    ) -> Self {
-        Self { handler, data, convention, positions, flags: 0 }
+    pub unsafe fn direct(convention: Convention, handler: *const c_void, positions: usize, data: *mut c_void) -> Self {
+        Self { handler, data, convention, place: arch::place_of(convention, positions), flags: 0 }
+    }
+
+    /// Direct lane, for a place that the compiler has shown.
+    ///
+    /// # Safety
+    /// As for [`Self::direct`].
+    pub(crate) unsafe fn direct_at(place: Place, handler: *const c_void, data: *mut c_void) -> Self {
+        Self { handler, data, convention: Convention::NATIVE, place, flags: 0 }
     }
 
     /// Frame lane: `handler` gets the data and the call's arguments in memory, and puts the result there.
@@ -148,7 +151,7 @@ impl Registration {
             handler,
             data,
             convention: signature.convention(),
-            positions: signature.positions(),
+            place: arch::place_of_frame(signature),
             flags: STATE_FRAME | STATE_SAVE,
         }
     }
@@ -190,10 +193,10 @@ impl Registration {
             Err(Error::NullHandler)
         } else if !self.convention.is_available() {
             Err(Error::ConventionUnavailable(self.convention))
-        } else if self.positions > MAX_POSITIONS {
-            Err(Error::TooManyPositions { positions: self.positions })
+        } else if self.place.positions > MAX_POSITIONS {
+            Err(Error::TooManyPositions { positions: self.place.positions })
         } else {
-            Ok(self.flags | (self.positions + 1))
+            Ok(self.flags | self.place.flags | (self.place.positions + 1))
         }
     }
 }
@@ -266,7 +269,7 @@ pub fn try_release(slot: Slot) -> Result<(), ReleaseError> {
 /// The slot whose entry starts at `code`, if that is an address in the table at all.
 #[must_use]
 pub fn slot_of(code: *const c_void) -> Option<usize> {
-    arch::slot_at(code, CAPACITY)
+    arch::slot_at(code)
 }
 
 /// The number of live slots, and of released ones that wait for running calls.
@@ -383,6 +386,8 @@ impl Registry {
         fence(Ordering::Release);
         context.handler.store(registration.handler.cast_mut(), Ordering::Relaxed);
         context.data.store(registration.data, Ordering::Relaxed);
+        #[cfg(target_arch = "x86")]
+        context.cleanup.store(registration.place.cleanup, Ordering::Relaxed);
         context.state.store(state.0 | shape, Ordering::Release);
         Ok(Slot { index, generation: state.generation() })
     }

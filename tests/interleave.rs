@@ -47,7 +47,7 @@ unsafe extern "win64" fn direct<const NAME: usize, const POSITIONS: usize>(
     ran(NAME, [a, b, c, d, e, f, g][POSITIONS]);
 }
 
-unsafe extern "win64" fn frame<const NAME: usize>(data: *mut c_void, _frame: *mut RawFrame) {
+unsafe extern "efiapi" fn frame<const NAME: usize>(data: *mut c_void, _frame: *mut RawFrame) {
     ran(NAME, data);
 }
 

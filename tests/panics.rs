@@ -10,7 +10,7 @@ use std::thread;
 use calltable::{Callback, Caught, Error, table};
 use calltable_callers::{NEST, REPEAT};
 
-type Unary = unsafe extern "win64" fn(i64) -> i64;
+type Unary = unsafe extern "efiapi" fn(isize) -> isize;
 
 /// The table is one for the whole program, and one of the tests fills it.
 fn alone() -> MutexGuard<'static, ()> {
@@ -29,7 +29,7 @@ fn a_panic_goes_on_when_the_foreign_function_has_returned() {
     let _alone = alone();
     let (mut ran, mut sum) = (0, None);
     let message = panic_of(|| {
-        let closure = |value: i64| {
+        let closure = |value: isize| {
             ran += 1;
             assert!(value < 3, "at {value}");
             value
@@ -59,7 +59,7 @@ fn without_a_panic_nothing_happens() {
 /// The panic crosses several foreign frames each time, and leaves neither stack nor slots behind.
 #[test]
 fn a_hundred_thousand_panics_leave_nothing_behind() {
-    fn descend(depth: i64) -> i64 {
+    fn descend(depth: isize) -> isize {
         if depth == 0 {
             let here = 0_u8;
             // Without the hook's message and backtrace.
@@ -83,7 +83,7 @@ fn the_first_of_several_threads_panics_is_kept() {
     let _alone = alone();
     let caught = Caught::new();
     let ran = AtomicUsize::new(0);
-    let closure = |value: i64| {
+    let closure = |value: isize| {
         caught.run(
             || {
                 ran.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +108,7 @@ fn the_first_of_several_threads_panics_is_kept() {
 #[test]
 fn a_full_table_is_said_before_anything_is_called() {
     let _alone = alone();
-    let closure = |value: i64| value;
+    let closure = |value: isize| value;
     let mut all = Vec::new();
     while let Ok(callback) = Callback::<Unary>::from_ref(&closure) {
         all.push(callback);

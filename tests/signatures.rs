@@ -1,5 +1,6 @@
 //! C callers, from two compilers at two levels, against handlers in both lanes: every type in every position.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m128i;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -27,8 +28,8 @@ macro_rules! run {
 
 /// The direct lane: a closure with the case's own types, shared and exclusive.
 macro_rules! typed {
-    ($case:ident [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
-        type Code = unsafe extern "win64" fn($($P),*) -> $R;
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
+        type Code = unsafe extern $abi fn($($P),*) -> $R;
         let closure = |$($a: $P),*| -> $R {
             called();
             let mut _index = 0;
@@ -49,8 +50,8 @@ macro_rules! typed {
 
 /// The frame lane: the same case from its description.
 macro_rules! dynamic {
-    ($case:ident [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
-        let signature = Signature::new(Convention::Win64, &[$($types),*], $result).unwrap();
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
+        let signature = Signature::new(convention($abi), &[$($types),*], $result).unwrap();
         let handler = Dynamic::new(signature, |frame| {
             called();
             for (index, value) in frame.values().enumerate() {
@@ -61,6 +62,11 @@ macro_rules! dynamic {
         let callback = Callback::from_dynamic(&handler).unwrap();
         run!(callback.code().as_ptr(), [$($caller)*]);
     }};
+}
+
+fn convention(name: &str) -> Convention {
+    let all = [Convention::Win64, Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
+    all.into_iter().find(|convention| convention.to_string() == name).unwrap()
 }
 
 fn value_is(value: Value<'_>, seed: usize) -> bool {
@@ -122,7 +128,7 @@ fn dynamic_closures_get_every_type_in_every_position() {
 
 #[test]
 fn variadic_style_calls() {
-    type Code = unsafe extern "win64" fn(i32, f64, i64, f64, f64, i64, f64) -> i64;
+    type Code = unsafe extern "efiapi" fn(i32, f64, i64, f64, f64, i64, f64) -> i64;
     let want = (-3, 2.5, 0x0123_4567_89ab_cdef, -4.75, 6.125, -7, 8.5);
     let typed = |a: i32, b: f64, c: i64, d: f64, e: f64, f: i64, g: f64| {
         assert_eq!((a, b, c, d, e, f, g), want);
@@ -130,7 +136,7 @@ fn variadic_style_calls() {
     };
     let typed = Callback::<Code>::from_ref(&typed).unwrap();
     let types = [Type::I32, Type::F64, Type::I64, Type::F64, Type::F64, Type::I64, Type::F64];
-    let dynamic = Dynamic::new(Signature::new(Convention::Win64, &types, Some(Type::I64)).unwrap(), |frame| {
+    let dynamic = Dynamic::new(Signature::new(Convention::NATIVE, &types, Some(Type::I64)).unwrap(), |frame| {
         let (a, b, c, d) = (frame.get(0), frame.get(1), frame.get(2), frame.get(3));
         let (e, f, g) = (frame.get(4), frame.get(5), frame.get(6));
         let got = (a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap(), e.unwrap(), f.unwrap(), g.unwrap());
@@ -139,7 +145,7 @@ fn variadic_style_calls() {
     });
     // A variadic callee may as well read floating-point arguments from the integer registers.
     let types = types.map(|ty| if ty == Type::F64 { Type::U64 } else { ty });
-    let as_bits = Dynamic::new(Signature::new(Convention::Win64, &types, Some(Type::I64)).unwrap(), |frame| {
+    let as_bits = Dynamic::new(Signature::new(Convention::NATIVE, &types, Some(Type::I64)).unwrap(), |frame| {
         for (index, want) in [(1, want.1), (3, want.3), (4, want.4), (6, want.6)] {
             assert_eq!(f64::from_bits(frame.get(index).unwrap()), want);
         }
@@ -164,7 +170,7 @@ fn functions_with_data() {
         }
     }
     static TRIPLE: Scale = Scale(3);
-    let by_name = Callback::<unsafe extern "win64" fn(i32) -> i32>::from_fn(&TRIPLE, Scale::apply).unwrap();
+    let by_name = Callback::<unsafe extern "efiapi" fn(i32) -> i32>::from_fn(&TRIPLE, Scale::apply).unwrap();
     let by_closure =
         Callback::<unsafe extern "efiapi" fn(i32) -> i32>::from_fn(&TRIPLE, |scale, value| scale.0 - value).unwrap();
     // SAFETY: both live, and these are their types.
@@ -174,6 +180,7 @@ fn functions_with_data() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn results_that_rust_returns_in_xmm0_or_through_a_pointer() {
     /// Rust returns this one as it returns an `i128`.
@@ -204,4 +211,39 @@ fn results_that_rust_returns_in_xmm0_or_through_a_pointer() {
     let callback = Callback::<unsafe extern "win64" fn(i64) -> __m128i>::from_ref(&closure).unwrap();
     // SAFETY: as above.
     assert_eq!(unsafe { std::mem::transmute::<__m128i, [u64; 2]>(callback.code()(5)) }, [1, 2]);
+}
+
+/// Rust calls with the same convention, so whatever it does with a result, it must come back, and the stack be right.
+#[cfg(target_arch = "x86")]
+#[test]
+fn results_of_every_size_in_every_convention() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    #[repr(C)]
+    struct Structure<const SIZE: usize>([u8; SIZE]);
+    macro_rules! check {
+        ($($abi:literal)*, $ty:ty: $value:expr) => { $({
+            let value: $ty = $value;
+            let closure = |a: i16, b: i64, c: f32, d: Structure<5>, e: *const u8| {
+                assert_eq!((a, b, c, d, e as usize), (1, 2, 3.5, Structure([4; 5]), 6));
+                value
+            };
+            type Code = unsafe extern $abi fn(i16, i64, f32, Structure<5>, *const u8) -> $ty;
+            let callback = Callback::<Code>::from_ref(&closure).unwrap();
+            for _ in 0..100 {
+                // SAFETY: it lives, and this is its type.
+                let result = unsafe { callback.code()(1, 2, 3.5, Structure([4; 5]), 6 as *const u8) };
+                assert_eq!(result, value, "{} {}", $abi, stringify!($ty));
+            }
+            let nothing = || value;
+            let callback = Callback::<unsafe extern $abi fn() -> $ty>::from_ref(&nothing).unwrap();
+            // SAFETY: it lives, and this is its type.
+            assert_eq!(unsafe { callback.code()() }, value, "{} {}", $abi, stringify!($ty));
+        })* };
+        ($($ty:ty: $value:expr),*) => { $(
+            check!("stdcall" "cdecl" "thiscall" "fastcall" "C" "system" "efiapi", $ty: $value);
+        )* };
+    }
+    check!(u8: 1, i16: -2, u32: 3, i64: -4, f32: 5.5, f64: -6.25, (): ());
+    check!(Structure<1>: Structure([1; 1]), Structure<2>: Structure([2; 2]), Structure<3>: Structure([3; 3]));
+    check!(Structure<4>: Structure([4; 4]), Structure<8>: Structure([8; 8]), Structure<100>: Structure([9; 100]));
 }

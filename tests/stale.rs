@@ -1,5 +1,5 @@
 //! What stops a program, seen from outside: each case runs in a child process, which must die in the way promised.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "x86")))]
 
 use std::ffi::c_void;
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 use calltable::table::{self, CAPACITY, Registration};
 use calltable::{Callback, Convention};
 
-type Nullary = unsafe extern "win64" fn() -> i64;
+type Nullary = unsafe extern "efiapi" fn() -> isize;
 
 const CASE: &str = "CALLTABLE_TEST_CASE";
 
@@ -58,10 +58,10 @@ fn run(case: &str) {
             unsafe { callback.code()() };
         }
         "released under full save" => {
-            unsafe extern "win64" fn handler(_: *mut c_void) {}
+            unsafe extern "efiapi" fn handler(_: *mut c_void) {}
             // SAFETY: the handler takes any data.
             let registration =
-                unsafe { Registration::direct(Convention::Win64, handler as *const c_void, 0, std::ptr::null_mut()) };
+                unsafe { Registration::direct(Convention::NATIVE, handler as *const c_void, 0, std::ptr::null_mut()) };
             let slot = table::register(&registration.saving().tracked()).unwrap();
             table::release(slot).unwrap();
             // SAFETY: as above.

@@ -34,7 +34,7 @@ unsafe extern "C" {
     fn unwind_wreck_control_frame();
 }
 
-unsafe extern "win64" {
+unsafe extern "efiapi" {
     fn unwind_plain_frame(data: *mut c_void, frame: *mut RawFrame);
 }
 
@@ -162,7 +162,7 @@ unsafe extern "win64" fn trace_direct() -> u64 {
     trace()
 }
 
-unsafe extern "win64" fn trace_frame(_data: *mut c_void, frame: *mut RawFrame) {
+unsafe extern "efiapi" fn trace_frame(_data: *mut c_void, frame: *mut RawFrame) {
     // SAFETY: the dispatcher passes its own frame.
     unsafe { (*frame).result = [trace(), 0] }
 }

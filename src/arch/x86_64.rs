@@ -1,23 +1,14 @@
 //! x86_64: the Microsoft x64 convention.
 
-use core::ffi::c_void;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 
-use crate::context::layout::ENTRY_STRIDE;
+use static_assertions::const_assert_eq;
+
+use crate::context::layout::*;
 use crate::convention::Convention;
-use crate::table::CodePointer;
+use crate::signature::{Signature, Type};
 
-#[cfg(rustc_assembler)]
-#[allow(bad_asm_style, reason = "the file says `.intel_syntax` itself, for the other assemblers")]
-mod assembled {
-    core::arch::global_asm!(include_str!(concat!(env!("OUT_DIR"), "/calltable.S")), options(raw));
-}
-
-unsafe extern "C" {
-    /// The first entry of the CALL table.
-    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table")]
-    static TABLE: u8;
-}
+use super::Place;
 
 pub(crate) const NATIVE: Convention = Convention::Win64;
 
@@ -25,16 +16,40 @@ pub(crate) const fn is_available(convention: Convention) -> bool {
     matches!(convention, Convention::Win64)
 }
 
-/// The entry of a slot.
-pub(crate) fn entry(slot: usize) -> CodePointer {
-    CodePointer::new((&raw const TABLE).wrapping_add(slot * ENTRY_STRIDE).cast())
+/// What a signature without a result in XMM0 or an argument there looks like; none of it where SSE is off.
+pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
+    let in_xmm = match ty {
+        Type::F32 | Type::F64 => true,
+        Type::I128 | Type::U128 => is_result,
+        _ => false,
+    };
+    !in_xmm || cfg!(target_feature = "sse2")
 }
 
-/// The slot whose entry starts at `code`, if any does, for a table of `capacity` entries.
-pub(crate) fn slot_at(code: *const c_void, capacity: usize) -> Option<usize> {
-    let offset = code.addr().wrapping_sub((&raw const TABLE).addr());
-    (offset % ENTRY_STRIDE == 0 && offset / ENTRY_STRIDE < capacity).then_some(offset / ENTRY_STRIDE)
+/// Whether the caller passes memory for such a result as a hidden first argument: for structures of other sizes than
+/// 1, 2, 4 and 8 bytes ("x64 calling convention, Return values").
+pub(crate) fn is_result_hidden(_convention: Convention, ty: Type) -> bool {
+    matches!(ty, Type::Struct { size } if !matches!(size, 1 | 2 | 4 | 8))
 }
+
+/// Each parameter takes one position, whatever its type.
+pub(crate) fn place_of(_convention: Convention, positions: usize) -> Place {
+    Place { positions, flags: 0, cleanup: 0 }
+}
+
+pub(crate) fn place_of_frame(signature: &Signature) -> Place {
+    place_of(signature.convention(), signature.parameters().len() + usize::from(signature.has_hidden_result()))
+}
+
+/// Where the data of a typed callback goes: behind its parameters.
+macro_rules! place {
+    ($abi:literal ($($P:ident $p:ident)*) $R:ident) => {{
+        let parameters = <[&str]>::len(&[$(stringify!($P)),*]);
+        let hidden = crate::arch::returns_through_pointer::<$R>();
+        crate::arch::place_of(crate::Convention::Win64, parameters + usize::from(hidden))
+    }};
+}
+pub(crate) use place;
 
 /// Whether a win64 function that returns an `R` receives the address for it as a hidden first argument.
 ///
@@ -69,10 +84,66 @@ pub(crate) fn returns_through_pointer<R>() -> bool {
     second
 }
 
-/// Stops the program on the spot.
-pub(crate) fn trap() -> ! {
-    // SAFETY: an invalid instruction; nothing runs after it.
-    unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+/// One call, as the frame lane's dispatcher lays it out for a [`FrameHandler`](crate::table::FrameHandler).
+#[repr(C)]
+#[derive(Debug)]
+pub struct RawFrame {
+    /// The result: the first half is returned in RAX, both halves in XMM0. Zero when the handler starts.
+    pub result: [u64; 2],
+    /// The argument positions in order, a hidden result pointer first, 8 bytes each. Floating-point arguments of the
+    /// first four positions are in `floats` instead.
+    pub arguments: *mut u64,
+    /// The low halves of XMM0 to XMM3, for the first four positions. Not set in a build without SSE.
+    pub floats: [u64; 4],
+}
+
+const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
+const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
+const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
+const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
+
+impl RawFrame {
+    /// # Safety
+    /// The foreign code must have passed that argument; so for all below.
+    pub(crate) unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
+        let position = index + usize::from(signature.has_hidden_result());
+        // SAFETY: by the caller's promise there are that many positions.
+        let word = || unsafe { self.arguments.add(position).read() };
+        match declared {
+            Type::F32 | Type::F64 => self.floats.get(position).copied().unwrap_or_else(word).into(),
+            // SAFETY: the argument is the address of such a value.
+            Type::I128 | Type::U128 => unsafe {
+                core::ptr::with_exposed_provenance::<u128>(word() as usize).read_unaligned()
+            },
+            _ => word().into(),
+        }
+    }
+
+    /// The bytes of a structure: in its position, or where that points to.
+    pub(crate) unsafe fn structure(&self, signature: &Signature, index: usize, declared: Type) -> *const u8 {
+        let position = self.arguments.wrapping_add(index + usize::from(signature.has_hidden_result()));
+        match declared.size() {
+            1 | 2 | 4 | 8 => position.cast(),
+            // SAFETY: by the caller's promise there is such a position.
+            _ => core::ptr::with_exposed_provenance(unsafe { position.read() } as usize),
+        }
+    }
+
+    /// The address for a result that is returned in memory.
+    pub(crate) unsafe fn hidden_argument(&self, _signature: &Signature) -> *mut u8 {
+        // SAFETY: by the caller's promise it is the first argument.
+        core::ptr::with_exposed_provenance_mut(unsafe { self.arguments.read() } as usize)
+    }
+
+    pub(crate) fn set_result(&mut self, _ty: Type, bits: u128) {
+        self.result = [bits as u64, (bits >> 64) as u64];
+    }
+
+    /// The foreign return address: the word below the arguments.
+    pub(crate) unsafe fn caller(&self) -> *const core::ffi::c_void {
+        // SAFETY: by the caller's promise this is the dispatcher's frame.
+        unsafe { self.arguments.sub(1).cast::<*const core::ffi::c_void>().read() }
+    }
 }
 
 /// Writes to standard error, where the target has one that needs no library.
@@ -95,7 +166,3 @@ pub(crate) fn print(message: &[u8]) {
         );
     }
 }
-
-/// Writes to standard error, where the target has one that needs no library: this one has none.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn print(_message: &[u8]) {}

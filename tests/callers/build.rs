@@ -38,6 +38,20 @@ const TYPES: &[(&str, &str, &str)] = &[
 
 const MOST: usize = 16;
 
+/// Conventions of the target, and how C says them.
+const CONVENTIONS: &[(&str, &[(&str, &str)])] = &[
+    ("x86_64", &[("win64", "__attribute__((ms_abi))")]),
+    (
+        "x86",
+        &[
+            ("stdcall", "__attribute__((stdcall))"),
+            ("cdecl", ""),
+            ("thiscall", "__attribute__((thiscall))"),
+            ("fastcall", "__attribute__((fastcall))"),
+        ],
+    ),
+];
+
 /// Compilers and levels; each gives one set of callers, whose names it ends.
 const VARIANTS: &[(&str, &str)] = &[("gcc", "O0"), ("gcc", "O2"), ("clang", "O0"), ("clang", "O2")];
 
@@ -50,12 +64,30 @@ fn main() {
     // Name, further parameters, result; those of callers.h first.
     let mut functions = vec![
         ("variadic".to_string(), "", "i32"),
-        ("repeat".to_string(), ", _: i64", "i64"),
-        ("nest".to_string(), ", _: i64", "i64"),
+        ("repeat".to_string(), ", _: isize", "isize"),
+        ("nest".to_string(), ", _: isize", "isize"),
     ];
-    for p in 0..TYPES.len() {
+    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
+    let conventions = CONVENTIONS.iter().find(|(arch, _)| *arch == target).expect("an architecture that has a table").1;
+    // C has 128-bit integers for 64-bit targets only.
+    let types: Vec<_> = TYPES.iter().filter(|ty| target == "x86_64" || !ty.0.contains("int128")).copied().collect();
+    for p in 0..types.len() {
         for n in (0..=MOST).filter(|n| *n <= 6 || *n == MOST || (n + p) % 5 == 0) {
-            case(p, n, &mut c, &mut rust);
+            // Each convention gets its share of the cases.
+            let convention = conventions[(p + 2 * n) % conventions.len()];
+            // Compilers do not agree where a small argument goes that comes after a structure or 64 bits, nor on a method
+            // whose `this` is no pointer: a fastcall case has none of those, a thiscall case begins with a small one.
+            let parameters = (0..n).map(|i| types[(p + i) % types.len()]);
+            let is_small = |ty: Type| ty.1.len() <= 3 && !matches!(ty.1, "i64" | "u64" | "f64" | "f32");
+            let disputed = match convention.0 {
+                "fastcall" => parameters.clone().any(|ty| ty.0.contains("int64") || ty.2.contains("Struct")),
+                "thiscall" => parameters.clone().next().is_some_and(|ty| !is_small(ty)),
+                _ => false,
+            };
+            if disputed {
+                continue;
+            }
+            case(&types, p, n, convention, &mut c, &mut rust);
             functions.push((format!("case_{p}_{n}"), "", "i32"));
         }
     }
@@ -94,20 +126,26 @@ fn main() {
         }
     }
     fs::write(out.join("externs.rs"), externs).unwrap();
-    cc::Build::new().file("src/registers.S").compile("callers_registers");
+    cc::Build::new().file(format!("src/registers_{target}.S")).compile("callers_registers");
 }
 
-fn case(p: usize, n: usize, c: &mut String, rust: &mut String) {
-    let parameters: Vec<_> = (0..n).map(|i| TYPES[(p + i) % TYPES.len()]).collect();
+type Type = (&'static str, &'static str, &'static str);
+
+fn case(types: &[Type], p: usize, n: usize, (abi, attribute): (&str, &str), c: &mut String, rust: &mut String) {
+    let parameters: Vec<_> = (0..n).map(|i| types[(p + i) % types.len()]).collect();
     // Every type is a result, too; p + 7 n walks through all of them. One case in nine returns nothing.
-    let result = ((p + n) % 9 != 8).then(|| TYPES[(p + 7 * n) % TYPES.len()]);
-    let list = |types: &[(&str, &str, &str)], of: fn(&(&str, &str, &str)) -> String| {
-        types.iter().map(of).collect::<Vec<_>>().join(", ")
-    };
+    let result = ((p + n) % 9 != 8).then(|| types[(p + 7 * n) % types.len()]);
+    // On 32-bit Linux, C returns structures by other rules than on Windows, which the frame lane knows.
+    let result = result.filter(|ty| abi == "win64" || !ty.2.contains("Struct"));
+    let list = |types: &[Type], of: fn(&Type) -> String| types.iter().map(of).collect::<Vec<_>>().join(", ");
     let c_parameters = if n == 0 { "void".into() } else { list(&parameters, |t| t.0.into()) };
     let arguments = (0..n).map(|i| format!("a{i}")).collect::<Vec<_>>().join(", ");
-    writeln!(c, "int NAME(case_{p}_{n})({} (MS *callback)({c_parameters})) {{", result.map_or("void", |t| t.0))
-        .unwrap();
+    writeln!(
+        c,
+        "int NAME(case_{p}_{n})({} ({attribute} *callback)({c_parameters})) {{",
+        result.map_or("void", |t| t.0)
+    )
+    .unwrap();
     for (i, (ty, ..)) in parameters.iter().enumerate() {
         writeln!(c, "    {ty} a{i}; FILL(a{i}, {i});").unwrap();
     }
@@ -122,7 +160,7 @@ fn case(p: usize, n: usize, c: &mut String, rust: &mut String) {
     let names = (0..n).map(|i| format!("a{i}: {}", parameters[i].1)).collect::<Vec<_>>().join(", ");
     writeln!(
         rust,
-        "$case! {{ case_{p}_{n} [{}] ({names}) -> {}, [{}], {} }}",
+        "$case! {{ case_{p}_{n} {abi:?} [{}] ({names}) -> {}, [{}], {} }}",
         callers.join(" "),
         result.map_or("()", |t| t.1),
         list(&parameters, |t| t.2.into()),

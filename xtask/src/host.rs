@@ -12,9 +12,18 @@ use crate::{demo, setup};
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] = &["registers", "signatures", "table", "interleave", "stale", "unwind"];
 
+const RUNNING_ON_I686: &[&str] = &["registers_x86", "signatures", "table", "stale", "panics"];
+
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
-const TARGETS: &[&str] =
-    &["x86_64-unknown-none", "x86_64-unknown-uefi", "x86_64-pc-windows-gnu", "x86_64-pc-windows-msvc"];
+const TARGETS: &[&str] = &[
+    "x86_64-unknown-none",
+    "x86_64-unknown-uefi",
+    "x86_64-pc-windows-gnu",
+    "x86_64-pc-windows-msvc",
+    "i686-unknown-uefi",
+    "i686-pc-windows-gnu",
+    "i686-pc-windows-msvc",
+];
 
 /// How cargo is told to run test programs through another one.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
@@ -26,7 +35,7 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
-    let mut suite = Suite::new("host", 15 + TARGETS.len());
+    let mut suite = Suite::new("host", 16 + TARGETS.len());
 
     suite.check("formatting", || quietly(cargo().args(["fmt", "--all", "--check"])).map(drop));
     suite.check("lints", || {
@@ -46,6 +55,10 @@ pub fn run() -> Result<bool> {
     suite.tests("65536 slots", cargo().env("CALLTABLE_CAPACITY", "65536").args(few));
     let tests = ["--", "--test-threads=1", "lane", "every_slot", "leaked", "stale_handler"];
     suite.tests("1 slot", cargo().env("CALLTABLE_CAPACITY", "1").args(few).args(tests));
+    // Every convention of i686, and the handlers that look at its registers. It runs natively.
+    let mut i686 = cargo_for("i686-unknown-linux-gnu", "test", "std,test");
+    i686.args(["--no-fail-fast", "--features=std"]).args(RUNNING_ON_I686.iter().map(|name| format!("--test={name}")));
+    suite.tests("32-bit Linux (two minutes more the first time)", &mut i686);
     suite.check("a capacity that cannot be is refused", || {
         for capacity in ["0", "65537", "many", ""] {
             let output = cargo().args(["check"]).env("CALLTABLE_CAPACITY", capacity).output()?;
@@ -132,30 +145,30 @@ fn demo_on_bad_input() -> Result<()> {
     Ok(())
 }
 
-/// Builds the crate for another target: with the library that rustup has installed for it, else with Debian's
-/// compiler and library source.
-fn build_for(target: &str) -> Result<()> {
+/// cargo for another target: with the library that rustup has installed for it, else with Debian's compiler and library
+/// source. `library` is what is needed of that.
+fn cargo_for(target: &str, command: &str, library: &str) -> Command {
     let installed = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
     let installed = installed.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim_end()).exists());
-    let mut command = if installed {
-        cargo()
-    } else {
-        let mut command = Command::new(setup::DEBIAN_CARGO);
-        command.env("RUSTC", setup::DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
-        command
-    };
-    command.args(["build", "--target", target, "--target-dir", "target/other"]);
+    let mut cargo = if installed { cargo() } else { Command::new(setup::DEBIAN_CARGO) };
+    cargo.args([command, "--target", target, "--target-dir", "target/other"]);
     if !installed {
-        command.arg("-Zbuild-std=core");
+        cargo.arg(format!("-Zbuild-std={library}"));
+        cargo.envs([("RUSTC", setup::DEBIAN_RUSTC), ("RUSTC_BOOTSTRAP", "1")]).env_remove("RUSTUP_TOOLCHAIN");
     }
+    cargo
+}
+
+fn build_for(target: &str) -> Result<()> {
+    let mut command = cargo_for(target, "build", "core");
     // Where cc looks for a plain `clang`, Debian has a numbered one.
     if target.ends_with("-uefi") {
         command.env(format!("CC_{}", target.replace('-', "_")), "clang-19");
     }
     quietly(&mut command)?;
     if target.ends_with("-none") {
-        let code =
-            quietly(Command::new("objdump").arg("-d").arg(format!("target/other/{target}/debug/libcalltable.rlib")))?;
+        let library = format!("target/other/{target}/debug/libcalltable.rlib");
+        let code = quietly(Command::new("objdump").arg("-d").arg(library))?;
         ensure!(code.contains("<calltable_frame_saving>:"), "the dispatchers are missing from the library");
         ensure!(!code.contains("%xmm") && !code.contains("mxcsr"), "a build without SSE touches XMM registers");
     }

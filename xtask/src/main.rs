@@ -4,6 +4,7 @@ mod demo;
 mod host;
 mod setup;
 mod suite;
+mod windows;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ enum Command {
 enum SuiteName {
     /// Linux on this machine's processor, and what can be checked of other targets without running them
     Host,
+    /// Windows programs, run by Wine: real APIs, C callers, unwinding, the linkers of both kinds
+    Windows,
 }
 
 fn main() -> ExitCode {
@@ -65,7 +68,10 @@ fn run(command: Command) -> Result<()> {
     // Every path below is relative to the repository.
     std::env::set_current_dir(root())?;
     match command {
-        Command::Setup => setup::install(setup::HOST),
+        Command::Setup => {
+            setup::install(setup::HOST)?;
+            setup::install(setup::WINDOWS)
+        }
         Command::Demo { dll, file } => demo::run(dll, file),
         Command::Test { mut suites } => {
             if suites.is_empty() {
@@ -75,6 +81,7 @@ fn run(command: Command) -> Result<()> {
             for suite in suites {
                 let result = match suite {
                     SuiteName::Host => host::run()?,
+                    SuiteName::Windows => windows::run()?,
                 };
                 failed |= !result;
             }

@@ -19,6 +19,7 @@ const fn package(name: &'static str, proof: &'static str) -> Package {
 pub const HOST: &[Package] = &[
     package("gcc", "gcc"),
     package("libc6-dev", "/usr/include/stdio.h"),
+    package("gcc-multilib", "/usr/include/asm/types.h"),
     package("clang-19", "clang-19"),
     package("gcc-mingw-w64-x86-64", "x86_64-w64-mingw32-gcc"),
     package("gdb", "gdb"),
@@ -29,10 +30,26 @@ pub const HOST: &[Package] = &[
     package("rust-web-src", "/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
 ];
 
+/// For the suite `windows`, beside those above.
+pub const WINDOWS: &[Package] = &[
+    package("wine64", WINE),
+    package("xvfb", "Xvfb"),
+    package("xauth", "xauth"),
+    package("g++-mingw-w64-x86-64", "x86_64-w64-mingw32-g++"),
+    package("lld-19", "lld-link-19"),
+    package("llvm-19", "llvm-readobj-19"),
+    package("rust-web-clippy", DEBIAN_CLIPPY),
+];
+
+/// Debian keeps these two out of PATH.
+pub const WINE: &str = "/usr/lib/wine/wine64";
+pub const WINESERVER: &str = "/usr/lib/wine/wineserver";
 /// The real Windows DLL that the demo hosts, and its 32-bit twin, which the demo must refuse.
 pub const DLL: &str = "/usr/x86_64-w64-mingw32/lib/zlib1.dll";
 pub const DLL_32: &str = "/usr/i686-w64-mingw32/lib/zlib1.dll";
 pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+pub const DEBIAN_RUSTDOC: &str = "/usr/bin/rustdoc";
+pub const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 pub const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
 /// Installs the packages of the list that are not there.

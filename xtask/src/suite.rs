@@ -1,10 +1,14 @@
 //! A suite: steps that are counted. A step is a run of Rust tests, each of which counts, or one check.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::setup;
 
 pub struct Suite {
     name: &'static str,
@@ -60,6 +64,36 @@ impl Suite {
         });
     }
 
+    /// A program that prints `ok NAME` or `FAILED NAME` for each of its cases, and ends with `N passed, N failed`.
+    pub fn program(&mut self, title: &str, prepare: impl FnOnce() -> Result<Command>) {
+        self.step(title, |suite| {
+            let mut command = prepare()?;
+            println!("    {command:?}");
+            let output = command.output().with_context(|| format!("{command:?}"))?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let (mut passed, mut failed) = (0, 0);
+            for line in text.lines() {
+                println!("    {line}");
+                passed += usize::from(line.starts_with("ok "));
+                if let Some(case) = line.strip_prefix("FAILED ") {
+                    failed += 1;
+                    suite.failed.push(format!("{title}: {case}"));
+                }
+            }
+            suite.passed += passed;
+            let closing = text.lines().last().unwrap_or_default();
+            ensure!(closing == format!("{passed} passed, {failed} failed"), "its last line is {closing:?}");
+            ensure!(passed + failed > 0, "no case ran");
+            ensure!(output.status.success() == (failed == 0), "{}", output.status);
+            Ok(())
+        });
+    }
+
+    /// How many passed so far.
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
     fn step(&mut self, title: &str, work: impl FnOnce(&mut Self) -> Result<()>) {
         self.step += 1;
         println!("[{} {}/{}] {title}", self.name, self.step, self.steps);
@@ -98,6 +132,35 @@ fn count(result: &str, word: &str) -> usize {
 /// The cargo that runs us.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A cargo that can build for `target`: ours if rustup has installed that target's library, else Debian's, which
+/// builds those parts of the library that are named.
+pub fn cargo_for(target: &str, command: &str, library: &str) -> Command {
+    let installed = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+    let installed = installed.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim_end()).exists());
+    if installed {
+        let mut cargo = cargo();
+        cargo.args([command, "--target", target]);
+        return cargo;
+    }
+    // By its name alone rustup's clippy would be found.
+    let program = if command == "clippy" { setup::DEBIAN_CLIPPY } else { setup::DEBIAN_CARGO };
+    let mut cargo = Command::new(program);
+    cargo.args([command, "--target", target, &format!("-Zbuild-std={library}")]);
+    if library.starts_with("core") {
+        cargo.arg("-Zbuild-std-features=compiler-builtins-mem");
+    }
+    cargo.env("CARGO", setup::DEBIAN_CARGO).env("RUSTC", setup::DEBIAN_RUSTC).env("RUSTDOC", setup::DEBIAN_RUSTDOC);
+    cargo.env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+    cargo
+}
+
+/// A folder of our own under `target`.
+pub fn folder(name: &str) -> Result<PathBuf> {
+    let folder = Path::new("target/xtask").join(name);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 /// Runs a command that must succeed, showing what it prints only if it does not.

@@ -2,7 +2,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __x86_64__
 #define MS __attribute__((ms_abi))
+#else
+#define MS // cdecl
+#endif
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
 #define NAME(name) JOIN(name, VARIANT)
@@ -38,11 +42,11 @@ int NAME(variadic)(int64_t (MS *callback)(int32_t, ...)) {
 }
 
 // Calls again and again, for tests that run several threads.
-int64_t NAME(repeat)(int64_t (MS *callback)(int64_t), int64_t times) {
-    int64_t sum = 0;
-    for (int64_t i = 0; i < times; i++) sum += callback(i);
+intptr_t NAME(repeat)(intptr_t (MS *callback)(intptr_t), intptr_t times) {
+    intptr_t sum = 0;
+    for (intptr_t i = 0; i < times; i++) sum += callback(i);
     return sum;
 }
 
 // Passes the callback on to itself: the callback calls this function again with one less.
-int64_t NAME(nest)(int64_t (MS *callback)(int64_t), int64_t depth) { return callback(depth); }
+intptr_t NAME(nest)(intptr_t (MS *callback)(intptr_t), intptr_t depth) { return callback(depth); }

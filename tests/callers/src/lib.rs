@@ -12,7 +12,7 @@ include!(concat!(env!("OUT_DIR"), "/externs.rs"));
 include!(concat!(env!("OUT_DIR"), "/cases.rs"));
 
 unsafe extern "C" {
-    /// Calls `code` with the registers of `before` and stores what they are afterwards (registers.S).
+    /// Calls `code` with the registers of `before` and stores what they are afterwards (registers_*.S).
     pub fn calltable_call_with(code: CodePointer, before: *const Registers, after: *mut Registers);
     /// Handlers that store the registers in `calltable_seen` and then wreck what they may, everything but RSP, or
     /// everything and the control words.
@@ -22,12 +22,15 @@ unsafe extern "C" {
     pub static mut calltable_seen: Registers;
     /// Whether the handlers above are to look at a frame.
     pub static mut calltable_has_frame: u64;
+    /// Bytes of arguments that the handlers above remove.
+    #[cfg(target_arch = "x86")]
+    pub static mut calltable_pops: u32;
 }
 
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
-pub const REPEAT: unsafe extern "C" fn(CodePointer, i64) -> i64 = repeat_clang_O2;
-pub const NEST: unsafe extern "C" fn(CodePointer, i64) -> i64 = nest_gcc_O2;
+pub const REPEAT: unsafe extern "C" fn(CodePointer, isize) -> isize = repeat_clang_O2;
+pub const NEST: unsafe extern "C" fn(CodePointer, isize) -> isize = nest_gcc_O2;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -38,7 +41,7 @@ pub struct FloatPair(pub f32, pub f32);
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct DoublePair(pub f64, pub f64);
-pub type Function = unsafe extern "win64" fn();
+pub type Function = unsafe extern "efiapi" fn();
 
 /// A type of the cases: none has padding.
 pub trait Pattern: Copy {
@@ -68,7 +71,7 @@ pub trait Pattern: Copy {
 macro_rules! any_bytes {
     ($($ty:ty),*) => { $(impl Pattern for $ty {})* };
 }
-any_bytes!(i8, u8, i16, u16, i32, u32, i64, u64, i128, u128, *mut c_void, Function, FloatPair, DoublePair, ());
+any_bytes!(i8, u8, i16, u16, i32, u32, i64, u64, isize, i128, u128, *mut c_void, Function, FloatPair, DoublePair, ());
 impl<const SIZE: usize> Pattern for Bytes<SIZE> {}
 impl Pattern for bool {
     fn pattern(seed: usize) -> Self {
@@ -86,7 +89,8 @@ impl Pattern for f64 {
     }
 }
 
-/// The processor's registers at one moment; the layout is known to registers.S.
+/// The processor's registers at one moment; the layout is known to registers_x86_64.S.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Registers {
@@ -102,4 +106,21 @@ pub struct Registers {
     pub x87_control: u64,
     /// Seen by a frame handler: the frame that RDX points to.
     pub frame: [u64; 7],
+}
+
+/// The processor's registers at one moment; the layout is known to registers_x86.S.
+#[cfg(target_arch = "x86")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Registers {
+    /// EAX ECX EDX EBX ESP EBP ESI EDI. After a call ESP is the number of bytes that the callee has removed.
+    pub general: [u32; 8],
+    /// Of a call: the words on the stack, of which the last two are nobody's. Seen by a handler: those above its return
+    /// address.
+    pub stack: [u32; 36],
+    pub flags: u32,
+    pub mxcsr: u32,
+    pub x87_control: u32,
+    /// Seen by a frame handler: the frame.
+    pub frame: [u32; 5],
 }

@@ -1,0 +1,21 @@
+//! Callbacks given to real Windows: its APIs, C and C++ code, its unwinder.
+//!
+//! `cargo xtask test windows` runs this under Wine; on Windows `cargo test` does, with GCC or Clang in PATH.
+#![cfg(windows)]
+
+#[path = "windows/apis.rs"]
+mod apis;
+#[path = "windows/build_dll.rs"]
+mod build_dll;
+#[path = "windows/c_side.rs"]
+mod c_side;
+#[path = "windows/callers.rs"]
+mod callers;
+#[path = "windows/com.rs"]
+mod com;
+#[path = "windows/gui.rs"]
+mod gui;
+#[path = "windows/threads.rs"]
+mod threads;
+#[path = "windows/unwinding.rs"]
+mod unwinding;

@@ -1,0 +1,248 @@
+//! Callbacks in a program that has neither std nor a C library, only the system's DLLs.
+//!
+//! Prints `ok NAME` or `FAILED NAME` for each case and ends with `N passed, N failed`.
+#![no_std]
+#![no_main]
+
+mod guard;
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::fmt::{self, Write};
+use core::ptr::{null, null_mut};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use calltable::table::{self, CAPACITY, Registration};
+use calltable::{Callback, Convention, Dynamic, Error, Signature, Type, set_stale_handler};
+
+type Compare = unsafe extern "C" fn(*const c_void, *const c_void) -> c_int;
+type EnumWindow = unsafe extern "system" fn(*mut c_void, isize) -> i32;
+type EnumLocale = unsafe extern "system" fn(*const c_char) -> i32;
+type Start = unsafe extern "system" fn(*mut c_void) -> u32;
+
+#[link(name = "kernel32", kind = "raw-dylib")]
+unsafe extern "system" {
+    fn GetStdHandle(which: u32) -> *mut c_void;
+    fn WriteFile(file: *mut c_void, bytes: *const u8, length: u32, written: *mut u32, overlapped: *mut c_void) -> i32;
+    fn ExitProcess(code: u32) -> !;
+    fn EnumSystemLocalesA(callback: EnumLocale, flags: u32) -> i32;
+    fn CreateThread(
+        security: *const c_void,
+        stack: usize,
+        start: Start,
+        parameter: *mut c_void,
+        flags: u32,
+        id: *mut u32,
+    ) -> *mut c_void;
+    fn WaitForSingleObject(object: *mut c_void, milliseconds: u32) -> u32;
+    fn GetExitCodeThread(thread: *mut c_void, code: *mut u32) -> i32;
+    fn CloseHandle(handle: *mut c_void) -> i32;
+    fn RtlLookupFunctionEntry(address: u64, base: *mut u64, history: *mut c_void) -> *const c_void;
+}
+
+#[link(name = "user32", kind = "raw-dylib")]
+unsafe extern "system" {
+    fn EnumWindows(callback: EnumWindow, parameter: isize) -> i32;
+    fn GetDesktopWindow() -> *mut c_void;
+    fn EnumChildWindows(parent: *mut c_void, callback: EnumWindow, parameter: isize) -> i32;
+}
+
+#[link(name = "msvcrt", kind = "raw-dylib")]
+unsafe extern "C" {
+    fn qsort(base: *mut c_void, count: usize, size: usize, compare: Compare);
+}
+
+/// Says to the linker that the program uses floating point.
+#[unsafe(no_mangle)]
+static _fltused: i32 = 0;
+
+struct Output;
+
+impl Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        const STANDARD_OUTPUT: u32 = -11_i32 as u32;
+        let mut written = 0;
+        // SAFETY: the text has that length; there is room for the count.
+        unsafe {
+            WriteFile(GetStdHandle(STANDARD_OUTPUT), text.as_ptr(), text.len() as u32, &mut written, null_mut());
+        }
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let _ = writeln!(Output, "{info}");
+    // SAFETY: nothing is left to do.
+    unsafe { ExitProcess(101) }
+}
+
+/// A name, and what answers whether it works.
+type Case = (&'static str, fn() -> bool);
+
+const CASES: &[Case] = &[
+    ("qsort of msvcrt sorts by a closure", sorts),
+    ("EnumSystemLocalesA", lists_locales),
+    ("EnumWindows passes its parameter and obeys the result", lists_windows),
+    ("a thread starts in a closure", starts_a_thread),
+    ("floats, structures and a result through a pointer", passes_types),
+    ("a dynamic signature", passes_dynamically),
+    ("every entry calls its own handler, and one more is refused", fills_the_table),
+    ("a released entry is stale", is_stale),
+    ("every entry has unwind data", has_unwind_data),
+];
+
+/// Where the program starts: Windows calls it.
+#[unsafe(no_mangle)]
+pub extern "C" fn mainCRTStartup() -> ! {
+    let mut failed = 0;
+    for (name, case) in CASES {
+        let passed = case();
+        failed += u32::from(!passed);
+        let _ = writeln!(Output, "{} {name}", if passed { "ok" } else { "FAILED" });
+    }
+    let _ = writeln!(Output, "{} passed, {failed} failed", CASES.len() - failed as usize);
+    // SAFETY: nothing is left to do.
+    unsafe { ExitProcess(failed) }
+}
+
+fn sorts() -> bool {
+    let mut numbers = [0_i32; 500];
+    for (at, number) in numbers.iter_mut().enumerate() {
+        *number = (at as i32 * 7919) % 1009;
+    }
+    let mut calls = 0;
+    let mut closure = |a: *const c_void, b: *const c_void| -> c_int {
+        calls += 1;
+        // SAFETY: qsort passes pointers to elements.
+        let (a, b) = unsafe { (*a.cast::<i32>(), *b.cast::<i32>()) };
+        a.cmp(&b) as c_int
+    };
+    let callback = Callback::<Compare>::from_mut(&mut closure).unwrap();
+    // SAFETY: base, count and size are the array's; the callback lives.
+    unsafe { qsort(numbers.as_mut_ptr().cast(), numbers.len(), 4, callback.code()) };
+    drop(callback);
+    calls > 500 && numbers.is_sorted() && numbers[0] < numbers[499]
+}
+
+fn lists_locales() -> bool {
+    let (mut count, mut english) = (0, false);
+    let mut closure = |name: *const c_char| {
+        count += 1;
+        // SAFETY: Windows passes a name that ends in a zero.
+        english |= unsafe { CStr::from_ptr(name) } == c"00000409";
+        1
+    };
+    let callback = Callback::<EnumLocale>::from_mut(&mut closure).unwrap();
+    const INSTALLED: u32 = 1;
+    // SAFETY: the callback lives.
+    let listed = unsafe { EnumSystemLocalesA(callback.code(), INSTALLED) };
+    drop(callback);
+    listed != 0 && count > 20 && english
+}
+
+fn lists_windows() -> bool {
+    let (seen, right) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let closure = |window: *mut c_void, parameter: isize| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        right.fetch_add(usize::from(!window.is_null() && parameter == -5), Ordering::Relaxed);
+        0
+    };
+    let callback = Callback::<EnumWindow>::from_ref(&closure).unwrap();
+    // SAFETY: the callback lives.
+    unsafe {
+        EnumWindows(callback.code(), -5);
+        EnumChildWindows(GetDesktopWindow(), callback.code(), -5);
+    }
+    // One window each, since the closure says that it has seen enough.
+    (seen.load(Ordering::Relaxed), right.load(Ordering::Relaxed)) == (2, 2)
+}
+
+fn starts_a_thread() -> bool {
+    let closure = |parameter: *mut c_void| parameter.addr() as u32 + 1;
+    let callback = Callback::<Start>::from_ref(&closure).unwrap();
+    let mut code = 0;
+    // SAFETY: the thread has ended before the callback does.
+    unsafe {
+        let parameter = core::ptr::without_provenance_mut(41);
+        let thread = CreateThread(null(), 0, callback.code(), parameter, 0, null_mut());
+        let ended = WaitForSingleObject(thread, 30_000) == 0;
+        ended && GetExitCodeThread(thread, &mut code) != 0 && CloseHandle(thread) != 0 && code == 42
+    }
+}
+
+fn passes_types() -> bool {
+    #[derive(Clone, Copy, PartialEq)]
+    #[repr(C)]
+    struct Triple(f64, i32, f32);
+    type Code = unsafe extern "system" fn(f32, i64, Triple, f64, u8, f32) -> Triple;
+    let closure = |a: f32, b: i64, c: Triple, d: f64, e: u8, f: f32| {
+        if (a, b, d, e, f) == (1.5, -2, 2.25, 200, 0.5) { Triple(c.0 + d, c.1 - 1, c.2 + a) } else { c }
+    };
+    let callback = Callback::<Code>::from_ref(&closure).unwrap();
+    // SAFETY: the callback lives.
+    unsafe { callback.code()(1.5, -2, Triple(1.0, 7, 3.0), 2.25, 200, 0.5) == Triple(3.25, 6, 4.5) }
+}
+
+fn passes_dynamically() -> bool {
+    type Code = unsafe extern "win64" fn(f64, i32, i64, i64, f64) -> f64;
+    let types = [Type::F64, Type::I32, Type::I64, Type::I64, Type::F64];
+    let signature = Signature::new(Convention::Win64, &types, Some(Type::F64)).unwrap();
+    let dynamic = Dynamic::new(signature, |frame| {
+        let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
+        let rest = frame.get::<i64>(2).unwrap() * frame.get::<i64>(3).unwrap();
+        frame.set_result(sum + rest as f64 - frame.get::<f64>(4).unwrap()).unwrap();
+    });
+    let callback = Callback::from_dynamic(&dynamic).unwrap();
+    // SAFETY: that is the signature; the callback lives.
+    unsafe { callback.code().cast::<Code>()(0.5, 2, 3, -4, 0.25) == 0.5 + 2.0 - 12.0 - 0.25 }
+}
+
+fn fills_the_table() -> bool {
+    unsafe extern "win64" fn handler(value: usize, data: *mut c_void) -> usize {
+        value + data.addr()
+    }
+    let registration = |number: usize| {
+        let data = core::ptr::without_provenance_mut(number * 10);
+        // SAFETY: the handler takes any data.
+        unsafe { Registration::direct(Convention::Win64, handler as *const c_void, 1, data) }
+    };
+    let mut passed = true;
+    for number in 0..CAPACITY {
+        passed &= table::register(&registration(number)).is_ok();
+    }
+    passed &= table::register(&registration(0)) == Err(Error::TableFull);
+    let mut count = 0;
+    for entry in table::list() {
+        // SAFETY: the slot is live and takes one word.
+        let result = unsafe { entry.slot.code().cast::<unsafe extern "win64" fn(usize) -> usize>()(7) };
+        passed &= result == 7 + entry.data.addr();
+        passed &= table::release(entry.slot).is_ok();
+        count += 1;
+    }
+    passed && count == CAPACITY && table::live() == 0
+}
+
+fn is_stale() -> bool {
+    let closure = |_: *mut c_void| 3;
+    let callback = Callback::<Start>::from_ref(&closure).unwrap();
+    let code = callback.code();
+    // SAFETY: it lives.
+    let live = unsafe { code(null_mut()) };
+    drop(callback);
+    set_stale_handler(Some(|_| 77));
+    // SAFETY: stale, and the stale handler returns.
+    let result = unsafe { code(null_mut()) };
+    set_stale_handler(None);
+    (live, result) == (3, 77)
+}
+
+fn has_unwind_data() -> bool {
+    let closure = |_: *mut c_void| 0;
+    let callback = Callback::<Start>::from_ref(&closure).unwrap();
+    let first = (callback.code() as *const c_void).addr() - 16 * callback.slot().index();
+    (0..CAPACITY).all(|slot| {
+        let mut base = 0;
+        // SAFETY: looks the address up in tables.
+        !unsafe { RtlLookupFunctionEntry((first + 16 * slot + 9) as u64, &mut base, null_mut()) }.is_null()
+    })
+}

@@ -1,0 +1,538 @@
+//! Windows' own unwinder on table and dispatchers: from every instruction of a call, from inside a handler, and with
+//! exceptions of C++ and of the system that pass through.
+#![cfg(target_arch = "x86_64")]
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::fmt::Write as _;
+use std::process::Command;
+use std::ptr::{null, null_mut};
+use std::sync::Mutex;
+
+use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::{Callback, CodePointer, Convention, RawFrame, Signature, Type};
+use windows_sys::Win32::Foundation::{EXCEPTION_ACCESS_VIOLATION, EXCEPTION_SINGLE_STEP};
+use windows_sys::Win32::System::Diagnostics::Debug::{
+    AddVectoredExceptionHandler, CONTEXT, EXCEPTION_POINTERS, M128A, RemoveVectoredExceptionHandler,
+    RtlCaptureStackBackTrace, RtlLookupFunctionEntry, RtlVirtualUnwind, UNW_FLAG_NHANDLER,
+};
+use windows_sys::Win32::System::LibraryLoader::GetModuleHandleW;
+use windows_sys::w;
+
+use crate::c_side::{self, LEVELS, function};
+
+// Calls RCX with a mark in every register that the convention preserves, under the trap flag from just before the CALL
+// to just after it. The marks: 0x11 times the number that instructions give the register; XMM registers hold 0x100 more
+// in both halves.
+std::arch::global_asm!(
+    "
+    .globl calltable_test_marked, calltable_test_marked_return
+    .def calltable_test_marked; .scl 2; .type 32; .endef
+    .seh_proc calltable_test_marked
+calltable_test_marked:
+    push rbx
+    .seh_pushreg rbx
+    push rbp
+    .seh_pushreg rbp
+    push rsi
+    .seh_pushreg rsi
+    push rdi
+    .seh_pushreg rdi
+    push r12
+    .seh_pushreg r12
+    push r13
+    .seh_pushreg r13
+    push r14
+    .seh_pushreg r14
+    push r15
+    .seh_pushreg r15
+    sub rsp, 0x148
+    .seh_stackalloc 0x148
+    .altmacro
+    .macro EACH_XMM what
+    .set number, 6
+    .rept 10
+        what %number
+        .set number, number + 1
+    .endr
+    .endm
+    .macro SAVE number
+    movaps [rsp + 0xa0 + 16 * (number - 6)], xmm\\number
+    .seh_savexmm xmm\\number, 0xa0 + 16 * (number - 6)
+    .endm
+    .macro RESTORE number
+    movaps xmm\\number, [rsp + 0xa0 + 16 * (number - 6)]
+    .endm
+    .macro MARK number
+    mov eax, 0x100 + 0x11 * number
+    movq xmm\\number, rax
+    punpcklqdq xmm\\number, xmm\\number
+    .endm
+    EACH_XMM SAVE
+    .seh_endprologue
+    EACH_XMM MARK
+    mov ebx, 0x33
+    mov ebp, 0x55
+    mov esi, 0x66
+    mov edi, 0x77
+    mov r12d, 0xcc
+    mov r13d, 0xdd
+    mov r14d, 0xee
+    mov r15d, 0xff
+    mov rax, rcx
+    mov [rdx], rsp
+    pushfq
+    or qword ptr [rsp], 0x100
+    popfq
+    call rax
+calltable_test_marked_return:
+    nop
+    EACH_XMM RESTORE
+    .noaltmacro
+    add rsp, 0x148
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rdi
+    pop rsi
+    pop rbp
+    pop rbx
+    ret
+    .seh_endproc
+
+    .globl calltable_test_wreck
+    .def calltable_test_wreck; .scl 2; .type 32; .endef
+calltable_test_wreck:
+    mov rbx, -1
+    mov rbp, rbx
+    mov rsi, rbx
+    mov rdi, rbx
+    mov r12, rbx
+    mov r13, rbx
+    mov r14, rbx
+    mov r15, rbx
+    pcmpeqd xmm6, xmm6
+    pcmpeqd xmm11, xmm11
+    pcmpeqd xmm15, xmm15
+    ret
+
+    .globl calltable_test_guarded
+    .def calltable_test_guarded; .scl 2; .type 32; .endef
+    .seh_proc calltable_test_guarded
+    .seh_handler __C_specific_handler, @except
+calltable_test_guarded:
+    push rbx
+    .seh_pushreg rbx
+    sub rsp, 0x20
+    .seh_stackalloc 0x20
+    .seh_endprologue
+    mov rbx, rdx
+    mov rax, rcx
+    mov ecx, 0x1234
+.Lcalltable_test_try:
+    call rax
+    nop
+.Lcalltable_test_end_of_try:
+    jmp 1f
+.Lcalltable_test_except:
+    mov byte ptr [rbx], 1
+1:  add rsp, 0x20
+    pop rbx
+    ret
+    .seh_handlerdata
+    .long 1
+    .rva .Lcalltable_test_try, .Lcalltable_test_end_of_try
+    .rva {filter}
+    .rva .Lcalltable_test_except
+    .text
+    .seh_endproc
+    ",
+    filter = sym filter,
+);
+
+unsafe extern "C" {
+    /// Calls `code`, and notes its own stack pointer at that moment.
+    fn calltable_test_marked(code: *const c_void, stack: *mut u64);
+    static calltable_test_marked_return: u8;
+    /// A handler that keeps no register.
+    fn calltable_test_wreck();
+    /// Calls `code` with 0x1234 in what C would write as `__try`; `__except (filter(..))` notes that it caught.
+    fn calltable_test_guarded(code: *const c_void, caught: *mut bool) -> i64;
+}
+
+/// Takes every exception, and notes which.
+unsafe extern "C" fn filter(pointers: *mut EXCEPTION_POINTERS, _frame: *mut c_void) -> i32 {
+    // SAFETY: Windows passes the record.
+    CODE.set(unsafe { (*(*pointers).ExceptionRecord).ExceptionCode });
+    1
+}
+
+thread_local! {
+    static CODE: Cell<i32> = const { Cell::new(0) };
+}
+
+unsafe extern "win64" fn direct() {}
+unsafe extern "win64" fn frame(_data: *mut c_void, _frame: *mut RawFrame) {}
+
+/// Each way that a call can take through the dispatchers.
+fn ways() -> Vec<(&'static str, Registration)> {
+    let signature = Signature::new(Convention::Win64, &[Type::I64; 3], None).unwrap();
+    let data = null_mut();
+    // SAFETY: the handlers look at none of their arguments.
+    unsafe {
+        let direct =
+            |positions| Registration::direct(Convention::Win64, self::direct as *const c_void, positions, data);
+        let wreck = calltable_test_wreck as *const c_void;
+        let wrecking = Registration::direct(Convention::Win64, wreck, 2, data);
+        let frame = Registration::frame(self::frame, &signature, data);
+        let foreign = Registration::frame_foreign(wreck, &signature, data);
+        vec![
+            ("direct, 0 positions", direct(0)),
+            ("direct, 4 positions", direct(4)),
+            ("direct, 9 positions", direct(9)),
+            ("direct, saving", wrecking.saving()),
+            ("direct, saving control words", wrecking.saving_control_words()),
+            ("direct, tracked", direct(1).tracked()),
+            ("direct, exclusive", direct(6).exclusive()),
+            ("direct, saving, tracked", wrecking.saving().tracked()),
+            ("frame", frame),
+            ("frame, tracked", frame.tracked()),
+            ("frame, foreign", foreign),
+            ("frame, foreign, exclusive", foreign.exclusive()),
+        ]
+    }
+}
+
+/// A slot that ends with this value.
+struct Registered(Slot);
+
+impl Registered {
+    fn new(registration: &Registration) -> Self {
+        Self(table::register(registration).unwrap())
+    }
+
+    fn code(&self) -> CodePointer {
+        self.0.code()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        table::release(self.0).unwrap();
+    }
+}
+
+/// Start of the function and base of the image that hold an address, by the system's own search.
+fn function_at(address: u64) -> Option<(u64, u64)> {
+    let mut base = 0;
+    // SAFETY: looks the address up in tables, and does not read there.
+    let entry = unsafe { RtlLookupFunctionEntry(address, &mut base, null_mut()) };
+    // SAFETY: what it finds is an entry of a loaded image's table.
+    (!entry.is_null()).then(|| (base + u64::from(unsafe { (*entry).BeginAddress }), base))
+}
+
+/// `CONTEXT` as C aligns it.
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Aligned(CONTEXT);
+
+/// Goes from a function to its caller.
+///
+/// # Safety
+/// The context must be that of code on this thread's stack.
+unsafe fn unwind(context: &mut Aligned) {
+    let context = &mut context.0;
+    let mut base = 0;
+    // SAFETY: the entry is the one for this address; else it is a leaf, and the return address is on top.
+    unsafe {
+        let entry = RtlLookupFunctionEntry(context.Rip, &mut base, null_mut());
+        if entry.is_null() {
+            context.Rip = *std::ptr::with_exposed_provenance::<u64>(context.Rsp as usize);
+            context.Rsp += 8;
+        } else {
+            let (mut data, mut establisher) = (null_mut(), 0);
+            let rip = context.Rip;
+            RtlVirtualUnwind(UNW_FLAG_NHANDLER, base, rip, entry, context, &mut data, &mut establisher, null_mut());
+        }
+    }
+}
+
+thread_local! {
+    /// Stack pointer of `calltable_test_marked`, while it runs.
+    static MARKED_STACK: Cell<u64> = const { Cell::new(0) };
+    /// Instructions stepped, and addresses from which unwinding went wrong, with how.
+    static STEPS: Cell<usize> = const { Cell::new(0) };
+    static WRONG: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs before each instruction under the trap flag.
+unsafe extern "system" fn on_step(pointers: *mut EXCEPTION_POINTERS) -> i32 {
+    // SAFETY: Windows passes the record and the context of the interrupted code.
+    let (record, context) = unsafe { (&*(*pointers).ExceptionRecord, &mut *(*pointers).ContextRecord) };
+    if record.ExceptionCode != EXCEPTION_SINGLE_STEP {
+        return 0;
+    }
+    let back = (&raw const calltable_test_marked_return).addr() as u64;
+    if context.Rip == back {
+        context.EFlags &= !0x100;
+        return -1;
+    }
+    STEPS.set(STEPS.get() + 1);
+    let mut at = Aligned(*context);
+    // Handler, lane, dispatcher, entry: a few frames.
+    for _ in 0..8 {
+        // SAFETY: the interrupted code runs on this thread.
+        unsafe { unwind(&mut at) };
+        if at.0.Rip == back {
+            break;
+        }
+    }
+    if let Some(what) = differs(&at.0, back) {
+        WRONG.with_borrow_mut(|text| writeln!(text, "from {:#x}: {what}", context.Rip).unwrap());
+    }
+    context.EFlags |= 0x100;
+    -1
+}
+
+/// What is not as `calltable_test_marked` left it.
+fn differs(context: &CONTEXT, back: u64) -> Option<String> {
+    let general = [
+        ("rip", context.Rip, back),
+        ("rsp", context.Rsp, MARKED_STACK.get()),
+        ("rbx", context.Rbx, 0x33),
+        ("rbp", context.Rbp, 0x55),
+        ("rsi", context.Rsi, 0x66),
+        ("rdi", context.Rdi, 0x77),
+        ("r12", context.R12, 0xcc),
+        ("r13", context.R13, 0xdd),
+        ("r14", context.R14, 0xee),
+        ("r15", context.R15, 0xff),
+    ];
+    if let Some((name, found, want)) = general.into_iter().find(|(_, found, want)| found != want) {
+        return Some(format!("{name} is {found:#x}, not {want:#x}"));
+    }
+    // SAFETY: both views of the floating-point state are plain numbers.
+    let xmm: &[M128A; 16] = unsafe { &context.Anonymous.FltSave.XmmRegisters };
+    (6..16).find_map(|number| {
+        let want = 0x100 + 0x11 * number as u64;
+        (xmm[number].Low != want || xmm[number].High as u64 != want)
+            .then(|| format!("xmm{number} is {:#x}, not {want:#x}", xmm[number].Low))
+    })
+}
+
+/// Steps through one call; returns the number of instructions.
+fn step_through(way: &str, code: *const c_void) -> usize {
+    STEPS.set(0);
+    WRONG.take();
+    // SAFETY: the vectored handler only looks; the code takes any arguments.
+    unsafe {
+        let handle = AddVectoredExceptionHandler(1, Some(on_step));
+        MARKED_STACK.with(|stack| calltable_test_marked(code, stack.as_ptr()));
+        RemoveVectoredExceptionHandler(handle);
+    }
+    let wrong = WRONG.take();
+    assert!(wrong.is_empty(), "{way}: unwinding goes wrong\n{wrong}");
+    STEPS.get()
+}
+
+#[test]
+fn rtl_virtual_unwind_from_every_instruction_of_a_call() {
+    for (way, registration) in ways() {
+        let steps = step_through(way, Registered::new(&registration).code().as_ptr());
+        println!("{way}: {steps} instructions");
+        assert!(steps > 20, "{way}: only {steps} instructions were seen");
+    }
+}
+
+#[test]
+fn rtl_lookup_function_entry_finds_the_whole_table() {
+    let registered = Registered::new(&ways()[0].1);
+    let first = registered.code().as_ptr().addr() as u64 - 16 * registered.0.index() as u64;
+    // SAFETY: null stands for the program itself.
+    let image = unsafe { GetModuleHandleW(null()) }.addr() as u64;
+    for address in first..first + 16 * CAPACITY as u64 {
+        assert_eq!(function_at(address), Some((first, image)), "at {:#x} of the table", address - first);
+    }
+}
+
+/// Return addresses on the stack of this thread, innermost first.
+fn backtrace() -> Vec<u64> {
+    let mut frames = [null_mut(); 62];
+    // SAFETY: there is room for that many.
+    let count = unsafe { RtlCaptureStackBackTrace(0, 62, frames.as_mut_ptr(), null_mut()) };
+    frames[..usize::from(count)].iter().map(|frame| frame.addr() as u64).collect()
+}
+
+static FRAMES: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+unsafe extern "win64" fn capture_direct(value: i64, _data: *mut c_void) -> i64 {
+    *FRAMES.lock().unwrap() = backtrace();
+    value
+}
+
+unsafe extern "win64" fn capture_frame(_data: *mut c_void, _frame: *mut RawFrame) {
+    *FRAMES.lock().unwrap() = backtrace();
+}
+
+#[inline(never)]
+fn call_from_c(code: *const c_void, level: &str) {
+    // SAFETY: that is the type of `nest`; the code pointer serves what it calls.
+    unsafe {
+        let nest: unsafe extern "C" fn(*const c_void, i64) -> i64 = function(&format!("nest_{level}"));
+        nest(code, 1);
+    }
+    std::hint::black_box(level);
+}
+
+#[test]
+fn a_stack_trace_from_a_handler_reaches_the_start_of_the_thread() {
+    let signature = Signature::new(Convention::Win64, &[Type::I64], None).unwrap();
+    // SAFETY: the handlers take any data.
+    let (direct, frame) = unsafe {
+        (
+            Registration::direct(Convention::Win64, capture_direct as *const c_void, 1, null_mut()),
+            Registration::frame(capture_frame, &signature, null_mut()),
+        )
+    };
+    for registration in [direct, direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()] {
+        for level in LEVELS {
+            let registered = Registered::new(&registration);
+            let entry = registered.code().as_ptr().addr() as u64;
+            call_from_c(registered.code().as_ptr(), level);
+            let frames = std::mem::take(&mut *FRAMES.lock().unwrap());
+            let functions: Vec<_> = frames.iter().map(|frame| function_at(*frame)).collect();
+            let shown = format!("{frames:x?} {functions:x?}");
+            let at = frames.iter().position(|frame| (entry..entry + 16).contains(frame)).expect(&shown);
+            assert_eq!(frames[at], entry + 9, "returns behind the CALL of the entry");
+            let (table, image) = functions[at].expect(&shown);
+            let (dispatcher, its_image) = functions[at - 1].expect("a dispatcher has unwind data");
+            assert!(dispatcher != table && its_image == image, "{shown}");
+            assert_eq!(functions[at + 1].expect(&shown).1, c_side::module() as u64, "the C caller: {shown}");
+            let caller = function_at(call_from_c as *const () as u64);
+            assert_eq!(functions[at + 2], caller, "the test's own function: {shown}");
+            // SAFETY: the name ends in a zero.
+            let kernel = unsafe { GetModuleHandleW(w!("kernel32.dll")) }.addr() as u64;
+            assert!(functions.iter().flatten().any(|(_, base)| *base == kernel), "the thread's start: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_cpp_exception_passes_from_a_handler_to_the_caller() {
+    type Catching = unsafe extern "C" fn(*const c_void, i64) -> i64;
+    // SAFETY: that is its type in exceptions.cpp.
+    let catching: Catching = unsafe { function("catching") };
+    // SAFETY: only the address is used.
+    let handler = |name| unsafe { function::<*const c_void>(name) };
+    let signature = Signature::new(Convention::Win64, &[Type::I64; 5], Some(Type::I64)).unwrap();
+    let mut destroyed = 0_i32;
+    let data = (&raw mut destroyed).cast();
+    // SAFETY: the handlers of exceptions.cpp serve these shapes; the data outlives the registrations.
+    let ways = unsafe {
+        let direct = |name, positions| Registration::direct(Convention::Win64, handler(name), positions, data);
+        let frame = std::mem::transmute::<*const c_void, table::FrameHandler>(handler("throwing_handler_frame"));
+        let frame = Registration::frame(frame, &signature, data);
+        [
+            direct("throwing_handler_short", 1),
+            direct("throwing_handler", 5),
+            direct("throwing_handler_short", 1).saving(),
+            direct("throwing_handler", 5).saving_control_words(),
+            frame,
+            frame.saving(),
+        ]
+    };
+    for registration in ways {
+        let registered = Registered::new(&registration);
+        // SAFETY: written through the raw pointer above only while `catching` runs.
+        unsafe { data.cast::<i32>().write(0) };
+        for _ in 0..500 {
+            // SAFETY: the registration lives, and takes five words.
+            assert_eq!(unsafe { catching(registered.code().as_ptr(), 1) }, 54321);
+        }
+        // SAFETY: as above.
+        assert_eq!(unsafe { data.cast::<i32>().read() }, 500, "destructors ran on the way");
+    }
+    let registered = Registered::new(&ways[1]);
+    // SAFETY: as above; a negative argument throws nothing.
+    assert_eq!(unsafe { catching(registered.code().as_ptr(), -1) }, -1);
+}
+
+/// What a C compiler makes of `__try` and `__except` around the foreign call.
+#[test]
+fn except_around_the_call_catches_what_a_handler_raises() {
+    for level in LEVELS {
+        for (name, code) in
+            [("raising_handler", 0xe0ca_11ab_u32 as i32), ("faulting_handler", EXCEPTION_ACCESS_VIOLATION)]
+        {
+            // SAFETY: only the address is used; the handler serves one argument and null data by raising.
+            let registration = unsafe {
+                let handler = function::<*const c_void>(&format!("{name}_{level}"));
+                Registration::direct(Convention::Win64, handler, 1, null_mut())
+            };
+            for registration in [registration, registration.saving()] {
+                let registered = Registered::new(&registration);
+                for _ in 0..100 {
+                    let mut caught = false;
+                    CODE.set(0);
+                    // SAFETY: the registration lives.
+                    unsafe { calltable_test_guarded(registered.code().as_ptr(), &mut caught) };
+                    assert_eq!((caught, CODE.get()), (true, code), "{name}_{level}");
+                }
+            }
+        }
+    }
+    let value = 5_i64;
+    // SAFETY: the handler reads the value, which lives.
+    let registration = unsafe {
+        let data = (&raw const value).cast_mut().cast();
+        Registration::direct(Convention::Win64, function::<*const c_void>("faulting_handler_O2"), 1, data)
+    };
+    let mut caught = false;
+    // SAFETY: the registration lives.
+    let result = unsafe { calltable_test_guarded(Registered::new(&registration).code().as_ptr(), &mut caught) };
+    assert_eq!((result, caught), (0x1234 + 5, false), "nothing was raised");
+}
+
+/// Runs a test of this program again, in a child process that it must stop: `work` is what the child does with a C caller
+/// and a code pointer whose closure panics.
+fn assert_stops(test: &str, exit: u32, message: &str, work: impl FnOnce(Callback<'_, Unary>, Caller)) {
+    const CHILD: &str = "CALLTABLE_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let closure = |_: i64| -> i64 { panic!("out of the closure") };
+        // SAFETY: that is its type on the C side.
+        let nest = unsafe { function("nest_O2") };
+        work(Callback::<Unary>::from_ref(&closure).unwrap(), nest);
+        println!("the child came back");
+        std::process::exit(0);
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let child = child.args(["--exact", test, "--nocapture"]).env(CHILD, "").output().unwrap();
+    let text = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.code().map(|code| code as u32), Some(exit), "{child:?}");
+    assert!(text.contains(message), "no {message:?} in {text}");
+}
+
+type Unary = unsafe extern "C" fn(i64) -> i64;
+type Caller = unsafe extern "C" fn(Unary, i64) -> i64;
+
+#[test]
+fn a_panic_does_not_leave_a_handler() {
+    const STATUS_STACK_BUFFER_OVERRUN: u32 = 0xc000_0409; // what __fastfail ends with
+    let (test, message) = ("unwinding::a_panic_does_not_leave_a_handler", "panic in a function that cannot unwind");
+    assert_stops(test, STATUS_STACK_BUFFER_OVERRUN, message, |callback, nest| {
+        // SAFETY: the callback lives; that the panic ends the process is what is tested.
+        let _ = std::panic::catch_unwind(|| unsafe { nest(callback.code(), 1) });
+    });
+}
+
+#[test]
+fn a_released_entry_traps() {
+    const STATUS_ILLEGAL_INSTRUCTION: u32 = 0xc000_001d;
+    assert_stops("unwinding::a_released_entry_traps", STATUS_ILLEGAL_INSTRUCTION, "", |callback, nest| {
+        let code = callback.code();
+        drop(callback);
+        // SAFETY: that this does no harm but stop the process is what is tested.
+        unsafe { nest(code, 1) };
+    });
+}
