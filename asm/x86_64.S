@@ -24,7 +24,7 @@
 //                      the same two for handlers that keep no register but RSP
 //
 // The file has neither #define nor #include: it is read by GAS, by Clang and by rustc's global_asm!. The build
-// script puts `.set` lines for the names in capitals (build.rs, LAYOUT) in front of it and writes the crate's
+// script puts `.set` lines for the names in capitals (build.rs, SHARED) in front of it and writes the crate's
 // version, as 1_2_3, for the word VERSION in symbols, so that two versions of the crate link side by side.
 
 .intel_syntax noprefix

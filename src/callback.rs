@@ -13,17 +13,22 @@ use crate::table::{self, CodePointer, Registration, Slot};
 
 /// A type of function pointer that foreign code can be given.
 ///
-/// These are `unsafe extern "win64"` and `unsafe extern "efiapi"` function pointers with 0 to 16 parameters, on
-/// Windows and UEFI also `unsafe extern "C"` and `unsafe extern "system"`; and [`CodePointer`], for a signature
-/// known only at run time. They are `unsafe` since the code behind them goes away with its [`Callback`].
+/// These are `unsafe` function pointers with 0 to 16 parameters, and [`CodePointer`], for a signature known only at run
+/// time. They are `unsafe` since the code behind them goes away with its [`Callback`].
 ///
-/// All of them are the Microsoft x64 convention to the foreign code. Rust itself, up to the 1.95 that this was tried
-/// with, calls an `"efiapi"` pointer on targets other than Windows and UEFI with structures passed by System V rules:
-/// write `"win64"` there if Rust code is to call it.
+/// | target | conventions |
+/// | --- | --- |
+/// | x86_64 | `extern "win64"`, `extern "efiapi"`; on Windows and UEFI also `extern "C"` and `extern "system"` |
+/// | i686 | `extern "stdcall"`, `"cdecl"`, `"thiscall"`, `"fastcall"`, `"C"`, `"system"`, `"efiapi"` |
+///
+/// On x86_64 all of them are the Microsoft x64 convention to the foreign code. Rust itself, up to the 1.95 that this was
+/// tried with, calls an `"efiapi"` pointer on targets other than Windows and UEFI with structures passed by System V
+/// rules: write `"win64"` there if Rust code is to call it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no function pointer that this target's foreign code can be given",
     label = "not a callback's type",
-    note = "write `unsafe extern \"win64\" fn(..) -> ..` or \"efiapi\"; on Windows and UEFI also \"system\" or \"C\"",
+    note = "write `unsafe extern` and, on x86_64, \"win64\" or \"efiapi\" (on Windows and UEFI also \"system\" or \"C\"); on \
+            i686 \"stdcall\", \"cdecl\", \"thiscall\", \"fastcall\", \"C\" or \"system\"",
     note = "a callback has at most 16 parameters, and none of them is a reference with a lifetime of its own: pass \
             a raw pointer"
 )]

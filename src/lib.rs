@@ -2,7 +2,7 @@
 //!
 //! # The way of one call
 //!
-//! 1. Foreign code calls an entry of the table, which calls the dispatcher (`asm/x86_64.S`).
+//! 1. Foreign code calls an entry of the table, which calls the dispatcher (`asm/x86_64.S`, `asm/x86.S`).
 //! 2. The dispatcher finds the slot's context by the return address (`src/context.rs`), reads handler and data, makes sure
 //!    that they belong together, and takes the context's lane.
 //! 3. Direct lane: the handler gets the arguments as they came and the data behind them (`src/callback.rs`). Frame lane:

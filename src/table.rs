@@ -88,7 +88,7 @@ impl Slot {
 
 /// A handler of the frame lane: gets the registration's data and one call's arguments.
 ///
-/// Compiled for the convention at hand; [`Registration::frame_foreign`] takes one that is not.
+/// `efiapi` is win64 on x86_64 and cdecl on i686; [`Registration::frame_foreign`] takes a handler of another convention.
 pub type FrameHandler = unsafe extern "efiapi" fn(data: *mut c_void, frame: *mut RawFrame);
 
 /// What is to run when a slot's entry is called.
@@ -111,7 +111,9 @@ impl Registration {
     ///
     /// `positions` is the number of argument positions of the callback, without that pointer. On win64 each parameter
     /// takes one, whatever its type, and a result returned through a hidden pointer takes one more ("x64 calling
-    /// convention, Return values").
+    /// convention, Return values"). On i686 it is the number of 4-byte words on the stack, ECX (thiscall) or ECX and EDX
+    /// (fastcall) being taken by other parameters; the pointer is the word behind them, and a handler of a convention
+    /// other than cdecl removes it with the others.
     ///
     /// # Safety
     /// While the registration lives, `handler` must be callable that way, by every thread that calls the entry.
@@ -140,11 +142,11 @@ impl Registration {
     }
 
     /// Frame lane, for a handler that is not compiled for the convention at hand: System V C code on Linux, or a
-    /// language runtime's own. It gets `(data, frame)` in RCX, RDX and again in RDI, RSI, has 32 bytes of home space,
-    /// and need keep no register but RSP.
+    /// language runtime's own. It need keep no register but the stack pointer. On x86_64 it gets `(data, frame)` in RCX,
+    /// RDX and again in RDI, RSI, and has 32 bytes of home space; on i686 it gets them on the stack and leaves them there.
     ///
     /// # Safety
-    /// As for [`Self::frame`]. The handler must return with RSP as a `ret` leaves it.
+    /// As for [`Self::frame`]. The handler must return with the stack pointer as a `ret` leaves it.
     #[must_use]
     pub unsafe fn frame_foreign(handler: *const c_void, signature: &Signature, data: *mut c_void) -> Self {
         Self {
@@ -156,9 +158,9 @@ impl Registration {
         }
     }
 
-    /// The handler need not keep the registers that the convention preserves, only RSP: the dispatcher saves RBX,
-    /// RBP, RDI, RSI, R12-R15 and XMM6-15, clears DF before the handler and after it, and restores them whatever the
-    /// handler did.
+    /// The handler need not keep the registers that the convention preserves, only the stack pointer: the dispatcher
+    /// saves RBX, RBP, RDI, RSI, R12-R15 and XMM6-15 (on i686 EBX, EBP, EDI and ESI), clears DF before the handler and
+    /// after it, and restores them whatever the handler did.
     #[must_use]
     pub const fn saving(self) -> Self {
         Self { flags: self.flags | STATE_SAVE, ..self }
