@@ -1,5 +1,5 @@
 //! Every register, flag and stack word around a call, with handlers that wreck whatever they may.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::ffi::c_void;
 use std::sync::Mutex;

@@ -1,4 +1,5 @@
 //! C callers, from two compilers at two levels, against handlers in both lanes: every type in every position.
+#![cfg(target_os = "linux")]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m128i;

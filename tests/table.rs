@@ -1,4 +1,5 @@
 //! The registry: full table, release and reuse, sharing, tracked and exclusive registrations, threads, every slot.
+#![cfg(target_os = "linux")]
 
 use std::collections::HashSet;
 use std::ffi::c_void;

@@ -173,7 +173,7 @@ thread_local! {
 }
 
 unsafe extern "win64" fn direct() {}
-unsafe extern "win64" fn frame(_data: *mut c_void, _frame: *mut RawFrame) {}
+unsafe extern "efiapi" fn frame(_data: *mut c_void, _frame: *mut RawFrame) {}
 
 /// Each way that a call can take through the dispatchers.
 fn ways() -> Vec<(&'static str, Registration)> {
@@ -371,7 +371,7 @@ unsafe extern "win64" fn capture_direct(value: i64, _data: *mut c_void) -> i64 {
     value
 }
 
-unsafe extern "win64" fn capture_frame(_data: *mut c_void, _frame: *mut RawFrame) {
+unsafe extern "efiapi" fn capture_frame(_data: *mut c_void, _frame: *mut RawFrame) {
     *FRAMES.lock().unwrap() = backtrace();
 }
 

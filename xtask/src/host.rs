@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::suite::{Suite, cargo, quietly};
+use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
 use crate::{demo, setup};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
@@ -24,6 +24,9 @@ const TARGETS: &[&str] = &[
     "i686-pc-windows-gnu",
     "i686-pc-windows-msvc",
 ];
+
+/// Where other targets are built, so that two versions of the compiler do not share a folder.
+const OTHER_FOLDER: [&str; 2] = ["--target-dir", "target/other"];
 
 /// How cargo is told to run test programs through another one.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
@@ -57,7 +60,9 @@ pub fn run() -> Result<bool> {
     suite.tests("1 slot", cargo().env("CALLTABLE_CAPACITY", "1").args(few).args(tests));
     // Every convention of i686, and the handlers that look at its registers. It runs natively.
     let mut i686 = cargo_for("i686-unknown-linux-gnu", "test", "std,test");
-    i686.args(["--no-fail-fast", "--features=std"]).args(RUNNING_ON_I686.iter().map(|name| format!("--test={name}")));
+    i686.args(OTHER_FOLDER)
+        .args(["--no-fail-fast", "--features=std"])
+        .args(RUNNING_ON_I686.iter().map(|name| format!("--test={name}")));
     suite.tests("32-bit Linux (two minutes more the first time)", &mut i686);
     suite.check("a capacity that cannot be is refused", || {
         for capacity in ["0", "65537", "many", ""] {
@@ -145,22 +150,9 @@ fn demo_on_bad_input() -> Result<()> {
     Ok(())
 }
 
-/// cargo for another target: with the library that rustup has installed for it, else with Debian's compiler and library
-/// source. `library` is what is needed of that.
-fn cargo_for(target: &str, command: &str, library: &str) -> Command {
-    let installed = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
-    let installed = installed.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim_end()).exists());
-    let mut cargo = if installed { cargo() } else { Command::new(setup::DEBIAN_CARGO) };
-    cargo.args([command, "--target", target, "--target-dir", "target/other"]);
-    if !installed {
-        cargo.arg(format!("-Zbuild-std={library}"));
-        cargo.envs([("RUSTC", setup::DEBIAN_RUSTC), ("RUSTC_BOOTSTRAP", "1")]).env_remove("RUSTUP_TOOLCHAIN");
-    }
-    cargo
-}
-
 fn build_for(target: &str) -> Result<()> {
     let mut command = cargo_for(target, "build", "core");
+    command.args(OTHER_FOLDER);
     // Where cc looks for a plain `clang`, Debian has a numbered one.
     if target.ends_with("-uefi") {
         command.env(format!("CC_{}", target.replace('-', "_")), "clang-19");
@@ -259,11 +251,4 @@ fn oldest_from_debian() -> Result<PathBuf> {
         }
     }
     Ok(root)
-}
-
-/// A folder of our own under `target`.
-fn folder(name: &str) -> Result<PathBuf> {
-    let folder = Path::new("target/xtask").join(name);
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
