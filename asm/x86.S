@@ -248,10 +248,7 @@ END_PROC calltable_direct
 .set DIRECT_EBP, DIRECT_ROOM - 4
 
 PROC_IN_FRAME calltable_direct_saving
-    mov     [ebp + AT_EBX], ebx
-    mov     [ebp + AT_ESI], esi
-    mov     [ebp + AT_EDI], edi
-    call    calltable_save_control
+    call    calltable_save
     sub     esp, DIRECT_ROOM
     and     esp, -16
     ARGUMENTS_DIRECT
@@ -322,10 +319,7 @@ PROC_IN_FRAME calltable_frame
 END_PROC calltable_frame
 
 PROC_IN_FRAME calltable_frame_saving
-    mov     [ebp + AT_EBX], ebx
-    mov     [ebp + AT_ESI], esi
-    mov     [ebp + AT_EDI], edi
-    call    calltable_save_control
+    call    calltable_save
     ARGUMENTS_FRAME
     mov     [esp + FRAME_EBP], ebp
     cld                                         // the handler's own convention may rely on it
@@ -337,8 +331,12 @@ END_PROC calltable_frame_saving
 
 // --- What a handler that keeps nothing may have wrecked ------------------------------------------------------------
 
-// Called with the dispatcher's frame in EBP: stores the control words of those who asked.
-PROC calltable_save_control
+// Called with the dispatcher's frame in EBP, where it saves what calltable_restore restores; the control words only for
+// those who asked.
+PROC calltable_save
+    mov     [ebp + AT_EBX], ebx
+    mov     [ebp + AT_ESI], esi
+    mov     [ebp + AT_EDI], edi
     test    dword ptr [ebp + AT_STATE], STATE_CONTROL
     jz      1f
     fnstcw  [ebp + AT_X87]
@@ -347,7 +345,7 @@ PROC calltable_save_control
 .endif
 1:  ret
     int3
-END_PROC calltable_save_control
+END_PROC calltable_save
 
 PROC_IN_FRAME calltable_restore
     cld                                         // the foreign caller relies on it

@@ -53,7 +53,7 @@ pub fn set_stale_handler(handler: Option<StaleHandler>) {
     HANDLER.store(handler, Ordering::Release);
 }
 
-/// The frame handler of every stale call; its data is the slot's context. The dispatcher's only name in Rust.
+/// The frame handler of every stale call; its data is the slot's context.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
 unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
     let slot = context::index_of(context);
