@@ -73,6 +73,8 @@ fn call(case: &str, registration: Registration, flags: u64) -> Registers {
         calltable_call_with(slot.code().as_ptr(), &before, &mut after);
         calltable_seen
     };
+    let running = table::entry(slot.index()).unwrap().in_flight.unwrap_or(0);
+    assert_eq!(running, 0, "{case}: calls that are counted as running after the call"); // a release would wait for ever
     table::release(slot).unwrap();
 
     for register in PRESERVED {
