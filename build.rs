@@ -26,8 +26,10 @@ const SHARED: Layout = &[
     ("STATE_CONTROL", 0x100, "State: the handler may change MXCSR and the x87 control word, too."),
     ("STATE_COUNTED", 0x200, "State: running calls are counted."),
     ("STATE_EXCLUSIVE", 0x400, "State: a call is refused while another one runs."),
+    ("STATE_CONTAIN", 0x8000, "State: the data begins with a filter that may end an exception of the handler."),
     ("STATE_GENERATION", 0x1_0000, "State: one generation; the bits below say how to call, 0 when not live."),
     ("FRAME_RESULT", 0, "Offset of the result in a frame."),
+    ("ANSWER_ROOM_SIZE", 64, "Bytes that a filter may keep for the handler that makes the result."),
 ];
 
 const X86_64: Layout = &[
@@ -37,6 +39,14 @@ const X86_64: Layout = &[
     ("FRAME_SIZE", 56, "Size of a frame."),
     ("FRAME_ARGUMENTS", 16, "Offset of the pointer to the argument positions in a frame."),
     ("FRAME_FLOATS", 24, "Offset of the low halves of XMM0 to XMM3 in a frame."),
+    ("ANSWER_HANDLER", 56, "Offset of the handler that makes the result in an answer, which begins with a frame."),
+    ("ANSWER_ROOM", 64, "Offset of what that handler gets as its data in an answer."),
+    ("CONTAINED_DATA", 128, "Offset of the data in a contained call, which begins with an answer."),
+    ("CONTAINED_STATE", 136, "Offset of the context's state in a contained call."),
+    ("CONTAINED_MXCSR", 144, "Offset of MXCSR as the foreign code left it in a contained call."),
+    ("CONTAINED_X87", 148, "Offset of the x87 control word as the foreign code left it in a contained call."),
+    ("CONTAINED_ASKED", 150, "Offset in a contained call of what says that its filter has been asked."),
+    ("CONTAINED_SIZE", 152, "Size of a contained call."),
 ];
 
 const X86: Layout = &[
@@ -51,6 +61,22 @@ const X86: Layout = &[
     ("FRAME_SIZE", 20, "Size of a frame."),
     ("FRAME_ARGUMENTS", 8, "Offset of the pointer to the stack words in a frame."),
     ("FRAME_REGISTERS", 12, "Offset of ECX and EDX in a frame."),
+    ("ANSWER_HANDLER", 20, "Offset of the handler that makes the result in an answer, which begins with a frame."),
+    ("ANSWER_ROOM", 24, "Offset of what that handler gets as its data in an answer."),
+    ("LOCALS_RECORD", 88, "Offset of the SEH record in the dispatcher's locals, which begin with an answer."),
+    ("LOCALS_X87", 96, "Offset of the x87 control word in the locals."),
+    ("LOCALS_ASKED", 98, "Offset in the locals of what says that the filter has been asked."),
+    ("LOCALS_MXCSR", 100, "Offset of MXCSR in the locals."),
+    ("LOCALS_EDI", 104, "Offset of the foreign code's EDI in the locals."),
+    ("LOCALS_ESI", 108, "Offset of the foreign code's ESI in the locals."),
+    ("LOCALS_EBX", 112, "Offset of the foreign code's EBX in the locals."),
+    ("LOCALS_HANDLER", 116, "Offset of the handler in the locals."),
+    ("LOCALS_DATA", 120, "Offset of the data in the locals."),
+    ("LOCALS_CLEANUP", 124, "Offset of the number of bytes of arguments to remove in the locals."),
+    ("LOCALS_STATE", 128, "Offset in the locals of the flags for this call; STATE_COUNTED as long as it is counted."),
+    ("LOCALS_CONTEXT", 132, "Offset of the context in the locals."),
+    ("LOCALS_ECX", 136, "Offset of ECX and EDX, as the foreign code passed them, in the locals."),
+    ("LOCALS_SIZE", 144, "Size of the locals; EBP points behind them."),
 ];
 
 fn main() {
@@ -87,6 +113,7 @@ fn main() {
     let switches = [
         ("CAPACITY", capacity),
         ("ELF", (!is_coff).into()),
+        ("WINDOWS", env_is("CARGO_CFG_TARGET_OS", "windows").into()),
         ("SSE", has_sse().into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),

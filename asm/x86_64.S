@@ -18,6 +18,7 @@
 // calltable_dispatch   finds the context; itself the direct lane for 0 to 4 positions, else jumps to
 // calltable_select     reads handler and data, picks one of the lanes below; through it go also
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
+// calltable_contain    calls whose exceptions the embedder may end here (Windows)
 // calltable_direct     direct lane, any number of positions
 // calltable_frame      frame lane; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
@@ -50,6 +51,14 @@
 .macro END_PROLOGUE
 .ifeq ELF
     .seh_endprologue
+.endif
+.endm
+
+// Names the function that Windows calls when an exception leaves the function just opened (@except: while it looks
+// for somebody to handle it; @unwind: when the frame is about to go).
+.macro ON_EXCEPTION name, kinds:vararg
+.if WINDOWS
+    .seh_handler \name, \kinds
 .endif
 .endm
 
@@ -302,6 +311,11 @@ calltable_counted:                              // calltable_count calls this wi
     mov     rdx, [r11 + CONTEXT_DATA]
     cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
     jne     1f
+.if WINDOWS
+    test    r10d, STATE_CONTAIN
+    jnz     calltable_contain
+.endif
+calltable_lanes:                                // calltable_contain calls this
     test    r10b, STATE_SAVE
     jnz     2f
     test    r10b, STATE_FRAME
@@ -326,6 +340,7 @@ END_PROC calltable_select
 //   rsp+0x08    nothing: keeps RSP aligned
 //   rsp+0x00    context
 PROC calltable_count
+    ON_EXCEPTION calltable_uncount, @unwind
     ALLOC   0x18
     END_PROLOGUE
     mov     [rsp], r11
@@ -343,6 +358,71 @@ PROC calltable_count
     FREE    0x18
     RETURN
 END_PROC calltable_count
+
+// A call that an exception ends is not running any more. Windows calls this with the frame of calltable_count in RDX.
+.if WINDOWS
+PROC calltable_uncount
+    END_PROLOGUE
+    mov     r11, [rdx]
+    lock dec dword ptr [r11 + CONTEXT_IN_FLIGHT]
+    mov     eax, 1                              // ExceptionContinueSearch: go on unwinding
+    RETURN
+END_PROC calltable_uncount
+.endif
+
+// --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------
+//
+// Windows calls calltable_VERSION_exception (src/seh/policy.rs) when an exception leaves the handler. That asks the
+// filter at the start of the data; if it is to end the exception, the stack is unwound to here and the call goes on at
+// calltable_resume, with every register that the convention preserves, but those below, as it was at the CALL.
+//
+//   address     when the lane is called (RSP becomes a multiple of 16 by that)
+//   rsp+0xA0    return address in the foreign caller; frame of calltable_count, if the call is counted
+//   rsp+0x98    return address in the entry; in calltable_count
+//   rsp+0x00    the contained call (src/seh/policy.rs, Call): answer, data, state, control words
+.if WINDOWS
+PROC calltable_contain
+    ON_EXCEPTION calltable_VERSION_exception, @unwind, @except
+    ALLOC   CONTAINED_SIZE
+    END_PROLOGUE
+    mov     [rsp + CONTAINED_DATA], rdx
+    mov     [rsp + CONTAINED_STATE], r10
+    stmxcsr [rsp + CONTAINED_MXCSR]
+    fnstcw  [rsp + CONTAINED_X87]
+    mov     word ptr [rsp + CONTAINED_ASKED], 0
+    mov     [rsp + FRAME_ARGUMENTS], rax
+    movsd   [rsp + FRAME_FLOATS + 0x00], xmm0
+    movsd   [rsp + FRAME_FLOATS + 0x08], xmm1
+    movsd   [rsp + FRAME_FLOATS + 0x10], xmm2
+    movsd   [rsp + FRAME_FLOATS + 0x18], xmm3
+1:  call    calltable_lanes
+    nop                                         // or the return address would look like an epilogue
+    FREE    CONTAINED_SIZE
+    RETURN
+    .globl  calltable_VERSION_resume
+    .def    calltable_VERSION_resume; .scl 2; .type 32; .endef
+calltable_VERSION_resume:
+    cld                                         // the handler may have been anywhere, in the middle of a string
+    fninit                                      // instruction or of x87 code
+    fldcw   [rsp + CONTAINED_X87]
+    ldmxcsr [rsp + CONTAINED_MXCSR]
+    mov     rcx, [rsp + ANSWER_HANDLER]
+    test    rcx, rcx
+    jz      2f
+    lea     rdx, [rsp + ANSWER_ROOM]            // the same call again, to a handler that makes the result
+    mov     rax, [rsp + FRAME_ARGUMENTS]
+    mov     r10, [rsp + CONTAINED_STATE]
+    movsd   xmm0, [rsp + FRAME_FLOATS + 0x00]
+    movsd   xmm1, [rsp + FRAME_FLOATS + 0x08]
+    movsd   xmm2, [rsp + FRAME_FLOATS + 0x10]
+    movsd   xmm3, [rsp + FRAME_FLOATS + 0x18]
+    jmp     1b
+2:  mov     rax, [rsp + FRAME_RESULT]
+    movups  xmm0, [rsp + FRAME_RESULT]
+    FREE    CONTAINED_SIZE
+    RETURN
+END_PROC calltable_contain
+.endif
 
 // --- Direct lane, any number of positions -------------------------------------------------------------------------
 //
@@ -460,7 +540,7 @@ END_PROC calltable_frame_saving
 .endm
 .if FEAT
     .globl  "@feat.00"                          // this object knows about guards: take its list, do not guess
-    .set    "@feat.00", 0x800                   // (rustc sets it itself, if it is asked for -Ccontrol-flow-guard)
+    .set    "@feat.00", 0x4800                  // (rustc sets it itself, if it is asked for -Ccontrol-flow-guard)
 .endif
     .section .gfids$y, "dr"
 .altmacro
@@ -470,5 +550,10 @@ END_PROC calltable_frame_saving
     .set slot, slot + 1
 .endr
 .noaltmacro
+.if WINDOWS
+// With /guard:ehcont Windows lets an unwinder resume only at listed addresses.
+    .section .gehcont$y, "dr"
+    .symidx calltable_VERSION_resume
+.endif
 .endif
     .text

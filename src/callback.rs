@@ -6,8 +6,10 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::arch;
+use crate::context::layout::ANSWER_ROOM_SIZE;
 use crate::error::{Error, ReleaseError};
 use crate::frame::{Frame, RawFrame};
+use crate::seh::{Answer, Exception, ExceptionFilter, Verdict};
 use crate::signature::Signature;
 use crate::table::{self, CodePointer, Registration, Slot};
 
@@ -33,8 +35,13 @@ use crate::table::{self, CodePointer, Registration, Slot};
             a raw pointer"
 )]
 pub trait FunctionPointer: Copy + sealed::Sealed {
+    /// What it returns; nothing for a [`CodePointer`], whose result depends on its signature.
+    type Result;
     #[doc(hidden)]
     unsafe fn from_code(code: CodePointer) -> Self;
+    /// A handler of this type, plus its data, that returns what the data points to.
+    #[doc(hidden)]
+    fn answering() -> *const c_void;
 }
 
 mod sealed {
@@ -43,8 +50,12 @@ mod sealed {
 
 impl sealed::Sealed for CodePointer {}
 impl FunctionPointer for CodePointer {
+    type Result = ();
     unsafe fn from_code(code: CodePointer) -> Self {
         code
+    }
+    fn answering() -> *const c_void {
+        core::ptr::null()
     }
 }
 
@@ -198,6 +209,88 @@ impl<C> Dynamic<C> {
     }
 }
 
+/// A closure and a policy for its exceptions: what `Callback::from_contained` takes.
+///
+/// The policy sees each exception that leaves the closure, on the stack of the exception. It may end it: then the
+/// callback returns the policy's value. What that leaves behind, and what the closure must not hold at that moment:
+/// [`seh`](crate::seh).
+///
+/// ```no_run
+/// use calltable::seh::ACCESS_VIOLATION;
+/// use calltable::{Callback, Contained};
+///
+/// type Read = unsafe extern "efiapi" fn(*const u32) -> i64;
+///
+/// // SAFETY: not at all for any pointer; but a fault ends this callback, and not the program.
+/// let read = |pointer: *const u32| i64::from(unsafe { pointer.read_volatile() });
+/// let handler = Contained::new(read, |exception| (exception.code() == ACCESS_VIOLATION).then_some(-1));
+/// let callback = Callback::<Read>::from_contained(&handler)?; // on Windows
+/// // SAFETY: the callback lives.
+/// assert_eq!(unsafe { callback.code()(std::ptr::without_provenance(16)) }, -1);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+#[repr(C)]
+#[derive(Debug)]
+pub struct Contained<F, C, X> {
+    filter: ExceptionFilter,
+    closure: C,
+    policy: X,
+    function: PhantomData<F>,
+}
+
+impl<F: FunctionPointer, C, X: Fn(&Exception) -> Option<F::Result>> Contained<F, C, X> {
+    /// Joins the two. The policy gives the value that the callback returns, or `None` for an exception that is none of
+    /// its business. A result has at most 64 bytes; more do not compile.
+    pub const fn new(closure: C, policy: X) -> Self {
+        const {
+            assert!(
+                size_of::<F::Result>() <= ANSWER_ROOM_SIZE,
+                "calltable: a contained callback returns at most 64 bytes by value; return a pointer"
+            );
+        }
+        unsafe extern "efiapi" fn filter<F: FunctionPointer, C, X: Fn(&Exception) -> Option<F::Result>>(
+            data: *mut c_void,
+            exception: *const Exception,
+            answer: *mut Answer,
+        ) -> Verdict {
+            // SAFETY: the data is a `Contained`, whose closure may be in the middle of a change; of an answer the room
+            // is large enough.
+            unsafe {
+                let policy = &raw const (*data.cast::<Contained<F, C, X>>()).policy;
+                let Some(result) = (*policy)(&*exception) else { return Verdict::SEARCH_ON };
+                (*answer).handler = F::answering();
+                (&raw mut (*answer).room).cast::<F::Result>().write_unaligned(result);
+            }
+            Verdict::RETURN
+        }
+        Self { filter: filter::<F, C, X>, closure, policy, function: PhantomData }
+    }
+}
+
+impl<C> Dynamic<C> {
+    /// Adds a policy for exceptions, for [`Callback::from_contained_dynamic`]. It gets a frame of the same call, in which
+    /// it sets the result for [`Verdict::RETURN`]; else the callback returns zero.
+    pub const fn contained<X>(self, policy: X) -> Contained<CodePointer, Self, X>
+    where
+        X: Fn(&Exception, &mut Frame<'_>) -> Verdict,
+    {
+        unsafe extern "efiapi" fn filter<C, X: Fn(&Exception, &mut Frame<'_>) -> Verdict>(
+            data: *mut c_void,
+            exception: *const Exception,
+            answer: *mut Answer,
+        ) -> Verdict {
+            let data = data.cast::<Contained<CodePointer, Dynamic<C>, X>>();
+            // SAFETY: the data is a `Contained`, whose closure may be in the middle of a change; the answer has a frame
+            // of the call.
+            unsafe {
+                let (signature, policy) = (&raw const (*data).closure.signature, &raw const (*data).policy);
+                (*policy)(&*exception, &mut Frame::new(&mut (*answer).frame, &*signature))
+            }
+        }
+        Contained { filter: filter::<C, X>, closure: self, policy, function: PhantomData }
+    }
+}
+
 /// ```
 /// use calltable::{Callback, Convention, Dynamic, Signature, Type};
 ///
@@ -270,6 +363,39 @@ impl<'a> Callback<'a, CodePointer> {
         // SAFETY: `handle` takes that data; `C` is `Send`, and borrowed for as long as the handle lives.
         unsafe { Self::bind(options, Registration::frame(handle::<C>, &handler.signature, data).exclusive()) }
     }
+
+    /// Registers a closure that may be called by several threads at once, and whose exceptions end here if its policy
+    /// says so.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::NoExceptions`].
+    pub fn from_contained_dynamic<C: Fn(&mut Frame<'_>) + Sync, X: Sync>(
+        handler: &'a Contained<CodePointer, Dynamic<C>, X>,
+    ) -> Result<Self, Error> {
+        Self::from_contained_dynamic_with(Options::new(), handler)
+    }
+
+    /// As [`Self::from_contained_dynamic`], with options.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::NoExceptions`], [`Error::Busy`].
+    pub fn from_contained_dynamic_with<C: Fn(&mut Frame<'_>) + Sync, X: Sync>(
+        options: Options,
+        handler: &'a Contained<CodePointer, Dynamic<C>, X>,
+    ) -> Result<Self, Error> {
+        unsafe extern "efiapi" fn handle<C: Fn(&mut Frame<'_>), X>(data: *mut c_void, frame: *mut RawFrame) {
+            // SAFETY: the data is the handler, borrowed while the registration lives; the frame is this call's own.
+            unsafe {
+                let Dynamic { signature, closure } = &(*data.cast::<Contained<CodePointer, Dynamic<C>, X>>()).closure;
+                closure(&mut Frame::new(&mut *frame, signature));
+            }
+        }
+        let data = (&raw const *handler).cast_mut().cast();
+        let signature = &handler.closure.signature;
+        // SAFETY: `handle` takes that data, which begins with its filter; `C` and `X` are `Sync`, and borrowed for as long
+        // as the handle lives.
+        unsafe { Self::bind(options, Registration::frame(handle::<C, X>, signature, data).contained()) }
+    }
 }
 
 impl<F: FunctionPointer> Callback<'_, F> {
@@ -305,9 +431,18 @@ macro_rules! callback {
 
         $(#[$hidden])?
         impl<$($P,)* R> FunctionPointer for unsafe extern $abi fn($($P),*) -> R {
+            type Result = R;
             unsafe fn from_code(code: CodePointer) -> Self {
                 // SAFETY: by the caller's promise that entry serves this type.
                 unsafe { core::mem::transmute::<CodePointer, Self>(code) }
+            }
+            fn answering() -> *const c_void {
+                // The arguments belong to the handler that was interrupted.
+                unsafe extern $handler fn answer<$($P,)* R>($(_: ManuallyDrop<$P>,)* data: *const R) -> R {
+                    // SAFETY: a filter has put it there, and this is called once.
+                    unsafe { data.read_unaligned() }
+                }
+                answer::<$($P,)* R> as *const c_void
             }
         }
 
@@ -335,7 +470,10 @@ macro_rules! callback {
                     unsafe { (*data)($($p),*) }
                 }
                 // SAFETY: `handle` takes that data; `C` is `Sync`.
-                unsafe { Self::direct(options, handle::<C, $($P,)* R> as *const c_void, &raw const *closure, false) }
+                unsafe {
+                    let handle = handle::<C, $($P,)* R> as *const c_void;
+                    Self::bind(options, Self::direct(handle, &raw const *closure))
+                }
             }
 
             /// Registers a closure that may run only once at a time: a call that comes while it runs, on this thread
@@ -361,7 +499,10 @@ macro_rules! callback {
                     unsafe { (*data)($($p),*) }
                 }
                 // SAFETY: `handle` takes that data; `C` is `Send`.
-                unsafe { Self::direct(options, handle::<C, $($P,)* R> as *const c_void, &raw mut *closure, true) }
+                unsafe {
+                    let handle = handle::<C, $($P,)* R> as *const c_void;
+                    Self::bind(options, Self::direct(handle, &raw mut *closure).exclusive())
+                }
             }
 
             /// Registers a function, named directly or as a closure that captures nothing, together with data.
@@ -395,7 +536,7 @@ macro_rules! callback {
                 }
                 let handle = handle::<T, H, $($P,)* R> as *const c_void;
                 // SAFETY: `handle` takes that data; `T` and `H` are `Sync`.
-                unsafe { Self::direct(options, handle, &raw const *data, false) }
+                unsafe { Self::bind(options, Self::direct(handle, &raw const *data)) }
             }
 
             /// Registers a closure, gives its code pointer to `foreign`, and releases it when that returns. If the
@@ -444,23 +585,81 @@ macro_rules! callback {
                 Ok(result)
             }
 
+            /// Registers a closure that may be called by several threads at once, and whose exceptions end here if its
+            /// policy says so.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::NoExceptions`].
+            pub fn from_contained<C: Fn($($P),*) -> R + Sync, X: Sync>(
+                handler: &'a Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
+            ) -> Result<Self, Error> {
+                Self::from_contained_with(Options::new(), handler)
+            }
+
+            /// As `from_contained`, with options.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::NoExceptions`], [`Error::Busy`].
+            pub fn from_contained_with<C: Fn($($P),*) -> R + Sync, X: Sync>(
+                options: Options,
+                handler: &'a Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
+            ) -> Result<Self, Error> {
+                unsafe extern $handler fn handle<C: Fn($($P),*) -> R, X, $($P,)* R>(
+                    $($p: $P,)*
+                    data: *const Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
+                ) -> R {
+                    // SAFETY: the data is the handler, borrowed while the registration lives.
+                    unsafe { ((*data).closure)($($p),*) }
+                }
+                // SAFETY: `handle` takes that data, which begins with its filter; `C` and `X` are `Sync`.
+                unsafe {
+                    let handle = handle::<C, X, $($P,)* R> as *const c_void;
+                    Self::bind(options, Self::direct(handle, &raw const *handler).contained())
+                }
+            }
+
+            /// As `from_contained`, for a closure that changes what it captured; see `from_mut`. After an exception has
+            /// ended, the closure sees what it captured as the exception left it.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::NoExceptions`].
+            pub fn from_contained_mut<C: FnMut($($P),*) -> R + Send, X: Send>(
+                handler: &'a mut Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
+            ) -> Result<Self, Error> {
+                Self::from_contained_mut_with(Options::new(), handler)
+            }
+
+            /// As `from_contained_mut`, with options.
+            ///
+            /// # Errors
+            /// [`Error::TableFull`], [`Error::NoExceptions`], [`Error::Busy`].
+            pub fn from_contained_mut_with<C: FnMut($($P),*) -> R + Send, X: Send>(
+                options: Options,
+                handler: &'a mut Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
+            ) -> Result<Self, Error> {
+                unsafe extern $handler fn handle<C: FnMut($($P),*) -> R, X, $($P,)* R>(
+                    $($p: $P,)*
+                    data: *mut Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
+                ) -> R {
+                    // SAFETY: the data is the handler, borrowed while the registration lives, and no other call runs:
+                    // the registration is exclusive. Its filter looks at other fields.
+                    unsafe { ((*data).closure)($($p),*) }
+                }
+                // SAFETY: `handle` takes that data, which begins with its filter; `C` and `X` are `Send`.
+                unsafe {
+                    let handle = handle::<C, X, $($P,)* R> as *const c_void;
+                    Self::bind(options, Self::direct(handle, &raw mut *handler).exclusive().contained())
+                }
+            }
+
             /// # Safety
             /// `handle` must be a function of these parameters and a trailing pointer, for which `data` is right
-            /// as long as the handle lives, on every thread; not at once if it is exclusive.
-            unsafe fn direct<T>(
-                options: Options,
-                handle: *const c_void,
-                data: *const T,
-                exclusive: bool,
-            ) -> Result<Self, Error> {
+            /// as long as the handle lives, on every thread; not at once unless it is made exclusive.
+            unsafe fn direct<T>(handle: *const c_void, data: *const T) -> Registration {
                 $(const { assert_parameter::<$P>() };)*
                 let place = arch::place!($abi ($($P $p)*) R);
-                let data = data.cast_mut().cast();
                 // SAFETY: by the caller's promise.
-                unsafe {
-                    let registration = Registration::direct_at(place, handle, data);
-                    Self::bind(options, if exclusive { registration.exclusive() } else { registration })
-                }
+                unsafe { Registration::direct_at(place, handle, data.cast_mut().cast()) }
             }
         }
     };

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use static_assertions::{const_assert, const_assert_eq};
 
 /// The numbers that Rust and assembly share, written once in the build script.
+#[allow(dead_code, reason = "some are only for the assembly, on some targets")]
 pub(crate) mod layout {
     include!(concat!(env!("OUT_DIR"), "/layout.rs"));
 }

@@ -24,6 +24,11 @@ pub enum Error {
     ConventionUnavailable(Convention),
     /// A shared registration has been counted `u32::MAX` times.
     TooManyUses,
+    /// A registration is to contain exceptions, and there are none that could be contained: on x86_64 outside of Windows,
+    /// on i686 where no thread information block has been declared.
+    NoExceptions,
+    /// A registration is to contain exceptions, and its data, which should begin with a filter, is a null pointer.
+    NullFilter,
 }
 
 impl fmt::Display for Error {
@@ -48,11 +53,23 @@ impl fmt::Display for Error {
             Self::TooManyUses => {
                 f.write_str("this registration is shared 4294967295 times: release uses that have ended")
             }
+            Self::NoExceptions => f.write_str(NO_EXCEPTIONS),
+            Self::NullFilter => f.write_str(
+                "the data of a registration that contains exceptions is a null pointer: give the address of a structure \
+                 that begins with the filter",
+            ),
         }
     }
 }
 
 impl core::error::Error for Error {}
+
+const NO_EXCEPTIONS: &str = if cfg!(target_arch = "x86") {
+    "exceptions can be contained only where FS points to a thread information block: say so with calltable::seh::declare \
+     first, or register without containing"
+} else {
+    "this target has no structured exceptions that could be contained: register without containing"
+};
 
 /// Why a release did not happen, or has not yet come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@
 //! 3. Direct lane: the handler gets the arguments as they came and the data behind them (`src/callback.rs`). Frame lane:
 //!    it gets the data and the arguments in memory (`src/frame.rs`, `src/signature.rs`).
 //! 4. What the handler returns stays in its registers; the dispatcher returns to the entry, the entry to the foreign code.
-//! 5. If the slot is not live, the handler is the stale one (`src/stale.rs`).
+//! 5. If the slot is not live, the handler is the stale one (`src/stale.rs`). If the handler raises an exception, it passes
+//!    through, or ends here (`src/seh`).
 //!
 //! Who gets which slot, and how it is given back, is `src/table.rs`.
 #![no_std]
@@ -24,11 +25,12 @@ mod context;
 mod convention;
 mod error;
 mod frame;
+pub mod seh;
 mod signature;
 mod stale;
 pub mod table;
 
-pub use callback::{Callback, Dynamic, FunctionPointer, Options};
+pub use callback::{Callback, Contained, Dynamic, FunctionPointer, Options};
 #[cfg(feature = "std")]
 pub use caught::Caught;
 pub use convention::Convention;

@@ -28,6 +28,7 @@ use crate::context::{self, Context, State};
 use crate::convention::Convention;
 use crate::error::{Error, ReleaseError};
 use crate::frame::RawFrame;
+use crate::seh;
 use crate::signature::Signature;
 
 pub use crate::context::layout::{CAPACITY, MAX_POSITIONS};
@@ -189,6 +190,66 @@ impl Registration {
         Self { flags: self.flags | STATE_COUNTED | STATE_EXCLUSIVE, ..self }
     }
 
+    /// Exceptions of the handler may end here: the [`ExceptionFilter`](seh::ExceptionFilter) at the start of the data
+    /// decides. It is asked in the order in which the system asks handlers: after vectored ones, before those of the
+    /// foreign caller. What an exception leaves behind that has ended: [`seh`].
+    ///
+    /// ```
+    /// use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
+    /// use calltable::table::{self, Registration};
+    /// use calltable::Convention;
+    /// use core::ffi::c_void;
+    ///
+    /// #[repr(C)]
+    /// struct Divisor {
+    ///     filter: ExceptionFilter,
+    ///     value: i32,
+    /// }
+    ///
+    /// // int divide(int number), plus the data
+    /// unsafe extern "efiapi" fn divide(number: i32, divisor: *const Divisor) -> i32 {
+    ///     let divisor = unsafe { (*divisor).value };
+    ///     let quotient;
+    ///     // The processor's own division: Rust's would look before it divides.
+    ///     unsafe {
+    ///         core::arch::asm!("cdq", "idiv {:e}", in(reg) divisor, inout("eax") number => quotient, out("edx") _);
+    ///     }
+    ///     quotient
+    /// }
+    /// unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const Exception, answer: *mut Answer) -> Verdict {
+    ///     if unsafe { (*exception).code() } != calltable::seh::INTEGER_DIVISION_BY_ZERO {
+    ///         return Verdict::SEARCH_ON;
+    ///     }
+    ///     unsafe { (*answer).frame.result[0] = 0x7fff_ffff };
+    ///     Verdict::RETURN
+    /// }
+    ///
+    /// let mut divisor = Divisor { filter, value: 0 };
+    /// let convention = if cfg!(target_arch = "x86") { Convention::Cdecl } else { Convention::Win64 };
+    /// let registration = unsafe {
+    ///     Registration::direct(convention, divide as *const c_void, 1, (&raw mut divisor).cast()).contained()
+    /// };
+    /// match table::register(&registration) {
+    ///     Ok(slot) => {
+    ///         let code: unsafe extern "efiapi" fn(i32) -> i32 = unsafe { slot.code().cast() };
+    ///         assert_eq!(unsafe { code(7) }, i32::MAX);
+    ///         table::release(slot)?;
+    ///     }
+    ///     Err(error) => assert_eq!(error, calltable::Error::NoExceptions), // not on Windows
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Safety
+    /// While the registration lives, the data must point to a structure that begins with a filter, which must be callable
+    /// by every thread that calls the entry. When it ends an exception, no frame between the fault and the dispatcher may
+    /// hold anything that must be dropped.
+    #[must_use]
+    pub unsafe fn contained(self) -> Self {
+        seh::prepare();
+        Self { flags: self.flags | STATE_CONTAIN, ..self }
+    }
+
     /// The low bits of the context's state.
     fn shape(&self) -> Result<usize, Error> {
         if self.handler.is_null() {
@@ -197,6 +258,10 @@ impl Registration {
             Err(Error::ConventionUnavailable(self.convention))
         } else if self.place.positions > MAX_POSITIONS {
             Err(Error::TooManyPositions { positions: self.place.positions })
+        } else if self.flags & STATE_CONTAIN != 0 && self.data.is_null() {
+            Err(Error::NullFilter)
+        } else if self.flags & STATE_CONTAIN != 0 && !seh::is_available() {
+            Err(Error::NoExceptions)
         } else {
             Ok(self.flags | self.place.flags | (self.place.positions + 1))
         }

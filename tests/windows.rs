@@ -13,6 +13,8 @@ mod c_side;
 mod callers;
 #[path = "windows/com.rs"]
 mod com;
+#[path = "windows/contained.rs"]
+mod contained;
 #[path = "windows/gui.rs"]
 mod gui;
 #[path = "windows/threads.rs"]

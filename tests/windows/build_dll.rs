@@ -18,9 +18,13 @@ pub struct Tools {
 pub fn steps(tools: &Tools, source: &Path, out: &Path) -> Vec<Command> {
     let mut steps = Vec::new();
     let mut objects = Vec::new();
-    for (compiler, file, level) in
-        [(tools.c, "callers.c", "O0"), (tools.c, "callers.c", "O2"), (tools.cxx, "exceptions.cpp", "O2")]
-    {
+    for (compiler, file, level) in [
+        (tools.c, "callers.c", "O0"),
+        (tools.c, "callers.c", "O2"),
+        (tools.cxx, "exceptions.cpp", "O2"),
+        (tools.cxx, "faults.cpp", "O0"),
+        (tools.cxx, "faults.cpp", "O2"),
+    ] {
         let object = out.join(format!("{file}.{level}.o"));
         let mut step = Command::new(compiler);
         step.args(["-c", "-Wall", "-Wextra", "-Werror"]).args([format!("-{level}"), format!("-DLEVEL={level}")]);

@@ -1,0 +1,150 @@
+//! x86_64 Windows: the system finds `calltable_contain` by its unwind data and calls the function here.
+
+use core::ffi::c_void;
+use core::mem::offset_of;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use static_assertions::const_assert_eq;
+
+use super::GCC_THROW;
+use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
+use super::policy::{Answer, ExceptionRecord};
+use crate::context::layout::*;
+use crate::frame::RawFrame;
+
+/// The frame of `calltable_contain`.
+#[repr(C)]
+struct Call {
+    answer: Answer,
+    data: *mut c_void,
+    state: usize,
+    mxcsr: u32,
+    x87: u16,
+    /// Whether the filter is deciding or has ended an exception: then those that come are not its own.
+    asked: u16,
+}
+
+const_assert_eq!(offset_of!(Call, data), CONTAINED_DATA);
+const_assert_eq!(offset_of!(Call, state), CONTAINED_STATE);
+const_assert_eq!(offset_of!(Call, mxcsr), CONTAINED_MXCSR);
+const_assert_eq!(offset_of!(Call, x87), CONTAINED_X87);
+const_assert_eq!(offset_of!(Call, asked), CONTAINED_ASKED);
+const_assert_eq!(size_of::<Call>(), CONTAINED_SIZE);
+
+/// What is used of `DISPATCHER_CONTEXT`.
+#[repr(C)]
+struct Dispatcher {
+    before: [usize; 8],
+    history: *mut c_void,
+}
+
+/// A flag of a record: the frame is the one that the unwinding goes to (EXCEPTION_TARGET_UNWIND).
+const TARGET: u32 = 0x20;
+
+type Unwind = unsafe extern "win64" fn(
+    frame: *mut c_void,
+    resume: *const c_void,
+    record: *mut ExceptionRecord,
+    result: *mut c_void,
+    context: *mut c_void,
+    history: *mut c_void,
+) -> !;
+
+#[link(name = "ntdll", kind = "raw-dylib")]
+unsafe extern "win64" {
+    fn RtlUnwindEx(
+        frame: *mut c_void,
+        resume: *const c_void,
+        record: *mut ExceptionRecord,
+        result: *mut c_void,
+        context: *mut c_void,
+        history: *mut c_void,
+    ) -> !;
+}
+
+unsafe extern "C" {
+    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_resume")]
+    static RESUME: u8;
+}
+
+/// `RtlUnwindEx`, once something has been contained: a program that contains nothing, such as a driver, need not import
+/// it.
+static UNWIND: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+/// To be called before the first contained registration.
+pub(crate) fn prepare() {
+    let unwind: Unwind = RtlUnwindEx;
+    UNWIND.store(unwind as *mut (), Ordering::Relaxed);
+}
+
+/// Whether exceptions can be contained.
+pub(crate) fn is_available() -> bool {
+    true
+}
+
+/// The start of GCC's exceptions (`_Unwind_Exception`, with the fields that its runtime library for SEH keeps in it).
+#[repr(C)]
+struct GccException {
+    class: u64,
+    cleanup: Option<unsafe extern "win64" fn(reason: i32, exception: *mut GccException)>,
+    stop: usize,
+    /// The frame that catches it, where that goes on, and RDX there.
+    target: [usize; 3],
+}
+
+/// Called by the system when an exception leaves the handler of a contained call, and when its frame is unwound.
+#[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_exception"))]
+unsafe extern "win64" fn exception(
+    record: *mut ExceptionRecord,
+    call: *mut Call,
+    context: *mut c_void,
+    dispatcher: *const Dispatcher,
+) -> i32 {
+    // SAFETY: the system passes the frame of `calltable_contain` and an exception of code that it called; a filter that
+    // was registered is asked, and what it ends is unwound to that frame, by the function that `prepare` has set.
+    unsafe {
+        let flags = (*record).flags;
+        let gcc = if (*record).code == GCC_THROW { (*record).parameters[0] as *mut GccException } else { null_mut() };
+        if flags & UNWINDING != 0 {
+            if flags & TARGET != 0 && !gcc.is_null() {
+                destroy(gcc);
+            }
+            return CONTINUE_SEARCH;
+        }
+        if (*call).asked != 0 {
+            return CONTINUE_SEARCH;
+        }
+        (*call).asked = 1;
+        let RawFrame { arguments, floats, .. } = (*call).answer.frame;
+        let frame = RawFrame { result: [0; 2], arguments, floats };
+        if let Some(disposition) = ask((*call).data, record, context, &raw mut (*call).answer, frame) {
+            (*call).asked = 0;
+            return disposition;
+        }
+        let resume = &raw const RESUME;
+        if !gcc.is_null() {
+            // Frames with destructors stop the unwinding, and afterwards start it again from what stands here.
+            let target = [call.addr(), resume.addr(), 0];
+            (*gcc).target = target;
+            (*record).parameter_count = 4;
+            (&raw mut (*record).parameters[1]).cast::<[usize; 3]>().write(target);
+        }
+        let unwind = core::mem::transmute::<*mut (), Unwind>(UNWIND.load(Ordering::Relaxed));
+        unwind(call.cast(), resume.cast(), record, null_mut(), context, (*dispatcher).history)
+    }
+}
+
+/// What `catch (...)` does in the end.
+///
+/// # Safety
+/// The exception must be one that has arrived where it is caught.
+unsafe fn destroy(exception: *mut GccException) {
+    const FOREIGN_EXCEPTION_CAUGHT: i32 = 1;
+    // SAFETY: by the caller's promise; an exception brings the function that destroys it.
+    unsafe {
+        if let Some(cleanup) = (*exception).cleanup {
+            cleanup(FOREIGN_EXCEPTION_CAUGHT, exception);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+// A handler of the direct lane that ends in an exception of any kind. Compiled without and with optimisation; LEVEL ends
+// the function's name.
+
+#include <limits.h>
+#include <windows.h>
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define EXPORT(name) extern "C" __declspec(dllexport) JOIN(name, LEVEL)
+
+namespace {
+// What tests/windows/contained.rs passes as data.
+struct Data {
+    void *filter;
+    int destroyed; // objects in frames that an exception left
+    int alive;     // exceptions that nobody has destroyed
+};
+
+struct Guard {
+    Data *data;
+    ~Guard() { ++data->destroyed; }
+};
+
+struct Thrown {
+    Data *data;
+    explicit Thrown(Data *data) : data(data) { ++data->alive; }
+    Thrown(const Thrown &other) : data(other.data) { ++data->alive; }
+    ~Thrown() { --data->alive; }
+};
+
+volatile int zero = 0;
+volatile int *volatile nowhere = reinterpret_cast<volatile int *>(16);
+
+__attribute__((noinline)) int throws(Data *data) {
+    Guard guard = {data};
+    if (zero == 0)
+        throw Thrown(data);
+    return 0;
+}
+
+__attribute__((noinline)) int overflows(volatile char *before) {
+    volatile char room[1000];
+    room[0] = *before;
+    return zero == 0 ? overflows(room) + room[0] : 0;
+}
+} // namespace
+
+EXPORT(int faulty)(int kind, Data *data) {
+    volatile int least = INT_MIN;
+    switch (kind) {
+    case 1:
+        return *nowhere;
+    case 2:
+        return *nowhere = 1;
+    case 3:
+        return reinterpret_cast<int (*)()>(const_cast<int *>(nowhere))();
+    case 4:
+        return 7 / zero;
+    case 5:
+        return least / (zero - 1);
+    case 6:
+        __builtin_trap();
+    case 7: {
+        ULONG_PTR information[] = {3, 5};
+        RaiseException(0xe0ca11ab, 0, 2, information);
+        return 70; // if it was continued
+    }
+    case 8: {
+        Guard guard = {data};
+        return throws(data);
+    }
+    case 9: {
+        volatile char start = 0;
+        return overflows(&start);
+    }
+    default:
+        return 100 + kind;
+    }
+}
