@@ -7,35 +7,43 @@
 //   esp+0x04    return address, foreign caller   ebp+0x08
 //   esp+0x00    return address, entry            ebp+0x04   table + 16 * slot + ENTRY_RETURN
 //                                                ebp+0x00   the caller's EBP
-//                                                ebp-LOCALS the names that begin with AT_, below
+//                                                ebp-LOCALS_SIZE  the names that begin with AT_, below
 //
 // The conventions: arguments on the stack in words of 4 bytes, lowest address first; thiscall has the first small one
 // in ECX, fastcall the first two in ECX and EDX. Results in EAX, EDX:EAX or ST0. To be preserved: EBX ESI EDI EBP, the
 // x87 control word; DF is clear. Who removes the arguments: with cdecl the caller, else the callee, which is the entry.
+//
+// While a handler runs, the first record in the chain of SEH handlers at FS:[0] is the dispatcher's: always on Windows,
+// elsewhere once the embedder has declared that FS points to a thread information block (src/seh). calltable_leave
+// takes it off; whoever unwinds the stack past the dispatcher has done so before.
 //
 // calltable_dispatch   finds the context, reads handler and data, counts the call if it is to be counted, and goes to
 // calltable_direct     direct lane: the handler has the foreign call's own convention, and the data behind its arguments
 // calltable_frame      frame lane: a cdecl handler of data and frame; stale calls take it too
 // ..._saving           the same for handlers that keep no register but ESP
 // calltable_leave      removes the arguments and returns to the entry, which returns to the foreign caller
+// calltable_resume     where a contained call goes on when an exception has ended
 //
 // The file is read by GAS, by Clang and by rustc's global_asm!; see x86_64.S.
 
 .intel_syntax noprefix
 
-.set AT_EDX,     -0x04                          // as the foreign code passed them: ECX and EDX are one array
-.set AT_ECX,     -0x08
-.set AT_CONTEXT, -0x0c
-.set AT_STATE,   -0x10                          // the flags for this call; STATE_COUNTED as long as it is counted
-.set AT_CLEANUP, -0x14                          // bytes of arguments to remove
-.set AT_DATA,    -0x18
-.set AT_HANDLER, -0x1c
-.set AT_EBX,     -0x20                          // from here on: the saving lanes only
-.set AT_ESI,     -0x24
-.set AT_EDI,     -0x28
-.set AT_MXCSR,   -0x2c
-.set AT_X87,     -0x30
-.set LOCALS,      0x30
+// The locals (build.rs, X86; src/seh/x86.rs, Locals), as offsets from EBP.
+.set AT_ANSWER,   -LOCALS_SIZE                  // contained calls only: what the filter says
+.set AT_RECORD,   LOCALS_RECORD - LOCALS_SIZE   // the SEH record: next record, handler
+.set AT_X87,      LOCALS_X87 - LOCALS_SIZE      // these six: the saving lanes and contained calls only
+.set AT_ASKED,    LOCALS_ASKED - LOCALS_SIZE
+.set AT_MXCSR,    LOCALS_MXCSR - LOCALS_SIZE
+.set AT_EDI,      LOCALS_EDI - LOCALS_SIZE
+.set AT_ESI,      LOCALS_ESI - LOCALS_SIZE
+.set AT_EBX,      LOCALS_EBX - LOCALS_SIZE
+.set AT_HANDLER,  LOCALS_HANDLER - LOCALS_SIZE
+.set AT_DATA,     LOCALS_DATA - LOCALS_SIZE
+.set AT_CLEANUP,  LOCALS_CLEANUP - LOCALS_SIZE  // bytes of arguments to remove
+.set AT_STATE,    LOCALS_STATE - LOCALS_SIZE    // the flags for this call; STATE_COUNTED as long as it is counted
+.set AT_CONTEXT,  LOCALS_CONTEXT - LOCALS_SIZE
+.set AT_ECX,      LOCALS_ECX - LOCALS_SIZE      // as the foreign code passed them: ECX and EDX are one array
+.set AT_EDX,      LOCALS_ECX + 4 - LOCALS_SIZE
 
 // --- What differs between ELF and COFF: sections, symbols, unwind data -------------------------------------------
 
@@ -75,6 +83,10 @@
     .hidden calltable_VERSION_table
     .hidden calltable_VERSION_contexts
     .hidden calltable_VERSION_stale
+    .hidden calltable_VERSION_seh
+    .hidden calltable_VERSION_seh_handler
+    .hidden calltable_VERSION_exception
+    .hidden calltable_VERSION_end
 .else
     .text
 .endif
@@ -98,6 +110,29 @@ PROC calltable_here
 END_PROC calltable_here
 .endif
 
+// Puts the dispatcher's record first in the chain of SEH handlers, if there is a chain; takes it off again.
+.macro PUSH_RECORD
+.ifeq WINDOWS
+    cmp     dword ptr [ebp + AT_RECORD + 4], 0
+    je      9f
+.endif
+    mov     edx, fs:[0]
+    mov     [ebp + AT_RECORD], edx
+    lea     edx, [ebp + AT_RECORD]
+    mov     fs:[0], edx
+9:
+.endm
+
+.macro POP_RECORD
+.ifeq WINDOWS
+    cmp     dword ptr [ebp + AT_RECORD + 4], 0
+    je      9f
+.endif
+    mov     ecx, [ebp + AT_RECORD]              // and with it whatever the handler has left before it
+    mov     fs:[0], ecx
+9:
+.endm
+
 // --- calltable_dispatch -------------------------------------------------------------------------------------------
 PROC calltable_dispatch
     push    ebp
@@ -109,7 +144,7 @@ PROC calltable_dispatch
 .if ELF
     .cfi_def_cfa_register ebp
 .endif
-    sub     esp, LOCALS
+    sub     esp, LOCALS_SIZE
     mov     [ebp + AT_ECX], ecx
     mov     [ebp + AT_EDX], edx
     mov     ecx, [ebp + 4]
@@ -119,11 +154,18 @@ PROC calltable_dispatch
 .att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
     addl    $(1b - calltable_VERSION_table - ENTRY_RETURN), %ecx    // 16 * slot
     movl    calltable_VERSION_contexts - 1b(%eax), %edx
+    movl    calltable_VERSION_seh - 1b(%eax), %eax
 .intel_syntax noprefix
 .else
     sub     ecx, offset calltable_VERSION_table + ENTRY_RETURN      // 16 * slot
     mov     edx, [calltable_VERSION_contexts]
+.if WINDOWS
+    mov     eax, offset calltable_VERSION_seh_handler
+.else
+    mov     eax, [calltable_VERSION_seh]
 .endif
+.endif
+    mov     [ebp + AT_RECORD + 4], eax          // the handler, or 0 where there is no chain
     lea     ecx, [edx + 2 * ecx]                // a context is two entries long
     mov     [ebp + AT_CONTEXT], ecx
     mov     eax, [ecx + CONTEXT_STATE]
@@ -137,8 +179,10 @@ PROC calltable_dispatch
     test    edx, edx
     jz      2f
     test    eax, STATE_EXCLUSIVE
-    jnz     3f                                  // an exclusive handler is running already: refuse, as if not live
-2:  test    ax, ax
+    jz      2f
+    xor     eax, eax                            // an exclusive handler is running already: refuse, as if not live
+2:  PUSH_RECORD
+    test    ax, ax
     jz      3f                                  // not live
     mov     edx, [ecx + CONTEXT_DATA]
     mov     [ebp + AT_DATA], edx
@@ -146,7 +190,9 @@ PROC calltable_dispatch
     mov     [ebp + AT_HANDLER], edx
     cmp     eax, [ecx + CONTEXT_STATE]          // same state before and after: handler and data are one pair
     jne     3f
-    test    al, STATE_SAVE
+    test    eax, STATE_CONTAIN
+    jnz     5f
+6:  test    al, STATE_SAVE
     jnz     4f
     test    al, STATE_FRAME
     jnz     calltable_frame
@@ -167,6 +213,9 @@ PROC calltable_dispatch
 .endif
     mov     [ebp + AT_HANDLER], eax
     jmp     calltable_frame
+5:  call    calltable_save                      // what an exception leaves in registers is anything
+    mov     word ptr [ebp + AT_ASKED], 0
+    jmp     6b
 END_PROC calltable_dispatch
 
 // --- calltable_leave: back to the entry, the callee's cleanup done -------------------------------------------------
@@ -174,11 +223,12 @@ END_PROC calltable_dispatch
 // Both return addresses move up by AT_CLEANUP bytes, over the arguments; each is read before one is written. The RET
 // here answers the entry's CALL, the entry's RET the foreign one, so that shadow stacks agree. EAX, EDX and ST0 stay.
 PROC_IN_FRAME calltable_leave
+    POP_RECORD
     test    dword ptr [ebp + AT_STATE], STATE_COUNTED
     jz      1f
     mov     ecx, [ebp + AT_CONTEXT]
     lock dec dword ptr [ecx + CONTEXT_IN_FLIGHT]
-1:  lea     esp, [ebp - LOCALS]                 // wherever the handler's own cleanup left it
+1:  lea     esp, [ebp - LOCALS_SIZE]            // wherever the handler's own cleanup left it
     push    eax
     push    edx
     mov     ecx, ebp
@@ -186,7 +236,7 @@ PROC_IN_FRAME calltable_leave
     mov     eax, [ebp + 4]
     mov     edx, [ebp + 8]
 .if ELF
-    .cfi_def_cfa esp, LOCALS + 16
+    .cfi_def_cfa esp, LOCALS_SIZE + 16
 .endif
     mov     ebp, [ebp]
 .if ELF
@@ -337,7 +387,7 @@ PROC calltable_save
     mov     [ebp + AT_EBX], ebx
     mov     [ebp + AT_ESI], esi
     mov     [ebp + AT_EDI], edi
-    test    dword ptr [ebp + AT_STATE], STATE_CONTROL
+    test    dword ptr [ebp + AT_STATE], STATE_CONTROL | STATE_CONTAIN
     jz      1f
     fnstcw  [ebp + AT_X87]
 .if SSE
@@ -360,6 +410,72 @@ PROC_IN_FRAME calltable_restore
     mov     edi, [ebp + AT_EDI]
     jmp     calltable_leave
 END_PROC calltable_restore
+
+// --- Exceptions ---------------------------------------------------------------------------------------------------
+
+// The handler of the dispatcher's SEH record, in assembly so that this object can list it for SafeSEH.
+    .globl  calltable_VERSION_seh_handler
+PROC calltable_VERSION_seh_handler, 2
+    jmp     calltable_VERSION_exception         // src/seh/x86.rs
+END_PROC calltable_VERSION_seh_handler
+
+// Ends an exception: calltable_VERSION_end(record of the dispatcher, exception, function that unwinds the stack). It is
+// given the dispatcher's frame here, since RtlUnwind keeps EBP and no other register.
+    .globl  calltable_VERSION_end
+PROC calltable_VERSION_end, 2
+    mov     ecx, [esp + 4]
+    mov     edx, [esp + 8]
+    mov     eax, [esp + 12]
+    lea     ebp, [ecx - AT_RECORD]
+.if ELF
+    .cfi_def_cfa ebp, 8
+    .cfi_offset ebp, -8
+.endif
+    push    0                                   // RtlUnwind(frame, where to go on, exception, result)
+    push    edx
+.if ELF
+    push    0                                   // there seh::unwind is called, which returns
+.else
+    push    offset calltable_resume
+.endif
+    push    ecx
+    call    eax
+    jmp     calltable_resume
+END_PROC calltable_VERSION_end
+
+PROC_IN_FRAME calltable_resume
+    lea     esp, [ebp - LOCALS_SIZE]
+    cld                                         // the handler may have been anywhere, in the middle of a string
+    fninit                                      // instruction or of x87 code
+    fldcw   [ebp + AT_X87]
+.if SSE
+    ldmxcsr [ebp + AT_MXCSR]
+.endif
+    mov     ebx, [ebp + AT_EBX]
+    mov     esi, [ebp + AT_ESI]
+    mov     edi, [ebp + AT_EDI]
+    mov     edx, [ebp + AT_ANSWER + ANSWER_HANDLER]
+    test    edx, edx
+    jz      2f
+    mov     [ebp + AT_HANDLER], edx             // the same call again, to a handler that makes the result
+    lea     edx, [ebp + AT_ANSWER + ANSWER_ROOM]
+    mov     [ebp + AT_DATA], edx
+    mov     eax, [ebp + AT_STATE]
+    test    al, STATE_SAVE
+    jnz     1f
+    test    al, STATE_FRAME
+    jnz     calltable_frame
+    jmp     calltable_direct
+1:  test    al, STATE_FRAME
+    jnz     calltable_frame_saving
+    jmp     calltable_direct_saving
+2:  mov     eax, [ebp + AT_ANSWER + FRAME_RESULT + 0]
+    mov     edx, [ebp + AT_ANSWER + FRAME_RESULT + 4]
+    test    dword ptr [ebp + AT_STATE], STATE_FLOAT
+    jz      calltable_leave
+    fld     qword ptr [ebp + AT_ANSWER + FRAME_RESULT]
+    jmp     calltable_leave
+END_PROC calltable_resume
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 

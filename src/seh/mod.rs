@@ -30,6 +30,14 @@ cfg_if::cfg_if! {
         mod ask;
         mod x86_64;
         pub(crate) use x86_64::{is_available, prepare};
+    } else if #[cfg(target_arch = "x86")] {
+        mod ask;
+        mod record;
+        mod x86;
+        #[cfg(not(windows))]
+        pub use x86::declare;
+        pub use record::{Chain, ChainError, END, Record, RecordHandler, chain, dispatch, pop, push, unwind};
+        pub(crate) use x86::{is_available, prepare};
     } else {
         /// To be called before the first contained registration.
         pub(crate) fn prepare() {}

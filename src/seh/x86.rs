@@ -1,0 +1,168 @@
+//! i686: the dispatcher's record is in the chain of SEH handlers while a handler runs.
+
+use core::ffi::c_void;
+use core::mem::offset_of;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use static_assertions::const_assert_eq;
+
+use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
+use super::policy::{Answer, ExceptionRecord};
+use super::record::Record;
+use crate::context::Context;
+use crate::context::layout::*;
+use crate::frame::RawFrame;
+
+/// The dispatcher's locals; EBP points behind them.
+#[repr(C)]
+struct Locals {
+    answer: Answer,
+    record: Record,
+    x87: u16,
+    /// Whether the filter is deciding or has ended an exception: then those that come are not its own.
+    asked: u16,
+    mxcsr: u32,
+    edi: u32,
+    esi: u32,
+    ebx: u32,
+    handler: *const c_void,
+    data: *mut c_void,
+    cleanup: u32,
+    state: usize,
+    context: *const Context,
+    registers: [u32; 2],
+}
+
+const_assert_eq!(offset_of!(Locals, record), LOCALS_RECORD);
+const_assert_eq!(offset_of!(Locals, x87), LOCALS_X87);
+const_assert_eq!(offset_of!(Locals, asked), LOCALS_ASKED);
+const_assert_eq!(offset_of!(Locals, mxcsr), LOCALS_MXCSR);
+const_assert_eq!(offset_of!(Locals, edi), LOCALS_EDI);
+const_assert_eq!(offset_of!(Locals, esi), LOCALS_ESI);
+const_assert_eq!(offset_of!(Locals, ebx), LOCALS_EBX);
+const_assert_eq!(offset_of!(Locals, handler), LOCALS_HANDLER);
+const_assert_eq!(offset_of!(Locals, data), LOCALS_DATA);
+const_assert_eq!(offset_of!(Locals, cleanup), LOCALS_CLEANUP);
+const_assert_eq!(offset_of!(Locals, state), LOCALS_STATE);
+const_assert_eq!(offset_of!(Locals, context), LOCALS_CONTEXT);
+const_assert_eq!(offset_of!(Locals, registers), LOCALS_ECX);
+const_assert_eq!(size_of::<Locals>(), LOCALS_SIZE);
+
+/// `RtlUnwind`: calls all handlers before a frame's a last time and takes their records off the chain.
+type Unwind = unsafe extern "stdcall" fn(
+    frame: *mut c_void,
+    resume: *const c_void,
+    exception: *mut ExceptionRecord,
+    result: *mut c_void,
+);
+
+unsafe extern "C" {
+    /// Ends an exception: unwinds the stack to the frame, and goes on at `calltable_resume`.
+    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_end")]
+    fn end(frame: *mut Record, exception: *mut ExceptionRecord, unwind: Unwind) -> !;
+}
+
+/// What unwinds, once something has been contained: a program that contains nothing, such as a driver, need not import it.
+static UNWIND: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+cfg_if::cfg_if! {
+    if #[cfg(windows)] {
+        #[link(name = "ntdll", kind = "raw-dylib", import_name_type = "undecorated")]
+        unsafe extern "stdcall" {
+            fn RtlUnwind(
+                frame: *mut c_void,
+                resume: *const c_void,
+                exception: *mut ExceptionRecord,
+                result: *mut c_void,
+            );
+        }
+
+        /// To be called before the first contained registration.
+        pub(crate) fn prepare() {
+            let unwind: Unwind = RtlUnwind;
+            UNWIND.store(unwind as *mut (), Ordering::Relaxed);
+        }
+
+        /// Whether exceptions can be contained.
+        pub(crate) fn is_available() -> bool {
+            true
+        }
+    } else {
+        unsafe extern "C" {
+            #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_seh_handler")]
+            fn seh_handler();
+        }
+
+        /// The handler for the dispatcher's record, once there is a chain to put it in.
+        #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_seh"))]
+        static HANDLER: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+        /// Says that FS points to a thread information block, as on Windows: from now on every call of an entry puts a
+        /// record of the dispatcher first in the chain of SEH handlers while its handler runs, and registrations can
+        /// [contain](crate::table::Registration::contained) exceptions.
+        ///
+        /// The block must hold at 0 the chain's head (0xFFFFFFFF if it is empty), at 4 the address behind the thread's stack
+        /// (StackBase), at 8 its lowest one (StackLimit).
+        ///
+        /// # Safety
+        /// From now on FS must point to such a block, one for each thread, whenever a thread calls an entry.
+        pub unsafe fn declare() {
+            HANDLER.store(seh_handler as *mut (), Ordering::Release);
+        }
+
+        /// To be called before the first contained registration.
+        pub(crate) fn prepare() {
+            unsafe extern "stdcall" fn unwind(
+                frame: *mut c_void,
+                _resume: *const c_void,
+                exception: *mut ExceptionRecord,
+                _result: *mut c_void,
+            ) {
+                // SAFETY: called in `end`, for a record that is in the chain.
+                unsafe { super::unwind(frame.cast(), exception) };
+            }
+            let unwind: Unwind = unwind;
+            UNWIND.store(unwind as *mut (), Ordering::Relaxed);
+        }
+
+        /// Whether exceptions can be contained.
+        pub(crate) fn is_available() -> bool {
+            !HANDLER.load(Ordering::Acquire).is_null()
+        }
+    }
+}
+
+/// Called by the system when an exception leaves a handler, and when the dispatcher's frame is unwound.
+#[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_exception"))]
+unsafe extern "C" fn exception(
+    exception: *mut ExceptionRecord,
+    frame: *mut Record,
+    context: *mut c_void,
+    _dispatcher: *mut c_void,
+) -> i32 {
+    // SAFETY: the system passes the dispatcher's record, which lies in its locals, and an exception of code that it called; a
+    // filter that was registered is asked, and what it ends is unwound to that frame, by the function that `prepare` set.
+    unsafe {
+        let locals = frame.byte_sub(LOCALS_RECORD).cast::<Locals>();
+        if (*exception).flags & UNWINDING != 0 {
+            if (*locals).state & STATE_COUNTED != 0 {
+                (*locals).state &= !STATE_COUNTED;
+                (*(*locals).context).in_flight.fetch_sub(1, Ordering::Release);
+            }
+            return CONTINUE_SEARCH;
+        }
+        if (*locals).state & STATE_CONTAIN == 0 || (*locals).asked != 0 {
+            return CONTINUE_SEARCH;
+        }
+        (*locals).asked = 1;
+        // Behind EBP and two return addresses.
+        let arguments = locals.byte_add(LOCALS_SIZE + 12).cast();
+        let call = RawFrame { result: [0; 2], arguments, registers: (*locals).registers };
+        if let Some(disposition) = ask((*locals).data, exception, context, &raw mut (*locals).answer, call) {
+            (*locals).asked = 0;
+            return disposition;
+        }
+        end(frame, exception, core::mem::transmute::<*mut (), Unwind>(UNWIND.load(Ordering::Relaxed)))
+    }
+}
