@@ -73,7 +73,11 @@ pub fn run() -> Result<bool> {
         }
         Ok(())
     });
-    suite.check("the example quickstart", || {
+    suite.check("the examples", || {
+        for name in ["enum_windows", "window"] {
+            let text = quietly(cargo().args(["run", "--quiet", "--example", name]))?;
+            ensure!(text == "this example is for Windows\n", "{name}: {text}");
+        }
         let text = quietly(cargo().args(["run", "--quiet", "--example", "quickstart"]))?;
         ensure!(text == "nearest to 40: Some(38), after 3 calls\nlargest: Some(99)\n", "{text}");
         let lines = fs::read_to_string("examples/quickstart.rs")?.lines().count();
