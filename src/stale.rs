@@ -1,6 +1,6 @@
 //! Calls of entries that nobody may call now: never registered, released, or exclusive and running already.
 
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -44,8 +44,11 @@ pub type StaleHandler = fn(&StaleCall) -> u64;
 /// The embedder's handler, a `StaleHandler`, or null.
 static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message on
-/// standard error where the target has one, and an invalid instruction, which stops the program on the spot.
+/// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message and an
+/// invalid instruction, which stops the program on the spot.
+///
+/// On Linux the message goes to standard error; on Windows, with the feature `message`, there and to a debugger; on other
+/// targets there is none.
 ///
 /// The handler may be called from any thread and, on bare machines, in any context in which foreign code runs.
 pub fn set_stale_handler(handler: Option<StaleHandler>) {
@@ -93,14 +96,16 @@ fn stop(call: &StaleCall) -> ! {
         StaleReason::Running => "is exclusive and already running",
     };
     let mut message = heapless::String::<160>::new();
-    // Formatting fails only when the buffer is full; then what fits is printed.
-    let _ = writeln!(
+    // It fails only when the buffer is full, and then there is no zero at the end: the longest message fits.
+    let _ = write!(
         message,
-        "calltable: stale call of slot {} ({:p}) from {:p}: the callback {reason}",
+        "calltable: stale call of slot {} ({:p}) from {:p}: the callback {reason}\n\0",
         call.slot,
         call.code.as_ptr(),
         call.caller,
     );
-    arch::print(message.as_bytes());
+    if let Ok(message) = CStr::from_bytes_until_nul(message.as_bytes()) {
+        arch::print(message);
+    }
     arch::trap()
 }

@@ -1,5 +1,5 @@
 //! With the feature `std`, a panic goes on in the Rust code that made the foreign call.
-#![cfg(all(feature = "std", target_os = "linux"))]
+#![cfg(feature = "std")]
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,8 +1,6 @@
 //! C callers, from two compilers at two levels, against handlers in both lanes: every type in every position.
 #![cfg(target_os = "linux")]
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::__m128i;
 use std::cell::Cell;
 use std::ffi::c_void;
 
@@ -160,91 +158,4 @@ fn variadic_style_calls() {
             assert_eq!(unsafe { caller(code) }, 1);
         }
     }
-}
-
-#[test]
-fn functions_with_data() {
-    struct Scale(i32);
-    impl Scale {
-        fn apply(&self, value: i32) -> i32 {
-            self.0 * value
-        }
-    }
-    static TRIPLE: Scale = Scale(3);
-    let by_name = Callback::<unsafe extern "efiapi" fn(i32) -> i32>::from_fn(&TRIPLE, Scale::apply).unwrap();
-    let by_closure =
-        Callback::<unsafe extern "efiapi" fn(i32) -> i32>::from_fn(&TRIPLE, |scale, value| scale.0 - value).unwrap();
-    // SAFETY: both live, and these are their types.
-    unsafe {
-        assert_eq!(by_name.code()(14), 42);
-        assert_eq!(by_closure.code()(14), -11);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn results_that_rust_returns_in_xmm0_or_through_a_pointer() {
-    /// Rust returns this one as it returns an `i128`.
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    #[repr(transparent)]
-    struct Wrapper(i128);
-    /// And this one, of the same size and alignment, through a hidden pointer.
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    #[repr(C)]
-    struct Structure(i128);
-    macro_rules! check {
-        ($($ty:ty: $value:expr),*) => { $({
-            let value: $ty = $value;
-            let closure = |a: i64, b: i64| { assert_eq!((a, b), (1, 2)); value };
-            let callback = Callback::<unsafe extern "win64" fn(i64, i64) -> $ty>::from_ref(&closure).unwrap();
-            // SAFETY: it lives, and this is its type.
-            assert_eq!(unsafe { callback.code()(1, 2) }, value, stringify!($ty));
-        })* };
-    }
-    check!(i128: -5, u128: 7 << 100, Wrapper: Wrapper(-9), Structure: Structure(11), [u8; 5]: [1, 2, 3, 4, 5],
-        [u64; 100]: [3; 100], (u64, u64): (8, 9), Option<u64>: Some(4));
-    // SAFETY: SSE2 is part of every x86_64 that this test runs on.
-    let vector: __m128i = unsafe { std::mem::transmute([1_u64, 2]) };
-    let closure = |a: i64| {
-        assert_eq!(a, 5);
-        vector
-    };
-    let callback = Callback::<unsafe extern "win64" fn(i64) -> __m128i>::from_ref(&closure).unwrap();
-    // SAFETY: as above.
-    assert_eq!(unsafe { std::mem::transmute::<__m128i, [u64; 2]>(callback.code()(5)) }, [1, 2]);
-}
-
-/// Rust calls with the same convention, so whatever it does with a result, it must come back, and the stack be right.
-#[cfg(target_arch = "x86")]
-#[test]
-fn results_of_every_size_in_every_convention() {
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    #[repr(C)]
-    struct Structure<const SIZE: usize>([u8; SIZE]);
-    macro_rules! check {
-        ($($abi:literal)*, $ty:ty: $value:expr) => { $({
-            let value: $ty = $value;
-            let closure = |a: i16, b: i64, c: f32, d: Structure<5>, e: *const u8| {
-                assert_eq!((a, b, c, d, e as usize), (1, 2, 3.5, Structure([4; 5]), 6));
-                value
-            };
-            type Code = unsafe extern $abi fn(i16, i64, f32, Structure<5>, *const u8) -> $ty;
-            let callback = Callback::<Code>::from_ref(&closure).unwrap();
-            for _ in 0..100 {
-                // SAFETY: it lives, and this is its type.
-                let result = unsafe { callback.code()(1, 2, 3.5, Structure([4; 5]), 6 as *const u8) };
-                assert_eq!(result, value, "{} {}", $abi, stringify!($ty));
-            }
-            let nothing = || value;
-            let callback = Callback::<unsafe extern $abi fn() -> $ty>::from_ref(&nothing).unwrap();
-            // SAFETY: it lives, and this is its type.
-            assert_eq!(unsafe { callback.code()() }, value, "{} {}", $abi, stringify!($ty));
-        })* };
-        ($($ty:ty: $value:expr),*) => { $(
-            check!("stdcall" "cdecl" "thiscall" "fastcall" "C" "system" "efiapi", $ty: $value);
-        )* };
-    }
-    check!(u8: 1, i16: -2, u32: 3, i64: -4, f32: 5.5, f64: -6.25, (): ());
-    check!(Structure<1>: Structure([1; 1]), Structure<2>: Structure([2; 2]), Structure<3>: Structure([3; 3]));
-    check!(Structure<4>: Structure([4; 4]), Structure<8>: Structure([8; 8]), Structure<100>: Structure([9; 100]));
 }

@@ -1,5 +1,4 @@
 //! The registry: full table, release and reuse, sharing, tracked and exclusive registrations, threads, every slot.
-#![cfg(target_os = "linux")]
 
 use std::collections::HashSet;
 use std::ffi::c_void;
@@ -466,6 +465,8 @@ fn eight_threads_call_register_and_release_at_once() {
     drop(shared);
 }
 
+/// Those of Windows are in tests/windows/threads.rs.
+#[cfg(target_os = "linux")]
 #[test]
 fn foreign_threads_call() {
     let _alone = alone();

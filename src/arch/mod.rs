@@ -59,6 +59,12 @@ pub(crate) fn trap() -> ! {
     unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
 }
 
-/// Writes to standard error, where the target has one that needs no library: this one has none.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn print(_message: &[u8]) {}
+cfg_if::cfg_if! {
+    if #[cfg(all(windows, feature = "message"))] {
+        mod windows;
+        pub(crate) use windows::print;
+    } else if #[cfg(not(target_os = "linux"))] {
+        /// Writes to standard error: there is none here, or none that may be used.
+        pub(crate) fn print(_message: &core::ffi::CStr) {}
+    }
+}

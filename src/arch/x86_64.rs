@@ -146,11 +146,12 @@ impl RawFrame {
     }
 }
 
-/// Writes to standard error, where the target has one that needs no library.
+/// Writes to standard error.
 #[cfg(target_os = "linux")]
-pub(crate) fn print(message: &[u8]) {
+pub(crate) fn print(message: &core::ffi::CStr) {
     const SYS_WRITE: usize = 1;
     const STDERR: usize = 2;
+    let message = message.to_bytes();
     // SAFETY: the system call reads the message and nothing else; it clobbers RCX and R11. That it may fail, or
     // write less than asked, does not matter to a program that is about to stop.
     unsafe {

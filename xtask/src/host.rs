@@ -10,9 +10,9 @@ use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
 use crate::{demo, setup};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
-const RUNNING: &[&str] = &["registers", "signatures", "table", "interleave", "stale", "unwind"];
+const RUNNING: &[&str] = &["registers", "signatures", "results", "table", "interleave", "stale", "unwind"];
 
-const RUNNING_ON_I686: &[&str] = &["registers_x86", "signatures", "table", "stale", "panics"];
+const RUNNING_ON_I686: &[&str] = &["registers_x86", "signatures", "results", "table", "stale", "panics"];
 
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] = &[
@@ -73,7 +73,11 @@ pub fn run() -> Result<bool> {
         }
         Ok(())
     });
-    suite.check("the example quickstart", || {
+    suite.check("the examples", || {
+        for name in ["enum_windows", "window"] {
+            let text = quietly(cargo().args(["run", "--quiet", "--example", name]))?;
+            ensure!(text == "this example is for Windows\n", "{name}: {text}");
+        }
         let text = quietly(cargo().args(["run", "--quiet", "--example", "quickstart"]))?;
         ensure!(text == "nearest to 40: Some(38), after 3 calls\nlargest: Some(99)\n", "{text}");
         let lines = fs::read_to_string("examples/quickstart.rs")?.lines().count();
@@ -158,8 +162,14 @@ fn build_for(target: &str) -> Result<()> {
         command.env(format!("CC_{}", target.replace('-', "_")), "clang-19");
     }
     quietly(&mut command)?;
+    let library = format!("target/other/{target}/debug/libcalltable.rlib");
+    if target.contains("-windows-") {
+        let imports = || Ok::<_, anyhow::Error>(fs::read(&library)?.windows(9).any(|bytes| bytes == b"WriteFile"));
+        ensure!(imports()?, "the message of a stale call is missing from the library");
+        quietly(command.arg("--no-default-features"))?;
+        ensure!(!imports()?, "a library for drivers imports from kernel32.dll");
+    }
     if target.ends_with("-none") {
-        let library = format!("target/other/{target}/debug/libcalltable.rlib");
         let code = quietly(Command::new("objdump").arg("-d").arg(library))?;
         ensure!(code.contains("<calltable_frame_saving>:"), "the dispatchers are missing from the library");
         ensure!(!code.contains("%xmm") && !code.contains("mxcsr"), "a build without SSE touches XMM registers");

@@ -24,12 +24,12 @@ pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
     setup::install(setup::WINDOWS)?;
     let wine = Wine::start()?;
-    let mut suite = Suite::new("windows", 7);
+    let mut suite = Suite::new("windows", 8);
     let mut targets = Vec::new();
 
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MSVC_MANIFEST]))?;
-        let all = ["--all-features", "--test=windows", "--", "-Dwarnings"];
+        let all = ["--workspace", "--all-features", "--all-targets", "--", "-Dwarnings"];
         // Clippy takes what `thread_local!` makes of a `const` initializer on this target for none.
         quietly(
             cargo_for(GNU, "clippy", "std,panic_unwind").args(all).arg("-Aclippy::missing_const_for_thread_local"),
@@ -41,15 +41,17 @@ pub fn run() -> Result<bool> {
         let before = suite.passed();
         let target = format!("{GNU}{title}");
         suite.tests(
-            &format!("real APIs and C callers, {target}"),
+            &format!("all tests, among them real APIs and C callers, {target}"),
             wine.set(&mut cargo_for(GNU, "test", "std,panic_unwind"))
-                .args(["--no-fail-fast", "--all-features", "--test=windows"])
+                .args(["--no-fail-fast", "--all-features"])
                 .args(arguments)
                 .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", wine.runner())
                 .env(build_dll::VARIABLE, for_windows(&build_c_side()?)),
         );
         targets.push((target, suite.passed() - before));
     }
+
+    suite.check(&format!("the examples, {GNU}"), || examples(&wine, GNU));
 
     for assembler in ["rustc", "cc"] {
         let before = suite.passed();
@@ -74,6 +76,35 @@ pub fn run() -> Result<bool> {
         println!("{target}: {passed} cases passed");
     }
     Ok(suite.finish())
+}
+
+/// Runs the examples for Windows: one opens a window, the other must list it.
+fn examples(wine: &Wine, target: &str) -> Result<()> {
+    let cargo = |command: &str| {
+        let mut cargo = cargo_for(target, command, "std,panic_unwind");
+        let runner = format!("CARGO_TARGET_{}_RUNNER", target.to_uppercase().replace('-', "_"));
+        wine.set(&mut cargo).args(["--quiet", "--all-features"]).env(runner, wine.runner());
+        cargo
+    };
+    quietly(cargo("build").args(["--example=window", "--example=enum_windows"]))?;
+    let mut open = cargo("run");
+    open.args(["--example=window", "--", "--close-after", "5000"]);
+    println!("    {open:?}");
+    let mut window = open.stdout(Stdio::piped()).spawn()?;
+    let list = loop {
+        let list = quietly(cargo("run").arg("--example=enum_windows"))?;
+        if list.lines().any(|title| title == "A closure's window") {
+            break list;
+        }
+        ensure!(window.try_wait()?.is_none(), "the window closed and was not listed:\n{list}");
+    };
+    let count = list.lines().count() - 1;
+    ensure!(list.ends_with(&format!("\n({count} windows have a title)\n")), "{list}");
+    let output = window.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && text.contains(" messages, "), "{}: {text}", output.status);
+    ensure!(!text.contains(" 0 of them"), "the window procedure was never entered again: {text}");
+    Ok(())
 }
 
 /// A Wine prefix of our own, and a display for it; both end with this value.

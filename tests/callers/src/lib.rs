@@ -1,126 +1,40 @@
-//! Foreign code for calltable's tests: C from GCC and Clang at -O0 and -O2, and assembly that looks at registers.
+//! Foreign code for calltable's tests: C from GCC and Clang at -O0 and -O2, and assembly that looks at registers. Where
+//! there is neither, the two functions that every system's tests need are Rust's.
 #![allow(missing_docs, reason = "the C and assembly sides have the comments")]
-#![allow(non_snake_case, reason = "C names end in the compiler and its level, as gcc_O2")]
 
 use std::ffi::c_void;
 
-/// A code pointer, as the C callers take it.
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub use linux::*;
+
+/// A code pointer, as the callers take it.
 pub type CodePointer = *const c_void;
 
-// One C function for each signature and variant, and `for_each_case!`, which lists them with their Rust types.
-include!(concat!(env!("OUT_DIR"), "/externs.rs"));
-include!(concat!(env!("OUT_DIR"), "/cases.rs"));
+/// What [`REPEAT`] and [`NEST`] are (callers.h); both call it as `extern "efiapi" fn(isize) -> isize`.
+pub type Caller = unsafe extern "C" fn(CodePointer, isize) -> isize;
 
-unsafe extern "C" {
-    /// Calls `code` with the registers of `before` and stores what they are afterwards (registers_*.S).
-    pub fn calltable_call_with(code: CodePointer, before: *const Registers, after: *mut Registers);
-    /// Handlers that store the registers in `calltable_seen` and then wreck what they may, everything but RSP, or
-    /// everything and the control words.
-    pub fn calltable_wreck_volatile();
-    pub fn calltable_wreck_preserved();
-    pub fn calltable_wreck_control();
-    pub static mut calltable_seen: Registers;
-    /// Whether the handlers above are to look at a frame.
-    pub static mut calltable_has_frame: u64;
-    /// Bytes of arguments that the handlers above remove.
-    #[cfg(target_arch = "x86")]
-    pub static mut calltable_pops: u32;
-}
+#[cfg(not(target_os = "linux"))]
+mod other {
+    use super::{Caller, CodePointer};
 
-pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
-    [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
-pub const REPEAT: unsafe extern "C" fn(CodePointer, isize) -> isize = repeat_clang_O2;
-pub const NEST: unsafe extern "C" fn(CodePointer, isize) -> isize = nest_gcc_O2;
+    type Callback = unsafe extern "efiapi" fn(isize) -> isize;
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Bytes<const SIZE: usize>(pub [u8; SIZE]);
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct FloatPair(pub f32, pub f32);
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct DoublePair(pub f64, pub f64);
-pub type Function = unsafe extern "efiapi" fn();
+    pub const REPEAT: Caller = repeat;
+    pub const NEST: Caller = nest;
 
-/// A type of the cases: none has padding.
-pub trait Pattern: Copy {
-    /// The value number `seed`, as the C side makes it (callers.h, fill).
-    fn pattern(seed: usize) -> Self {
-        let mut value = std::mem::MaybeUninit::<Self>::uninit();
-        for i in 0..size_of::<Self>() {
-            // SAFETY: within the value; implementors that keep this default may have any bytes (a function pointer's
-            // are never all zero).
-            unsafe { value.as_mut_ptr().cast::<u8>().add(i).write((seed * 37 + i * 11 + 5) as u8) };
-        }
-        // SAFETY: every byte has been written.
-        unsafe { value.assume_init() }
+    unsafe extern "C" fn repeat(callback: CodePointer, times: isize) -> isize {
+        // SAFETY: by the caller's promise it is one.
+        let callback = unsafe { std::mem::transmute::<CodePointer, Callback>(callback) };
+        // SAFETY: as above.
+        (0..times).map(|value| unsafe { callback(value) }).sum()
     }
 
-    /// Whether this is the value number `seed`.
-    fn is(self, seed: usize) -> bool {
-        let want = Self::pattern(seed);
-        // SAFETY: implementors have no padding.
-        let bytes = |value: &Self| unsafe {
-            std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<Self>()).to_vec()
-        };
-        bytes(&self) == bytes(&want)
+    unsafe extern "C" fn nest(callback: CodePointer, depth: isize) -> isize {
+        // SAFETY: by the caller's promise it is one.
+        unsafe { std::mem::transmute::<CodePointer, Callback>(callback)(depth) }
     }
 }
-
-macro_rules! any_bytes {
-    ($($ty:ty),*) => { $(impl Pattern for $ty {})* };
-}
-any_bytes!(i8, u8, i16, u16, i32, u32, i64, u64, isize, i128, u128, *mut c_void, Function, FloatPair, DoublePair, ());
-impl<const SIZE: usize> Pattern for Bytes<SIZE> {}
-impl Pattern for bool {
-    fn pattern(seed: usize) -> Self {
-        seed % 3 != 1
-    }
-}
-impl Pattern for f32 {
-    fn pattern(seed: usize) -> Self {
-        seed as f32 * 1.5 - 7.0
-    }
-}
-impl Pattern for f64 {
-    fn pattern(seed: usize) -> Self {
-        seed as f64 * -2.25 + 3.0
-    }
-}
-
-/// The processor's registers at one moment; the layout is known to registers_x86_64.S.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Registers {
-    /// RAX RCX RDX RBX RSP RBP RSI RDI R8 to R15.
-    pub general: [u64; 16],
-    /// XMM0 to XMM15.
-    pub xmm: [[u64; 2]; 16],
-    /// Of a call: positions 4 to 33 on the stack. Seen by a handler: the words above its return address, of which
-    /// the first four are its home space.
-    pub stack: [u64; 34],
-    pub flags: u64,
-    pub mxcsr: u64,
-    pub x87_control: u64,
-    /// Seen by a frame handler: the frame that RDX points to.
-    pub frame: [u64; 7],
-}
-
-/// The processor's registers at one moment; the layout is known to registers_x86.S.
-#[cfg(target_arch = "x86")]
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Registers {
-    /// EAX ECX EDX EBX ESP EBP ESI EDI. After a call ESP is the number of bytes that the callee has removed.
-    pub general: [u32; 8],
-    /// Of a call: the words on the stack, of which the last two are nobody's. Seen by a handler: those above its return
-    /// address.
-    pub stack: [u32; 36],
-    pub flags: u32,
-    pub mxcsr: u32,
-    pub x87_control: u32,
-    /// Seen by a frame handler: the frame.
-    pub frame: [u32; 5],
-}
+#[cfg(not(target_os = "linux"))]
+pub use other::*;
