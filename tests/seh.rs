@@ -1,0 +1,366 @@
+//! i686 without Windows: a thread information block that the test itself declares, and signals that the test turns into
+//! exceptions, as a host of Windows code does.
+#![cfg(all(target_os = "linux", target_arch = "x86"))]
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::hint::black_box;
+use std::ptr::{null_mut, without_provenance};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use calltable::seh::{self, ChainError, END, ExceptionRecord, Record, Verdict};
+use calltable::table::{self, Registration};
+use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, Signature, Type};
+
+/// What of a thread information block is used.
+#[repr(C)]
+struct Tib {
+    head: *mut Record,
+    stack_base: usize,
+    stack_limit: usize,
+    unused: [usize; 3],
+    this: *mut Tib,
+}
+
+/// Gives this thread a block of its own, and lets signals be exceptions.
+fn declare() {
+    static SIGNALS: Once = Once::new();
+    SIGNALS.call_once(|| {
+        for signal in [libc::SIGSEGV, libc::SIGFPE, libc::SIGILL] {
+            // SAFETY: the handler only asks the chain; zeros are an empty set of signals. A handler that leaves by
+            // unwinding leaves the signal unblocked.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = on_signal as *const () as usize;
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+                assert_eq!(libc::sigaction(signal, &action, null_mut()), 0);
+            }
+        }
+    });
+    let (mut address, mut size) = (null_mut(), 0);
+    // SAFETY: the calls fill in what they are given.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
+        assert_eq!(libc::pthread_attr_getstack(&attributes, &mut address, &mut size), 0);
+        libc::pthread_attr_destroy(&mut attributes);
+    }
+    let tib = Box::leak(Box::new(Tib {
+        head: END,
+        stack_base: address.addr() + size,
+        stack_limit: address.addr(),
+        unused: [0; 3],
+        this: null_mut(),
+    }));
+    tib.this = tib;
+    // struct user_desc: number (-1: any free one), base, limit, flags: 32 bits, limit in pages, usable.
+    let mut segment = [u32::MAX, tib.this.addr() as u32, 0xf_ffff, 0b101_0001];
+    // SAFETY: sets up a segment of this thread that nothing else uses; glibc's is GS.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_set_thread_area, segment.as_mut_ptr()), 0);
+        let selector = segment[0] << 3 | 3;
+        std::arch::asm!("mov fs, {0:e}", in(reg) selector, options(nostack, preserves_flags));
+        seh::declare();
+    }
+}
+
+unsafe extern "C" fn on_signal(signal: i32, information: *const libc::siginfo_t, context: *mut c_void) {
+    let (code, parameters) = match signal {
+        // SAFETY: the system passes it.
+        libc::SIGSEGV => (seh::ACCESS_VIOLATION, [0, unsafe { (*information).si_addr().addr() }]),
+        libc::SIGFPE => (seh::INTEGER_DIVISION_BY_ZERO, [0; 2]),
+        _ => (seh::ILLEGAL_INSTRUCTION, [0; 2]),
+    };
+    if !raise(code, &parameters, context) {
+        std::process::abort();
+    }
+}
+
+fn raise(code: u32, parameters: &[usize], context: *mut c_void) -> bool {
+    let mut record = ExceptionRecord {
+        code,
+        flags: 0,
+        nested: null_mut(),
+        address: null_mut(),
+        parameter_count: parameters.len() as u32,
+        parameters: [0; 15],
+    };
+    record.parameters[..parameters.len()].copy_from_slice(parameters);
+    // SAFETY: this thread has declared its block.
+    unsafe { seh::dispatch(&mut record, context).unwrap() }
+}
+
+/// The records of this thread's chain.
+fn chain() -> Vec<usize> {
+    // SAFETY: this thread has declared its block.
+    unsafe { seh::chain() }.map(|record| record.unwrap().addr()).collect()
+}
+
+fn head() -> usize {
+    let head;
+    // SAFETY: as above.
+    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) head, options(nostack, readonly)) };
+    head
+}
+
+#[test]
+fn the_record_is_first_while_a_handler_runs_and_gone_after_it() {
+    thread_local! {
+        static SEEN: RefCell<Vec<Vec<usize>>> = const { RefCell::new(Vec::new()) };
+    }
+    unsafe extern "efiapi" fn frame(_: *mut c_void, _: *mut RawFrame) {
+        SEEN.with_borrow_mut(|seen| seen.push(chain()));
+    }
+    declare();
+    let empty = head();
+    assert_eq!(empty, END.addr());
+    for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
+        let signature = Signature::new(convention, &[], None).unwrap();
+        // SAFETY: the handler takes any data.
+        let plain = unsafe { Registration::frame(frame, &signature, null_mut()) };
+        for registration in [plain, plain.saving(), plain.tracked(), plain.exclusive().saving_control_words()] {
+            let slot = table::register(&registration).unwrap();
+            // SAFETY: it lives; without arguments all conventions are the same.
+            unsafe { slot.code().cast::<unsafe extern "C" fn()>()() };
+            table::release(slot).unwrap();
+            assert_eq!(head(), empty, "{registration:?}");
+            let [during] = SEEN.take().try_into().unwrap();
+            assert_eq!(during.len(), 1, "{registration:?}");
+            let here = 0_u8;
+            assert!(during[0].abs_diff((&raw const here).addr()) < 0x1_0000, "in this stack");
+        }
+    }
+    // Records of nested calls, seen from the innermost.
+    let innermost = || {
+        SEEN.with_borrow_mut(|seen| seen.push(chain()));
+        0
+    };
+    let first = Callback::<unsafe extern "stdcall" fn() -> i32>::from_ref(&innermost).unwrap();
+    // SAFETY: they live.
+    let middle = |_: i32| unsafe { first.code()() };
+    let second = Callback::<unsafe extern "fastcall" fn(i32) -> i32>::from_ref(&middle).unwrap();
+    // SAFETY: as above.
+    let outermost = |a: i32, _: i64| unsafe { second.code()(a) };
+    let third = Callback::<unsafe extern "cdecl" fn(i32, i64) -> i32>::from_ref(&outermost).unwrap();
+    // SAFETY: as above.
+    unsafe { third.code()(1, 2) };
+    let seen = SEEN.take();
+    assert_eq!(seen[0].len(), 3);
+    assert!(seen[0].is_sorted(), "further out, further up: {seen:x?}");
+    assert_eq!(head(), empty);
+}
+
+#[test]
+fn what_a_handler_leaves_on_the_chain_goes_with_its_record() {
+    declare();
+    let closure = || {
+        // SAFETY: the stack outlives the record, which goes with the dispatcher's.
+        unsafe { seh::push(Box::leak(Box::new(Record { next: null_mut(), handler: None }))) };
+    };
+    let callback = Callback::<unsafe extern "C" fn()>::from_ref(&closure).unwrap();
+    // SAFETY: it lives.
+    unsafe { callback.code()() };
+    assert_eq!(head(), END.addr());
+}
+
+type Unary = unsafe extern "stdcall" fn(i32) -> i64;
+
+fn fault(kind: i32) {
+    // SAFETY: not at all; the signals are what is tested.
+    unsafe {
+        match kind {
+            1 => drop(black_box(without_provenance::<i32>(16).read_volatile())),
+            2 => std::arch::asm!("cdq", "idiv {:e}", in(reg) 0, inout("eax") 1 => _, out("edx") _),
+            3 => std::arch::asm!("ud2"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn faults_end_in_a_policy_a_hundred_thousand_times() {
+    declare();
+    let place = AtomicU32::new(0);
+    let handler = Contained::new(
+        |kind: i32| {
+            let here = 0_u8;
+            place.store(black_box(&raw const here).addr() as u32, Ordering::Relaxed);
+            fault(kind);
+            i64::from(kind) << 32
+        },
+        |exception| Some(i64::from(exception.code()) << 8),
+    );
+    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap();
+    let codes = [seh::ACCESS_VIOLATION, seh::INTEGER_DIVISION_BY_ZERO, seh::ILLEGAL_INSTRUCTION];
+    let mut first = 0;
+    for round in 0..100_000 {
+        let kind = round % 4;
+        // SAFETY: it lives.
+        let result = unsafe { callback.code()(kind) };
+        let code = kind.checked_sub(1).and_then(|at| codes.get(at as usize)).map(|code| i64::from(*code) << 8);
+        assert_eq!(result, code.unwrap_or(i64::from(kind) << 32));
+        assert_eq!(head(), END.addr());
+        if round == 0 {
+            first = place.load(Ordering::Relaxed);
+        }
+        assert_eq!(place.load(Ordering::Relaxed), first, "the stack moves");
+    }
+}
+
+#[test]
+fn dynamic_policies_and_results_of_every_shape() {
+    declare();
+    for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 12 }] {
+        let signature = Signature::new(Convention::Stdcall, &[Type::F64, Type::I32], Some(result)).unwrap();
+        let handler = Dynamic::new(signature, |_| fault(1)).contained(move |_, frame| {
+            let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
+            match result {
+                Type::I64 => frame.set_result(sum as i64).unwrap(),
+                Type::F32 => frame.set_result(sum as f32).unwrap(),
+                Type::F64 => frame.set_result(sum).unwrap(),
+                _ => frame.result_bytes().unwrap()[..8].copy_from_slice(&sum.to_le_bytes()),
+            }
+            Verdict::RETURN
+        });
+        let callback = Callback::from_contained_dynamic(&handler).unwrap();
+        // SAFETY: those are the signatures.
+        unsafe {
+            let code = callback.code();
+            for _ in 0..20 {
+                match result {
+                    Type::I64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> i64>()(1.5, 3), 4),
+                    Type::F32 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> f32>()(1.5, 3), 4.5),
+                    Type::F64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> f64>()(1.5, 3), 4.5),
+                    _ => {
+                        let [low, high, last] = code.cast::<unsafe extern "stdcall" fn(f64, i32) -> [u32; 3]>()(1.5, 3);
+                        let sum = f64::from_bits(u64::from(high) << 32 | u64::from(low));
+                        assert_eq!((sum, last), (4.5, 0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exception_that_passes_goes_outwards_and_ends_the_count() {
+    declare();
+    let inner = Contained::new(
+        |kind: i32| {
+            fault(kind);
+            0
+        },
+        |_| None,
+    );
+    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).unwrap();
+    // SAFETY: it lives.
+    let middle = |kind: i32| unsafe { inner.code()(kind) };
+    let middle = Callback::<Unary>::from_ref_with(Options::new().tracked(), &middle).unwrap();
+    let outer = Contained::new(
+        // SAFETY: as above.
+        |kind: i32| unsafe { middle.code()(kind) },
+        |exception| Some(-i64::from(exception.code())),
+    );
+    let outer = Callback::<Unary>::from_contained(&outer).unwrap();
+    for _ in 0..100 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { outer.code()(2) }, -i64::from(seh::INTEGER_DIVISION_BY_ZERO));
+        for slot in [inner.slot(), middle.slot()] {
+            assert_eq!(table::entry(slot.index()).unwrap().in_flight, Some(0));
+        }
+        assert_eq!(head(), END.addr());
+    }
+}
+
+thread_local! {
+    /// Which handler saw what: record, code, flags.
+    static ASKED: RefCell<Vec<(usize, u32, u32)>> = const { RefCell::new(Vec::new()) };
+}
+
+unsafe extern "C" fn note(exception: *mut ExceptionRecord, record: *mut Record, _: *mut c_void, _: *mut c_void) -> i32 {
+    // SAFETY: dispatch and unwind pass the exception.
+    let (code, flags) = unsafe { ((*exception).code, (*exception).flags) };
+    ASKED.with_borrow_mut(|asked| asked.push((record.addr(), code, flags)));
+    i32::from(code != 7)
+}
+
+#[test]
+fn dispatch_asks_from_the_inside_outwards_and_unwind_takes_off() {
+    declare();
+    let mut records = [const { Record { next: END, handler: Some(note) } }; 3];
+    let [inner, middle, outer] = records.each_mut().map(|record| &raw mut *record);
+    // SAFETY: the records are taken off below.
+    unsafe {
+        seh::push(outer);
+        seh::push(middle);
+        seh::push(inner);
+    }
+    assert_eq!(chain(), [inner.addr(), middle.addr(), outer.addr()]);
+    assert!(!raise(5, &[], null_mut()), "nobody wants to go on");
+    let asked = ASKED.take();
+    assert_eq!(asked, [(inner.addr(), 5, 0), (middle.addr(), 5, 0), (outer.addr(), 5, 0)]);
+    assert!(raise(7, &[], null_mut()));
+    assert_eq!(ASKED.take(), [(inner.addr(), 7, 0)]);
+    let mut exception = ExceptionRecord {
+        code: 7,
+        flags: 1,
+        nested: null_mut(),
+        address: null_mut(),
+        parameter_count: 0,
+        parameters: [0; 15],
+    };
+    // SAFETY: this thread has a block.
+    assert_eq!(unsafe { seh::dispatch(&mut exception, null_mut()) }, Ok(false), "cannot go on");
+    ASKED.take();
+    // SAFETY: `outer` is in the chain.
+    unsafe { seh::unwind(outer, &mut exception) };
+    assert_eq!(ASKED.take(), [(inner.addr(), 7, 3), (middle.addr(), 7, 3)]);
+    assert_eq!(chain(), [outer.addr()]);
+    // SAFETY: it is the first one.
+    unsafe { seh::pop(outer) };
+    assert_eq!(chain(), []);
+}
+
+#[test]
+fn a_record_that_windows_would_not_accept_ends_the_walk() {
+    declare();
+    let on_stack: seh::RecordHandler = {
+        let place = 0_u8;
+        // SAFETY: never called.
+        unsafe { std::mem::transmute::<*const u8, seh::RecordHandler>(black_box(&raw const place)) }
+    };
+    let mut records = [const { Record { next: END, handler: Some(note) } }; 3];
+    let [low, high, bad] = records.each_mut().map(|record| &raw mut *record);
+    let outside = Box::into_raw(Box::new(Record { next: END, handler: Some(note) }));
+    // SAFETY: writes to the records above and to the head of this thread's chain, which is set back.
+    unsafe {
+        let walk = |first: *mut Record| {
+            std::arch::asm!("mov fs:[0], {}", in(reg) first);
+            let mut exception: ExceptionRecord = std::mem::zeroed();
+            exception.code = 5;
+            let result = seh::dispatch(&mut exception, null_mut());
+            assert_eq!(exception.flags, if result.is_err() { 8 } else { 0 });
+            let walked: Vec<_> = seh::chain().collect();
+            std::arch::asm!("mov fs:[0], {}", in(reg) END);
+            assert_eq!(walked.last().unwrap().err(), result.err());
+            (walked.len(), result)
+        };
+        (*low).next = high;
+        assert_eq!(walk(low), (2, Ok(false)));
+        assert_eq!(walk(low.byte_add(2)), (1, Err(ChainError::Unaligned(low.byte_add(2)))));
+        (*low).next = outside;
+        assert_eq!(walk(low), (2, Err(ChainError::OutsideStack(outside))));
+        (*high).next = low;
+        assert_eq!(walk(high), (2, Err(ChainError::NotAscending(low))));
+        (*high).next = high;
+        assert_eq!(walk(high), (2, Err(ChainError::NotAscending(high))), "and it does not go round for ever");
+        (*high).next = bad;
+        (*bad).handler = Some(on_stack);
+        assert_eq!(walk(high), (2, Err(ChainError::BadHandler(bad))));
+        (*bad).handler = None;
+        assert_eq!(walk(high), (2, Err(ChainError::BadHandler(bad))));
+        drop(Box::from_raw(outside));
+    }
+    assert!(ChainError::BadHandler(bad).to_string().contains("has a handler in the stack"));
+}
