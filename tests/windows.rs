@@ -15,6 +15,8 @@ mod callers;
 mod com;
 #[path = "windows/gui.rs"]
 mod gui;
+#[path = "windows/stops.rs"]
+mod stops;
 #[path = "windows/threads.rs"]
 mod threads;
 #[path = "windows/unwinding.rs"]
