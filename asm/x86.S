@@ -93,12 +93,23 @@
 
     .globl calltable_VERSION_table
 PROC calltable_VERSION_table, 2
-.rept CAPACITY
+.macro ENTRY slot
+.if GUARD
+    .def calltable_entry_\slot; .scl 3; .type 32; .endef
+calltable_entry_\slot:
+.endif
     endbr32                                     // 4 bytes: landing pad, wanted under indirect-branch tracking
     call    calltable_dispatch                  // 5 bytes: pushes table + 16 * slot + ENTRY_RETURN
     ret                                         // 1 byte: to the foreign caller, whose arguments are gone by now
     .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc  // to ENTRY_STRIDE; stops straight-line speculation past the RET
+.endm
+.altmacro                                       // so that a macro can be given a number by its value: %slot
+.set slot, 0
+.rept CAPACITY
+    ENTRY %slot
+    .set slot, slot + 1
 .endr
+.noaltmacro
 END_PROC calltable_VERSION_table
 
 .if ELF
@@ -491,5 +502,23 @@ END_PROC calltable_resume
     .long   0xc0000002                          // GNU_PROPERTY_X86_FEATURE_1_AND
     .long   4                                   // size of the value
     .long   3                                   // IBT | SHSTK
+.endif
+
+.if GUARD
+// Control Flow Guard: every entry is a target that foreign code may call, though nothing in this program names it.
+.macro GUARD_TARGET slot
+    .symidx calltable_entry_\slot
+.endm
+.if FEAT
+    .set    "@feat.00", 0x801                   // this object lists its guard targets and its SEH handlers (rustc says
+.endif                                          // the second itself, the first if asked for -Ccontrol-flow-guard)
+    .section .gfids$y, "dr"
+.altmacro
+.set slot, 0
+.rept CAPACITY
+    GUARD_TARGET %slot
+    .set slot, slot + 1
+.endr
+.noaltmacro
 .endif
     .text

@@ -17,6 +17,8 @@ mod com;
 mod contained;
 #[path = "windows/gui.rs"]
 mod gui;
+#[path = "windows/stops.rs"]
+mod stops;
 #[path = "windows/threads.rs"]
 mod threads;
 #[path = "windows/unwinding.rs"]

@@ -69,10 +69,7 @@ enum Location {
 /// The place of argument `index`, if there is one, and the number of words before it on the stack, or of all.
 fn locate(signature: &Signature, index: usize) -> (Option<Location>, usize) {
     let mut registers = 0..registers(signature.convention());
-    let mut words = 0;
-    if signature.has_hidden_result() && hidden_location(signature.convention(), &mut registers).is_none() {
-        words = 1;
-    }
+    let mut words = usize::from(signature.has_hidden_result());
     for (parameter, ty) in signature.parameters().iter().enumerate() {
         let small = ty.size() <= 4 && !matches!(ty, Type::F32 | Type::Struct { .. });
         let register = if small { registers.next() } else { None };
@@ -84,11 +81,6 @@ fn locate(signature: &Signature, index: usize) -> (Option<Location>, usize) {
         }
     }
     (None, words)
-}
-
-/// The register of the hidden argument: with fastcall the first one; `this` comes before it.
-fn hidden_location(convention: Convention, registers: &mut core::ops::Range<usize>) -> Option<usize> {
-    if convention == Convention::Fastcall { registers.next() } else { None }
 }
 
 /// What may be taken for the address of a result, or for that of a mark.
@@ -250,12 +242,10 @@ impl RawFrame {
         unsafe { self.at(signature, index).cast() }
     }
 
-    /// The address for a result that is returned in memory.
-    pub(crate) unsafe fn hidden_argument(&self, signature: &Signature) -> *mut u8 {
-        let register = hidden_location(signature.convention(), &mut (0..registers(signature.convention())));
+    /// The address for a result that is returned in memory: the first word, with all conventions.
+    pub(crate) unsafe fn hidden_argument(&self, _signature: &Signature) -> *mut u8 {
         // SAFETY: by the caller's promise there is a hidden argument.
-        let address = register.map_or_else(|| unsafe { self.arguments.read() }, |_| self.registers[0]);
-        core::ptr::with_exposed_provenance_mut(address as usize)
+        core::ptr::with_exposed_provenance_mut(unsafe { self.arguments.read() } as usize)
     }
 
     pub(crate) fn set_result(&mut self, ty: Type, bits: u128) {

@@ -68,7 +68,12 @@ static UNWIND: AtomicPtr<()> = AtomicPtr::new(null_mut());
 
 cfg_if::cfg_if! {
     if #[cfg(windows)] {
-        #[link(name = "ntdll", kind = "raw-dylib", import_name_type = "undecorated")]
+        // The library as in `src/arch/windows.rs`.
+        #[cfg_attr(not(target_env = "msvc"), link(name = "ntdll"))]
+        #[cfg_attr(
+            target_env = "msvc",
+            link(name = "ntdll", kind = "raw-dylib", import_name_type = "undecorated")
+        )]
         unsafe extern "stdcall" {
             fn RtlUnwind(
                 frame: *mut c_void,

@@ -51,7 +51,9 @@ type Unwind = unsafe extern "win64" fn(
     history: *mut c_void,
 ) -> !;
 
-#[link(name = "ntdll", kind = "raw-dylib")]
+// The library as in `src/arch/windows.rs`.
+#[cfg_attr(not(target_env = "msvc"), link(name = "ntdll"))]
+#[cfg_attr(target_env = "msvc", link(name = "ntdll", kind = "raw-dylib"))]
 unsafe extern "win64" {
     fn RtlUnwindEx(
         frame: *mut c_void,

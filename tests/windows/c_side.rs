@@ -10,10 +10,22 @@ use std::sync::OnceLock;
 
 use windows_sys::Win32::System::LibraryLoader::{GetProcAddress, LoadLibraryW};
 
-use crate::build_dll::{self, Tools};
+use crate::build_dll;
 
 /// Levels of optimisation at which the C callers were compiled.
 pub const LEVELS: [&str; 2] = ["O0", "O2"];
+
+/// The convention of plain C, as the DLL's names have it.
+pub const C: &str = if cfg!(target_arch = "x86_64") { "win64" } else { "cdecl" };
+
+pub type Unary = unsafe extern "C" fn(isize) -> isize;
+pub type Caller = unsafe extern "C" fn(Unary, isize) -> isize;
+
+/// `repeat` or `nest`, for callbacks of plain C.
+pub fn caller(name: &str, level: &str) -> Caller {
+    // SAFETY: both have this type.
+    unsafe { function(&format!("{name}_{C}_{level}")) }
+}
 
 /// A function of the DLL.
 ///
@@ -44,9 +56,9 @@ pub fn module() -> usize {
 
 /// Builds the DLL with a compiler found in PATH.
 fn build() -> OsString {
-    const CHOICES: [Tools; 2] = [Tools { c: "gcc", cxx: "g++" }, Tools { c: "clang", cxx: "clang++" }];
+    const CHOICES: [[&str; 2]; 2] = [["gcc", "g++"], ["clang", "clang++"]];
     let works = |name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
-    let tools = CHOICES.iter().find(|tools| works(tools.c) && works(tools.cxx)).unwrap_or_else(|| {
+    let tools = CHOICES.iter().find(|tools| tools.iter().all(works)).unwrap_or_else(|| {
         panic!(
             "this test needs a DLL written in C: set {} to its path, as `cargo xtask test windows` does, or put gcc \
              and g++, or clang and clang++, into PATH",
@@ -55,7 +67,8 @@ fn build() -> OsString {
     });
     let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(&out).unwrap();
-    for mut step in build_dll::steps(tools, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/windows"), &out) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/windows");
+    for mut step in build_dll::steps(env::consts::ARCH, tools, &source, &out) {
         let output = step.output().unwrap();
         assert!(output.status.success(), "{step:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -1,4 +1,5 @@
-// Foreign code that calls back. Compiled without and with optimisation; LEVEL ends the names of the functions.
+// Foreign code that calls back. Compiled for each convention of the target, without and with optimisation; CONVENTION and
+// LEVEL end the names of the functions.
 //
 // The callers of one list below call with the values that tests/windows/callers.rs expects, and return whether the
 // result is the one that it gives.
@@ -7,10 +8,34 @@
 #include <stdint.h>
 #include <string.h>
 #include <windows.h>
+#undef cdecl // an empty macro in MinGW's headers; here the name of a convention
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
-#define EXPORT(name) __declspec(dllexport) JOIN(name, LEVEL)
+#define EXPORT(name) __declspec(dllexport) JOIN(JOIN(name, CONVENTION), LEVEL)
+
+#ifdef __i386__
+#define ATTRIBUTE_(name) __attribute__((__##name##__))
+#define ATTRIBUTE(name) ATTRIBUTE_(name)
+#define CALLBACK_CONVENTION ATTRIBUTE(CONVENTION)
+#else
+#define CALLBACK_CONVENTION // there is one
+#endif
+
+// Runs `call` and gives what it has moved the stack pointer by, which the caller's own code has not; see build_dll.rs. The
+// caller goes on with the right one.
+#ifdef __i386__
+#define MOVED_BY(call)                                                                                                 \
+    ({                                                                                                                 \
+        char *before, *after;                                                                                          \
+        __asm__ volatile("movl %%esp, %0" : "=r"(before));                                                             \
+        call;                                                                                                          \
+        __asm__ volatile("movl %%esp, %0; movl %1, %%esp" : "=&r"(after) : "r"(before));                               \
+        after - before;                                                                                                \
+    })
+#else
+#define MOVED_BY(call) ((call), 0) // no convention of this target has the callee move it
+#endif
 
 typedef struct { uint8_t bytes[2]; } Bytes2;
 typedef struct { uint8_t bytes[3]; } Bytes3;
@@ -20,6 +45,7 @@ typedef struct { uint8_t bytes[24]; } Bytes24;
 typedef struct { float x, y; } FloatPair;
 typedef struct { double x, y; } DoublePair;
 typedef uintptr_t word;
+typedef intptr_t number;
 typedef int8_t i8;
 typedef int16_t i16;
 typedef int32_t i32;
@@ -70,16 +96,13 @@ static void fill(void *value, size_t size, int seed) {
 #define CALL9 callback(a0, a1, a2, a3, a4, a5, a6, a7, a8)
 #define CALL10 callback(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9)
 
-// The convention of the callback, for the targets that have more than one.
-#ifndef CALLBACK_CONVENTION
-#define CALLBACK_CONVENTION
-#endif
-
+// Returns 1 if all is well, 0 if the result is another one, 2 if the stack pointer is.
 #define CASE(name, result, n, ...)                                                                                     \
     int EXPORT(name)(result(CALLBACK_CONVENTION * callback)(PARAMETERS##n(__VA_ARGS__))) {                             \
-        ARGUMENTS##n(__VA_ARGS__) result want;                                                                         \
+        ARGUMENTS##n(__VA_ARGS__) result want, got;                                                                    \
         fill(&want, sizeof want, 99);                                                                                  \
-        result got = CALL##n;                                                                                          \
+        if (MOVED_BY(got = CALL##n) != 0)                                                                              \
+            return 2;                                                                                                  \
         return memcmp(&got, &want, sizeof got) == 0;                                                                   \
     }
 
@@ -105,6 +128,7 @@ CASE(nine_doubles, double, 9, double, double, double, double, double, double, do
 CASE(floats_and_words, double, 9, word, float, word, double, float, word, double, word, float)
 CASE(odd_64_bit, i64, 9, i32, i64, i32, u64, i8, i64, u16, double, i32)
 CASE(mixed_structures, Bytes8, 7, Bytes3, i32, Bytes8, Bytes12, double, Bytes24, Bytes2)
+CASE(words_then_the_rest, Bytes8, 8, word, u8, Bytes3, i64, Bytes8, double, Bytes24, float)
 CASE(result_2, Bytes2, 1, word)
 CASE(result_3, Bytes3, 2, word, double)
 CASE(result_8, Bytes8, 0)
@@ -114,17 +138,22 @@ CASE(result_12, Bytes12, 4, word, word, word, word)
 CASE(result_24, Bytes24, 5, word, double, i8, i64, float)
 
 // Calls again and again.
-i64 EXPORT(repeat)(i64(CALLBACK_CONVENTION *callback)(i64), i64 times) {
-    i64 sum = 0;
-    for (i64 i = 0; i < times; i++)
-        sum += callback(i);
+number EXPORT(repeat)(number(CALLBACK_CONVENTION *callback)(number), number times) {
+    number sum = 0, result;
+    for (number i = 0; i < times; i++) {
+        if (MOVED_BY(result = callback(i)) != 0)
+            return -1;
+        sum += result;
+    }
     return sum;
 }
 
 // Calls once, with a frame of its own on the stack, so that a callback that calls this again nests.
-i64 EXPORT(nest)(i64(CALLBACK_CONVENTION *callback)(i64), i64 depth) {
-    volatile i64 guard[4] = {depth, depth, depth, depth};
-    i64 result = callback(depth);
+number EXPORT(nest)(number(CALLBACK_CONVENTION *callback)(number), number depth) {
+    volatile number guard[4] = {depth, depth, depth, depth};
+    number result;
+    if (MOVED_BY(result = callback(depth)) != 0)
+        return -1;
     return guard[0] == depth && guard[3] == depth ? result : -1;
 }
 

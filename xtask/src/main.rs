@@ -5,6 +5,7 @@ mod host;
 mod setup;
 mod suite;
 mod windows;
+mod wine;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -27,7 +27,7 @@ pub const HOST: &[Package] = &[
     // A matched compiler and library source, for targets whose `core` rustup has not installed.
     package("rustc-web", DEBIAN_RUSTC),
     package("cargo-web", DEBIAN_CARGO),
-    package("rust-web-src", "/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
+    package("rust-web-src", DEBIAN_LIBRARY),
 ];
 
 /// For the suite `windows`, beside those above.
@@ -36,14 +36,15 @@ pub const WINDOWS: &[Package] = &[
     package("xvfb", "Xvfb"),
     package("xauth", "xauth"),
     package("g++-mingw-w64-x86-64", "x86_64-w64-mingw32-g++"),
+    package("gcc-mingw-w64-i686", "i686-w64-mingw32-gcc"),
+    package("g++-mingw-w64-i686", "i686-w64-mingw32-g++"),
     package("lld-19", "lld-link-19"),
     package("llvm-19", "llvm-readobj-19"),
     package("rust-web-clippy", DEBIAN_CLIPPY),
 ];
 
-/// Debian keeps these two out of PATH.
-pub const WINE: &str = "/usr/lib/wine/wine64";
-pub const WINESERVER: &str = "/usr/lib/wine/wineserver";
+/// Debian keeps it out of PATH.
+const WINE: &str = "/usr/lib/wine/wine64";
 /// The real Windows DLL that the demo hosts, and its 32-bit twin, which the demo must refuse.
 pub const DLL: &str = "/usr/x86_64-w64-mingw32/lib/zlib1.dll";
 pub const DLL_32: &str = "/usr/i686-w64-mingw32/lib/zlib1.dll";
@@ -51,6 +52,7 @@ pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 pub const DEBIAN_RUSTDOC: &str = "/usr/bin/rustdoc";
 pub const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 pub const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+pub const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library";
 
 /// Installs the packages of the list that are not there.
 pub fn install(packages: &[Package]) -> Result<()> {

@@ -1,20 +1,20 @@
 //! The suite `windows`: programs for Windows, run by Wine.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::setup;
 use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
+use crate::wine::{Wine, for_windows};
 
 #[path = "../../tests/windows/build_dll.rs"]
 mod build_dll;
 
-const GNU: &str = "x86_64-pc-windows-gnu";
-const MSVC: &str = "x86_64-pc-windows-msvc";
+/// As Rust and MinGW call them.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "i686"];
 
 /// The number of slots that the guarded program is built with.
 const CAPACITY: usize = 2000;
@@ -24,52 +24,61 @@ pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
     setup::install(setup::WINDOWS)?;
     let wine = Wine::start()?;
-    let mut suite = Suite::new("windows", 8);
+    let mut suite = Suite::new("windows", 1 + ARCHITECTURES.len() * 7);
     let mut targets = Vec::new();
 
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MSVC_MANIFEST]))?;
-        let all = ["--workspace", "--all-features", "--all-targets", "--", "-Dwarnings"];
-        // Clippy takes what `thread_local!` makes of a `const` initializer on this target for none.
-        quietly(
-            cargo_for(GNU, "clippy", "std,panic_unwind").args(all).arg("-Aclippy::missing_const_for_thread_local"),
-        )?;
-        quietly(msvc("clippy", "rustc").args(["--", "-Dwarnings"])).map(drop)
+        for arch in ARCHITECTURES {
+            // On i686 the examples for other systems have no convention that they could use.
+            let targets = if arch == "x86_64" { "--all-targets" } else { "--tests" };
+            let all = ["--workspace", "--all-features", targets, "--", "-Dwarnings"];
+            // Clippy takes what `thread_local!` makes of a `const` initializer on this target for none.
+            quietly(gnu(arch, "clippy")?.args(all).arg("-Aclippy::missing_const_for_thread_local"))?;
+            quietly(msvc(arch, "clippy", "rustc").args(["--", "-Dwarnings"]))?;
+        }
+        Ok(())
     });
 
-    for (title, arguments) in [("", [].as_slice()), (", optimised", &["--release"])] {
-        let before = suite.passed();
-        let target = format!("{GNU}{title}");
-        suite.tests(
-            &format!("all tests, among them real APIs and C callers, {target}"),
-            wine.set(&mut cargo_for(GNU, "test", "std,panic_unwind"))
-                .args(["--no-fail-fast", "--all-features"])
-                .args(arguments)
-                .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", wine.runner())
-                .env(build_dll::VARIABLE, for_windows(&build_c_side()?)),
-        );
-        targets.push((target, suite.passed() - before));
-    }
+    for arch in ARCHITECTURES {
+        let random = build_random(arch)?;
+        let c_side = build_c_side(arch)?;
+        for (title, arguments) in [("", [].as_slice()), (", optimised", &["--release"])] {
+            let before = suite.passed();
+            let target = format!("{}{title}", gnu_target(arch));
+            suite.tests(
+                &format!("all tests, among them real APIs and C callers, {target}"),
+                wine.set(&mut gnu(arch, "test")?)
+                    .args(["--no-fail-fast", "--all-features"])
+                    .args(if arch == "x86_64" { [].as_slice() } else { &["--tests"] })
+                    .args(arguments)
+                    .env("WINEPATH", for_windows(&random))
+                    .env(variable(&gnu_target(arch), "RUNNER"), wine.runner())
+                    .env(build_dll::VARIABLE, for_windows(&c_side)),
+            );
+            targets.push((target, suite.passed() - before));
+        }
 
-    suite.check(&format!("the examples, {GNU}"), || examples(&wine, GNU));
+        suite.check(&format!("the examples, {}", gnu_target(arch)), || examples(&wine, arch, &random));
 
-    for assembler in ["rustc", "cc"] {
-        let before = suite.passed();
-        let target = format!("{MSVC}, assembled by {assembler}");
-        let mut program = None;
-        suite.check(&format!("links and lists every entry as a guarded call target, {target}"), || {
-            let built = build_msvc(assembler)?;
-            check_guard_list(&built)?;
-            program = Some(built);
-            Ok(())
-        });
-        suite.program(&format!("real APIs without std, {target}"), || {
-            let program = program.as_ref().context("there is no such program, see above")?;
-            let mut command = Command::new("timeout");
-            wine.set(&mut command).args(["60", &wine.program]).arg(program);
-            Ok(command)
-        });
-        targets.push((target, suite.passed() - before));
+        for assembler in ["rustc", "cc"] {
+            let before = suite.passed();
+            let target = format!("{}, assembled by {assembler}", msvc_target(arch));
+            let mut program = None;
+            suite.check(&format!("links and lists every entry as a guarded call target, {target}"), || {
+                let built = build_msvc(arch, assembler)?;
+                check_guard_list(arch, &built)?;
+                program = Some(built);
+                Ok(())
+            });
+            suite.program(&format!("real APIs without std, {target}"), || {
+                let program = program.as_ref().context("there is no such program, see above")?;
+                let mut command = Command::new("sh");
+                wine.set(&mut command).args(["-c", &format!("{} {}", wine.runner(), program.display())]);
+                Ok(command)
+            });
+            targets.push((target, suite.passed() - before));
+        }
     }
 
     for (target, passed) in targets {
@@ -79,20 +88,21 @@ pub fn run() -> Result<bool> {
 }
 
 /// Runs the examples for Windows: one opens a window, the other must list it.
-fn examples(wine: &Wine, target: &str) -> Result<()> {
-    let cargo = |command: &str| {
-        let mut cargo = cargo_for(target, command, "std,panic_unwind");
-        let runner = format!("CARGO_TARGET_{}_RUNNER", target.to_uppercase().replace('-', "_"));
+fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
+    let cargo = |command: &str| -> Result<Command> {
+        let mut cargo = gnu(arch, command)?;
+        let runner = variable(&gnu_target(arch), "RUNNER");
         wine.set(&mut cargo).args(["--quiet", "--all-features"]).env(runner, wine.runner());
-        cargo
+        cargo.env("WINEPATH", for_windows(random));
+        Ok(cargo)
     };
-    quietly(cargo("build").args(["--example=window", "--example=enum_windows"]))?;
-    let mut open = cargo("run");
+    quietly(cargo("build")?.args(["--example=window", "--example=enum_windows"]))?;
+    let mut open = cargo("run")?;
     open.args(["--example=window", "--", "--close-after", "5000"]);
     println!("    {open:?}");
     let mut window = open.stdout(Stdio::piped()).spawn()?;
     let list = loop {
-        let list = quietly(cargo("run").arg("--example=enum_windows"))?;
+        let list = quietly(cargo("run")?.arg("--example=enum_windows"))?;
         if list.lines().any(|title| title == "A closure's window") {
             break list;
         }
@@ -107,120 +117,71 @@ fn examples(wine: &Wine, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// A Wine prefix of our own, and a display for it; both end with this value.
-struct Wine {
-    program: String,
-    prefix: PathBuf,
-    /// DLLs that Wine lacks.
-    extra: PathBuf,
-    display: Display,
+fn gnu_target(arch: &str) -> String {
+    format!("{arch}-pc-windows-gnu")
 }
 
-impl Wine {
-    fn start() -> Result<Self> {
-        let here = std::env::current_dir()?;
-        let wine = Self {
-            program: setup::WINE.to_owned(),
-            prefix: here.join(folder("wine")?),
-            extra: here.join(folder("wine-extra")?),
-            display: Display::start()?,
-        };
-        wine.build_random()?;
-        let complete = wine.prefix.join("complete");
-        if !complete.exists() {
-            println!("setting up Wine in {} (some 15 seconds, once)", wine.prefix.display());
-            // The two that are left out would ask for packages that nothing here uses.
-            quietly(
-                wine.set(&mut Command::new(&wine.program))
-                    .env("WINEDLLOVERRIDES", "mscoree,mshtml=")
-                    .args(["wineboot", "--init"]),
-            )?;
-            // Without this a program that crashes would wait for a debugger that nobody uses.
-            let key = r"HKLM\Software\Microsoft\Windows NT\CurrentVersion\AeDebug";
-            quietly(
-                wine.set(&mut Command::new(&wine.program)).args(["reg", "add", key, "/v", "Debugger", "/d", "-", "/f"]),
-            )?;
-            fs::write(complete, "")?;
-        }
-        Ok(wine)
-    }
+fn msvc_target(arch: &str) -> String {
+    format!("{arch}-pc-windows-msvc")
+}
 
-    /// Has the command, if it runs Wine, use ours.
-    fn set<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command
-            .env("WINEPREFIX", &self.prefix)
-            .env("WINEDEBUG", "-all")
-            .env("WINEPATH", for_windows(&self.extra))
-            .env("DISPLAY", &self.display.name)
-    }
+/// The environment variable that is cargo's setting `name` for a target.
+fn variable(target: &str, name: &str) -> String {
+    format!("CARGO_TARGET_{}_{name}", target.to_uppercase().replace('-', "_"))
+}
 
-    /// What cargo puts before the name of a test program. A test that hangs must not hang the suite.
-    fn runner(&self) -> String {
-        format!("timeout 300 {}", self.program)
+/// A command of cargo for programs with std.
+fn gnu(arch: &str, command: &str) -> Result<Command> {
+    let target = gnu_target(arch);
+    let mut cargo = cargo_for(&target, command, "std,panic_unwind");
+    if arch == "i686" {
+        cargo.env(variable(&target, "RUSTFLAGS"), format!("-Lnative={}", build_start(&target)?.display()));
     }
+    Ok(cargo)
+}
 
-    /// Rust's std wants one function of a DLL that Wine 8 has not.
-    fn build_random(&self) -> Result<()> {
-        let made = self.extra.join("bcryptprimitives.dll");
+/// Two objects that rustc links into every program of this target; `-Zbuild-std` makes none. Returns their folder, where
+/// rustc looks if its own library lacks them.
+fn build_start(target: &str) -> Result<PathBuf> {
+    let out = std::env::current_dir()?.join(folder("start")?);
+    for name in ["rsbegin", "rsend"] {
+        let made = out.join(name).with_extension("o");
         if made.exists() {
-            return Ok(());
+            continue;
         }
-        let source = self.extra.join("bcryptprimitives.c");
-        fs::write(
-            &source,
-            "unsigned char __stdcall SystemFunction036(void *, unsigned long);\n\
-             __declspec(dllexport) int __stdcall ProcessPrng(unsigned char *buffer, unsigned long long length) {\n\
-             \x20   return SystemFunction036(buffer, (unsigned long)length);\n}\n",
-        )?;
-        let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
-        quietly(gcc.args(["-shared", "-O2", "-o"]).arg(&made).arg(&source).arg("-ladvapi32")).map(drop)
+        let mut rustc = Command::new(setup::DEBIAN_RUSTC);
+        rustc.args(["--target", target, "--emit=obj"]).env("RUSTC_BOOTSTRAP", "1").arg("-o").arg(made);
+        quietly(rustc.arg(format!("{}/rtstartup/{name}.rs", setup::DEBIAN_LIBRARY)))?;
     }
+    Ok(out)
 }
 
-impl Drop for Wine {
-    fn drop(&mut self) {
-        // Ends what runs in this prefix and nothing else.
-        let _ = self.set(&mut Command::new(setup::WINESERVER)).arg("--kill").status();
+/// Rust's std wants one function of a DLL that Wine 8 has not. Returns the folder of a DLL that has it.
+fn build_random(arch: &str) -> Result<PathBuf> {
+    let out = std::env::current_dir()?.join(folder(&format!("wine-extra/{arch}"))?);
+    let made = out.join("bcryptprimitives.dll");
+    if made.exists() {
+        return Ok(out);
     }
-}
-
-/// An X server without a screen.
-struct Display {
-    server: Child,
-    name: String,
-}
-
-impl Display {
-    fn start() -> Result<Self> {
-        let mut command = Command::new("Xvfb");
-        command.args(["-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"]);
-        let mut server =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().with_context(|| format!("{command:?}"))?;
-        let mut number = String::new();
-        BufReader::new(server.stdout.take().expect("piped")).read_line(&mut number)?;
-        let display = Self { server, name: format!(":{}", number.trim_end()) };
-        ensure!(!number.is_empty(), "{command:?} found no free display");
-        Ok(display)
-    }
-}
-
-impl Drop for Display {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-/// A path as Windows programs under Wine see it.
-fn for_windows(path: &Path) -> String {
-    format!("Z:{}", path.display()).replace('/', "\\")
+    let source = out.join("bcryptprimitives.c");
+    fs::write(
+        &source,
+        "unsigned char __stdcall SystemFunction036(void *, unsigned long);\n\
+         __declspec(dllexport) int __stdcall ProcessPrng(unsigned char *buffer, __SIZE_TYPE__ length) {\n\
+         \x20   return SystemFunction036(buffer, (unsigned long)length);\n}\n",
+    )?;
+    let mut gcc = Command::new(format!("{arch}-w64-mingw32-gcc"));
+    // On i686 the name is to have no `@8`.
+    gcc.args(["-shared", "-O2", "-Wl,--kill-at", "-o"]).arg(&made).arg(&source).arg("-ladvapi32");
+    quietly(&mut gcc)?;
+    Ok(out)
 }
 
 /// The DLL that calls back, in C and C++.
-fn build_c_side() -> Result<PathBuf> {
-    let out = std::env::current_dir()?.join(folder("windows")?);
-    let tools = build_dll::Tools { c: "x86_64-w64-mingw32-gcc", cxx: "x86_64-w64-mingw32-g++" };
-    for mut step in build_dll::steps(&tools, Path::new("tests/windows"), &out) {
+fn build_c_side(arch: &str) -> Result<PathBuf> {
+    let out = std::env::current_dir()?.join(folder(&format!("windows/{arch}"))?);
+    let tools = ["gcc", "g++"].map(|tool| format!("{arch}-w64-mingw32-{tool}"));
+    for mut step in build_dll::steps(arch, &tools, Path::new("tests/windows"), &out) {
         quietly(&mut step)?;
     }
     Ok(out.join(build_dll::NAME))
@@ -230,28 +191,29 @@ const MSVC_MANIFEST: &str = "tests/windows/msvc/Cargo.toml";
 const MSVC_FOLDER: &str = "target/msvc";
 
 /// A command of cargo for the program without std, which lld-link links.
-fn msvc(command: &str, assembler: &str) -> Command {
-    let mut cargo = cargo_for(MSVC, command, "core,panic_abort");
-    let variable = MSVC.to_uppercase().replace('-', "_");
+fn msvc(arch: &str, command: &str, assembler: &str) -> Command {
+    let target = msvc_target(arch);
+    let mut cargo = cargo_for(&target, command, "core,panic_abort");
+    let for_cc = target.replace('-', "_");
     // Optimised: else compiler_builtins asks for functions of a C library.
     cargo
         .args(["--release", "--manifest-path", MSVC_MANIFEST, "--target-dir", MSVC_FOLDER])
-        .env(format!("CARGO_TARGET_{variable}_LINKER"), "lld-link-19")
-        .env(format!("CARGO_TARGET_{variable}_RUSTFLAGS"), "-Clinker-flavor=lld-link -Ccontrol-flow-guard")
-        .env(format!("CC_{}", variable.to_lowercase()), "clang-19")
-        .env(format!("AR_{}", variable.to_lowercase()), "llvm-lib-19")
+        .env(variable(&target, "LINKER"), "lld-link-19")
+        .env(variable(&target, "RUSTFLAGS"), "-Clinker-flavor=lld-link -Ccontrol-flow-guard")
+        .env(format!("CC_{for_cc}"), "clang-19")
+        .env(format!("AR_{for_cc}"), "llvm-lib-19")
         .env("CALLTABLE_ASSEMBLER", assembler)
         .env("CALLTABLE_CAPACITY", CAPACITY.to_string());
     cargo
 }
 
-fn build_msvc(assembler: &str) -> Result<PathBuf> {
-    quietly(&mut msvc("build", assembler))?;
-    Ok(Path::new(MSVC_FOLDER).join(MSVC).join("release/calltable-msvc.exe"))
+fn build_msvc(arch: &str, assembler: &str) -> Result<PathBuf> {
+    quietly(&mut msvc(arch, "build", assembler))?;
+    Ok(Path::new(MSVC_FOLDER).join(msvc_target(arch)).join("release/calltable-msvc.exe"))
 }
 
 /// Reads the load configuration of an image: Windows would refuse a call of an entry that is not listed.
-fn check_guard_list(program: &Path) -> Result<()> {
+fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
     const STRIDE: u64 = 16;
     let text =
         quietly(Command::new("llvm-readobj-19").args(["--coff-load-config", "--coff-debug-directory"]).arg(program))?;
@@ -269,7 +231,9 @@ fn check_guard_list(program: &Path) -> Result<()> {
     }
     ensure!(addresses.len() > CAPACITY, "only {} call targets are listed", addresses.len());
     ensure!(longest >= CAPACITY, "only {longest} entries in a row are listed");
-    for mark in ["CF_INSTRUMENTED", "EX_CET_COMPAT"] {
+    // What stands for the other mark on i686, SafeSEH, the linker has checked of every object.
+    let marks: &[&str] = if arch == "x86_64" { &["CF_INSTRUMENTED", "EX_CET_COMPAT"] } else { &["CF_INSTRUMENTED"] };
+    for mark in marks {
         ensure!(text.contains(mark), "the image is not marked {mark}");
     }
     Ok(())

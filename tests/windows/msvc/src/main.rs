@@ -11,6 +11,8 @@ use core::fmt::{self, Write};
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+#[cfg(target_arch = "x86")]
+use calltable::Value;
 use calltable::table::{self, CAPACITY, Registration};
 use calltable::{Callback, Convention, Dynamic, Error, Signature, Type, set_stale_handler};
 
@@ -19,7 +21,8 @@ type EnumWindow = unsafe extern "system" fn(*mut c_void, isize) -> i32;
 type EnumLocale = unsafe extern "system" fn(*const c_char) -> i32;
 type Start = unsafe extern "system" fn(*mut c_void) -> u32;
 
-#[link(name = "kernel32", kind = "raw-dylib")]
+#[cfg_attr(target_arch = "x86", link(name = "kernel32", kind = "raw-dylib", import_name_type = "undecorated"))]
+#[cfg_attr(target_arch = "x86_64", link(name = "kernel32", kind = "raw-dylib"))]
 unsafe extern "system" {
     fn GetStdHandle(which: u32) -> *mut c_void;
     fn WriteFile(file: *mut c_void, bytes: *const u8, length: u32, written: *mut u32, overlapped: *mut c_void) -> i32;
@@ -36,19 +39,31 @@ unsafe extern "system" {
     fn WaitForSingleObject(object: *mut c_void, milliseconds: u32) -> u32;
     fn GetExitCodeThread(thread: *mut c_void, code: *mut u32) -> i32;
     fn CloseHandle(handle: *mut c_void) -> i32;
+    #[cfg(target_arch = "x86_64")]
     fn RtlLookupFunctionEntry(address: u64, base: *mut u64, history: *mut c_void) -> *const c_void;
 }
 
-#[link(name = "user32", kind = "raw-dylib")]
+#[cfg_attr(target_arch = "x86", link(name = "user32", kind = "raw-dylib", import_name_type = "undecorated"))]
+#[cfg_attr(target_arch = "x86_64", link(name = "user32", kind = "raw-dylib"))]
 unsafe extern "system" {
     fn EnumWindows(callback: EnumWindow, parameter: isize) -> i32;
     fn GetDesktopWindow() -> *mut c_void;
     fn EnumChildWindows(parent: *mut c_void, callback: EnumWindow, parameter: isize) -> i32;
 }
 
-#[link(name = "msvcrt", kind = "raw-dylib")]
+#[cfg_attr(target_arch = "x86", link(name = "msvcrt", kind = "raw-dylib", import_name_type = "undecorated"))]
+#[cfg_attr(target_arch = "x86_64", link(name = "msvcrt", kind = "raw-dylib"))]
 unsafe extern "C" {
     fn qsort(base: *mut c_void, count: usize, size: usize, compare: Compare);
+}
+
+// What compilers call to divide numbers of 64 bits. C libraries have it, and so does this DLL. These are the symbols' names;
+// what is imported has an underscore less.
+#[cfg(target_arch = "x86")]
+#[link(name = "ntdll", kind = "raw-dylib", import_name_type = "undecorated")]
+unsafe extern "C" {
+    fn __aulldiv();
+    fn __aullrem();
 }
 
 /// Says to the linker that the program uses floating point.
@@ -88,7 +103,16 @@ const CASES: &[Case] = &[
     ("a dynamic signature", passes_dynamically),
     ("every entry calls its own handler, and one more is refused", fills_the_table),
     ("a released entry is stale", is_stale),
+    #[cfg(target_arch = "x86_64")]
     ("every entry has unwind data", has_unwind_data),
+    #[cfg(target_arch = "x86")]
+    ("stdcall", in_stdcall),
+    #[cfg(target_arch = "x86")]
+    ("cdecl", in_cdecl),
+    #[cfg(target_arch = "x86")]
+    ("thiscall", in_thiscall),
+    #[cfg(target_arch = "x86")]
+    ("fastcall", in_fastcall),
 ];
 
 /// Where the program starts: Windows calls it.
@@ -184,9 +208,9 @@ fn passes_types() -> bool {
 }
 
 fn passes_dynamically() -> bool {
-    type Code = unsafe extern "win64" fn(f64, i32, i64, i64, f64) -> f64;
+    type Code = unsafe extern "system" fn(f64, i32, i64, i64, f64) -> f64;
     let types = [Type::F64, Type::I32, Type::I64, Type::I64, Type::F64];
-    let signature = Signature::new(Convention::Win64, &types, Some(Type::F64)).unwrap();
+    let signature = Signature::new(Convention::NATIVE, &types, Some(Type::F64)).unwrap();
     let dynamic = Dynamic::new(signature, |frame| {
         let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
         let rest = frame.get::<i64>(2).unwrap() * frame.get::<i64>(3).unwrap();
@@ -198,13 +222,13 @@ fn passes_dynamically() -> bool {
 }
 
 fn fills_the_table() -> bool {
-    unsafe extern "win64" fn handler(value: usize, data: *mut c_void) -> usize {
+    unsafe extern "system" fn handler(value: usize, data: *mut c_void) -> usize {
         value + data.addr()
     }
     let registration = |number: usize| {
         let data = core::ptr::without_provenance_mut(number * 10);
         // SAFETY: the handler takes any data.
-        unsafe { Registration::direct(Convention::Win64, handler as *const c_void, 1, data) }
+        unsafe { Registration::direct(Convention::NATIVE, handler as *const c_void, 1, data) }
     };
     let mut passed = true;
     for number in 0..CAPACITY {
@@ -214,7 +238,7 @@ fn fills_the_table() -> bool {
     let mut count = 0;
     for entry in table::list() {
         // SAFETY: the slot is live and takes one word.
-        let result = unsafe { entry.slot.code().cast::<unsafe extern "win64" fn(usize) -> usize>()(7) };
+        let result = unsafe { entry.slot.code().cast::<unsafe extern "system" fn(usize) -> usize>()(7) };
         passed &= result == 7 + entry.data.addr();
         passed &= table::release(entry.slot).is_ok();
         count += 1;
@@ -236,6 +260,7 @@ fn is_stale() -> bool {
     (live, result) == (3, 77)
 }
 
+#[cfg(target_arch = "x86_64")]
 fn has_unwind_data() -> bool {
     let closure = |_: *mut c_void| 0;
     let callback = Callback::<Start>::from_ref(&closure).unwrap();
@@ -246,3 +271,48 @@ fn has_unwind_data() -> bool {
         !unsafe { RtlLookupFunctionEntry((first + 16 * slot + 9) as u64, &mut base, null_mut()) }.is_null()
     })
 }
+
+/// A typed closure and a dynamic one, called by rustc's code in each convention.
+#[cfg(target_arch = "x86")]
+macro_rules! in_convention {
+    ($($name:ident $abi:literal $convention:ident)*) => { $(
+        fn $name() -> bool {
+            #[derive(Clone, Copy, PartialEq)]
+            #[repr(C)]
+            struct Words([u32; 3]);
+            type Code = unsafe extern $abi fn(usize, i16, f64, i64, Words) -> Words;
+            let arguments = (5, -6, 7.5, -8 << 40, Words([9, 10, 11]));
+            let result = Words([12, 13, 14]);
+            let closure = |a: usize, b: i16, c: f64, d: i64, e: Words| {
+                if (a, b, c, d, e) == arguments { result } else { Words([0; 3]) }
+            };
+            let callback = Callback::<Code>::from_ref(&closure).unwrap();
+            let words = Type::Struct { size: 12 };
+            let types = [Type::USIZE, Type::I16, Type::F64, Type::I64, words];
+            let signature = Signature::new(Convention::$convention, &types, Some(words)).unwrap();
+            let dynamic = Dynamic::new(signature, |frame| {
+                let (a, b) = (frame.get::<usize>(0).unwrap(), frame.get::<i16>(1).unwrap());
+                let (c, d) = (frame.get::<f64>(2).unwrap(), frame.get::<i64>(3).unwrap());
+                let Ok(Value::Struct(bytes)) = frame.value(4) else { return };
+                let right = (a, b, c, d) == (arguments.0, arguments.1, arguments.2, arguments.3);
+                if right && bytes == [9, 0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0] {
+                    frame.result_bytes().unwrap().copy_from_slice(&[12, 0, 0, 0, 13, 0, 0, 0, 14, 0, 0, 0]);
+                }
+            });
+            let described = Callback::from_dynamic(&dynamic).unwrap();
+            let (a, b, c, d, e) = arguments;
+            // Often, so that a stack that is not cleaned up would run over.
+            (0..1_000_000).all(|_| {
+                // SAFETY: both live, and have this type.
+                let results = unsafe {
+                    (callback.code()(a, b, c, d, e), described.code().cast::<Code>()(a, b, c, d, e))
+                };
+                results == (result, result)
+            })
+        }
+    )* };
+}
+
+#[cfg(target_arch = "x86")]
+in_convention!(in_stdcall "stdcall" Stdcall in_cdecl "cdecl" Cdecl in_thiscall "thiscall" Thiscall
+    in_fastcall "fastcall" Fastcall);
