@@ -100,9 +100,13 @@ fn main() {
     let compiler = compiler(is_coff);
     let source = fs::read_to_string(Path::new("asm").join(file)).unwrap();
     // Only LLVM's assembler can list guard targets, and GNU ld would not know what to do with the list.
-    let gnu_ld = env_is("CARGO_CFG_TARGET_ENV", "gnu") && !env_is("CARGO_CFG_TARGET_ABI", "llvm");
+    let windows = env_is("CARGO_CFG_TARGET_OS", "windows");
+    let gnu = env_is("CARGO_CFG_TARGET_ENV", "gnu");
+    let gnu_ld = gnu && !env_is("CARGO_CFG_TARGET_ABI", "llvm");
     let llvm = compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
     let guard = is_coff && llvm && !gnu_ld;
+    // On i686 Windows, MinGW's C++ unwinds by DWARF; on x86_64 by the system's own data, as everybody.
+    let cfi = !is_coff || (target == "x86" && windows && gnu);
     // C symbols of 32-bit COFF begin with an underscore.
     let version_in_symbols = source.replace("VERSION", &version);
     let source = if is_coff && target == "x86" {
@@ -113,7 +117,8 @@ fn main() {
     let switches = [
         ("CAPACITY", capacity),
         ("ELF", (!is_coff).into()),
-        ("WINDOWS", env_is("CARGO_CFG_TARGET_OS", "windows").into()),
+        ("WINDOWS", windows.into()),
+        ("CFI", cfi.into()),
         ("SSE", has_sse().into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),

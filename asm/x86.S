@@ -22,7 +22,7 @@
 // calltable_frame      frame lane: a cdecl handler of data and frame; stale calls take it too
 // ..._saving           the same for handlers that keep no register but ESP
 // calltable_leave      removes the arguments and returns to the entry, which returns to the foreign caller
-// calltable_resume     where a contained call goes on when an exception has ended
+// calltable_VERSION_resume  where a contained call goes on when an exception has ended
 //
 // The file is read by GAS, by Clang and by rustc's global_asm!; see x86_64.S.
 
@@ -52,26 +52,38 @@
     .p2align 4, 0xcc
 .if ELF
     .type \name, @function
-\name:
-    .cfi_startproc
 .else
     .def \name; .scl \class; .type 32; .endef
+.endif
 \name:
+.if CFI
+    .cfi_startproc
 .endif
 .endm
 
 // Opens a function that is jumped to with the dispatcher's frame in EBP.
-.macro PROC_IN_FRAME name
-    PROC \name
-.if ELF
+.macro PROC_IN_FRAME name, class=3
+    PROC \name, \class
+.if CFI
     .cfi_def_cfa ebp, 8
     .cfi_offset ebp, -8
+.endif
+    PERSONALITY
+.endm
+
+// Names the function that looks at exceptions of C++ when they leave the function just opened: GCC for i686 Windows does
+// not make SEH exceptions of them.
+.macro PERSONALITY
+.if CFI & WINDOWS
+    .cfi_personality 0, calltable_VERSION_personality
 .endif
 .endm
 
 .macro END_PROC name
-.if ELF
+.if CFI
     .cfi_endproc
+.endif
+.if ELF
     .size \name, . - \name
 .endif
 .endm
@@ -87,6 +99,7 @@
     .hidden calltable_VERSION_seh_handler
     .hidden calltable_VERSION_exception
     .hidden calltable_VERSION_end
+    .hidden calltable_VERSION_resume
 .else
     .text
 .endif
@@ -147,12 +160,12 @@ END_PROC calltable_here
 // --- calltable_dispatch -------------------------------------------------------------------------------------------
 PROC calltable_dispatch
     push    ebp
-.if ELF
+.if CFI
     .cfi_def_cfa_offset 8
     .cfi_offset ebp, -8
 .endif
     mov     ebp, esp
-.if ELF
+.if CFI
     .cfi_def_cfa_register ebp
 .endif
     sub     esp, LOCALS_SIZE
@@ -246,22 +259,22 @@ PROC_IN_FRAME calltable_leave
     add     ecx, [ebp + AT_CLEANUP]
     mov     eax, [ebp + 4]
     mov     edx, [ebp + 8]
-.if ELF
+.if CFI
     .cfi_def_cfa esp, LOCALS_SIZE + 16
 .endif
     mov     ebp, [ebp]
-.if ELF
+.if CFI
     .cfi_restore ebp
 .endif
     mov     [ecx + 8], edx
     mov     [ecx + 4], eax
-.if ELF
+.if CFI
     .cfi_def_cfa ecx, 8
 .endif
     pop     edx
     pop     eax
     lea     esp, [ecx + 4]
-.if ELF
+.if CFI
     .cfi_def_cfa esp, 4
 .endif
     ret
@@ -438,7 +451,7 @@ PROC calltable_VERSION_end, 2
     mov     edx, [esp + 8]
     mov     eax, [esp + 12]
     lea     ebp, [ecx - AT_RECORD]
-.if ELF
+.if CFI
     .cfi_def_cfa ebp, 8
     .cfi_offset ebp, -8
 .endif
@@ -447,14 +460,15 @@ PROC calltable_VERSION_end, 2
 .if ELF
     push    0                                   // there seh::unwind is called, which returns
 .else
-    push    offset calltable_resume
+    push    offset calltable_VERSION_resume
 .endif
     push    ecx
     call    eax
-    jmp     calltable_resume
+    jmp     calltable_VERSION_resume
 END_PROC calltable_VERSION_end
 
-PROC_IN_FRAME calltable_resume
+    .globl  calltable_VERSION_resume
+PROC_IN_FRAME calltable_VERSION_resume, 2
     lea     esp, [ebp - LOCALS_SIZE]
     cld                                         // the handler may have been anywhere, in the middle of a string
     fninit                                      // instruction or of x87 code
@@ -486,7 +500,7 @@ PROC_IN_FRAME calltable_resume
     jz      calltable_leave
     fld     qword ptr [ebp + AT_ANSWER + FRAME_RESULT]
     jmp     calltable_leave
-END_PROC calltable_resume
+END_PROC calltable_VERSION_resume
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 
@@ -502,6 +516,10 @@ END_PROC calltable_resume
     .long   0xc0000002                          // GNU_PROPERTY_X86_FEATURE_1_AND
     .long   4                                   // size of the value
     .long   3                                   // IBT | SHSTK
+.endif
+
+.if GUARD & WINDOWS
+    .safeseh calltable_VERSION_seh_handler      // an image with a list of handlers may run no other
 .endif
 
 .if GUARD

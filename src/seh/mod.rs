@@ -28,10 +28,15 @@ pub use policy::{Answer, Exception, ExceptionFilter, ExceptionRecord, Verdict};
 cfg_if::cfg_if! {
     if #[cfg(all(windows, target_arch = "x86_64"))] {
         mod ask;
+        mod gcc;
         mod x86_64;
         pub(crate) use x86_64::{is_available, prepare};
     } else if #[cfg(target_arch = "x86")] {
         mod ask;
+        #[cfg(all(windows, target_env = "gnu"))]
+        mod dwarf;
+        #[cfg(all(windows, target_env = "gnu"))]
+        mod gcc;
         mod record;
         mod x86;
         #[cfg(not(windows))]

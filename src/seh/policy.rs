@@ -62,7 +62,8 @@ impl Exception {
         unsafe { &*self.record }
     }
 
-    /// The processor's state, a `CONTEXT` of Windows: what a debugger or `MiniDumpWriteDump` wants.
+    /// The processor's state, a `CONTEXT` of Windows: what a debugger or `MiniDumpWriteDump` wants. Null for
+    /// [`GCC_THROW`](super::GCC_THROW) on i686, which is no exception of the system.
     #[must_use]
     pub fn context(&self) -> *mut c_void {
         self.context

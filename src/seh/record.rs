@@ -76,7 +76,7 @@ unsafe fn read<const OFFSET: usize>() -> *mut Record {
 
 /// # Safety
 /// FS must point to a thread information block.
-unsafe fn set_head(record: *mut Record) {
+pub(super) unsafe fn set_head(record: *mut Record) {
     // SAFETY: by the caller's promise; 0 is the place of the chain's head.
     unsafe { asm!("mov fs:[0], {}", in(reg) record, options(nostack, preserves_flags)) };
 }

@@ -16,7 +16,7 @@ use crate::frame::RawFrame;
 
 /// The dispatcher's locals; EBP points behind them.
 #[repr(C)]
-struct Locals {
+pub(super) struct Locals {
     answer: Answer,
     record: Record,
     x87: u16,
@@ -146,28 +146,55 @@ unsafe extern "C" fn exception(
     context: *mut c_void,
     _dispatcher: *mut c_void,
 ) -> i32 {
-    // SAFETY: the system passes the dispatcher's record, which lies in its locals, and an exception of code that it called; a
-    // filter that was registered is asked, and what it ends is unwound to that frame, by the function that `prepare` set.
+    // SAFETY: the system passes the dispatcher's record, which lies in its locals, and an exception of code that it called;
+    // what has been ended is unwound to that frame, by the function that `prepare` has set.
     unsafe {
         let locals = frame.byte_sub(LOCALS_RECORD).cast::<Locals>();
         if (*exception).flags & UNWINDING != 0 {
-            if (*locals).state & STATE_COUNTED != 0 {
-                (*locals).state &= !STATE_COUNTED;
-                (*(*locals).context).in_flight.fetch_sub(1, Ordering::Release);
-            }
+            (*locals).uncount();
             return CONTINUE_SEARCH;
         }
-        if (*locals).state & STATE_CONTAIN == 0 || (*locals).asked != 0 {
-            return CONTINUE_SEARCH;
-        }
-        (*locals).asked = 1;
-        // Behind EBP and two return addresses.
-        let arguments = locals.byte_add(LOCALS_SIZE + 12).cast();
-        let call = RawFrame { result: [0; 2], arguments, registers: (*locals).registers };
-        if let Some(disposition) = ask((*locals).data, exception, context, &raw mut (*locals).answer, call) {
-            (*locals).asked = 0;
+        if let Some(disposition) = Locals::consider(locals, exception, context) {
             return disposition;
         }
         end(frame, exception, core::mem::transmute::<*mut (), Unwind>(UNWIND.load(Ordering::Relaxed)))
+    }
+}
+
+impl Locals {
+    /// A call that an exception ends is not running any more.
+    ///
+    /// # Safety
+    /// The locals must be those of a call.
+    pub(super) unsafe fn uncount(&mut self) {
+        if self.state & STATE_COUNTED != 0 {
+            self.state &= !STATE_COUNTED;
+            // SAFETY: contexts are static.
+            unsafe { (*self.context).in_flight.fetch_sub(1, Ordering::Release) };
+        }
+    }
+
+    /// Asks the filter, if there is one. Returns what to tell the system, or `None` if the exception ends here.
+    ///
+    /// # Safety
+    /// The locals must be those of a call, and the exception that of its handler.
+    pub(super) unsafe fn consider(
+        locals: *mut Self,
+        exception: *mut ExceptionRecord,
+        context: *mut c_void,
+    ) -> Option<i32> {
+        // SAFETY: by the caller's promise; the arguments are behind EBP and two return addresses. A registration that
+        // contains has promised a filter.
+        unsafe {
+            if (*locals).state & STATE_CONTAIN == 0 || (*locals).asked != 0 {
+                return Some(CONTINUE_SEARCH);
+            }
+            (*locals).asked = 1;
+            let arguments = locals.byte_add(LOCALS_SIZE + 12).cast();
+            let call = RawFrame { result: [0; 2], arguments, registers: (*locals).registers };
+            let disposition = ask((*locals).data, exception, context, &raw mut (*locals).answer, call)?;
+            (*locals).asked = 0;
+            Some(disposition)
+        }
     }
 }

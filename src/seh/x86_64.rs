@@ -9,6 +9,7 @@ use static_assertions::const_assert_eq;
 
 use super::GCC_THROW;
 use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
+use super::gcc::{GccException, destroy};
 use super::policy::{Answer, ExceptionRecord};
 use crate::context::layout::*;
 use crate::frame::RawFrame;
@@ -85,16 +86,6 @@ pub(crate) fn is_available() -> bool {
     true
 }
 
-/// The start of GCC's exceptions (`_Unwind_Exception`, with the fields that its runtime library for SEH keeps in it).
-#[repr(C)]
-struct GccException {
-    class: u64,
-    cleanup: Option<unsafe extern "win64" fn(reason: i32, exception: *mut GccException)>,
-    stop: usize,
-    /// The frame that catches it, where that goes on, and RDX there.
-    target: [usize; 3],
-}
-
 /// Called by the system when an exception leaves the handler of a contained call, and when its frame is unwound.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_exception"))]
 unsafe extern "win64" fn exception(
@@ -134,19 +125,5 @@ unsafe extern "win64" fn exception(
         }
         let unwind = core::mem::transmute::<*mut (), Unwind>(UNWIND.load(Ordering::Relaxed));
         unwind(call.cast(), resume.cast(), record, null_mut(), context, (*dispatcher).history)
-    }
-}
-
-/// What `catch (...)` does in the end.
-///
-/// # Safety
-/// The exception must be one that has arrived where it is caught.
-unsafe fn destroy(exception: *mut GccException) {
-    const FOREIGN_EXCEPTION_CAUGHT: i32 = 1;
-    // SAFETY: by the caller's promise; an exception brings the function that destroys it.
-    unsafe {
-        if let Some(cleanup) = (*exception).cleanup {
-            cleanup(FOREIGN_EXCEPTION_CAUGHT, exception);
-        }
     }
 }

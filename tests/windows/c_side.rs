@@ -50,6 +50,8 @@ pub fn module() -> usize {
         // SAFETY: the path ends in a zero; the DLL does nothing when it is loaded.
         let module = unsafe { LoadLibraryW(wide.as_ptr()) };
         assert!(!module.is_null(), "{path:?} does not load: {}", std::io::Error::last_os_error());
+        #[cfg(target_arch = "x86")]
+        register_frames(module);
         module.addr()
     })
 }
@@ -73,4 +75,18 @@ fn build() -> OsString {
         assert!(output.status.success(), "{step:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
     out.join(build_dll::NAME).into()
+}
+
+/// Tells the DLL's C++ library where the program has its unwind data.
+#[cfg(target_arch = "x86")]
+fn register_frames(module: *mut c_void) {
+    unsafe extern "C" {
+        // Where rustc's first object begins it.
+        static __EH_FRAME_BEGIN__: u8;
+    }
+    // SAFETY: the DLL has that function; the data is the program's own, and ends in a zero.
+    unsafe {
+        let register = GetProcAddress(module, c"register_frames".as_ptr().cast()).unwrap();
+        std::mem::transmute::<_, unsafe extern "C" fn(*const u8)>(register)(&raw const __EH_FRAME_BEGIN__);
+    }
 }

@@ -358,7 +358,6 @@ fn faults_of_c_and_exceptions_of_cpp_end_in_a_filter() {
                 assert_eq!((call(None), call(kind)), (100, -1), "{kind:?} {level}");
                 assert_eq!(as_windows(kind, data.last.load(Ordering::Relaxed)), expected, "{kind:?} {level}");
             }
-            #[cfg(target_arch = "x86_64")]
             {
                 data.destroyed.store(0, Ordering::Relaxed);
                 for _ in 0..100 {
