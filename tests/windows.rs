@@ -11,6 +11,8 @@ mod build_dll;
 mod c_side;
 #[path = "windows/callers.rs"]
 mod callers;
+#[path = "windows/chain.rs"]
+mod chain;
 #[path = "windows/com.rs"]
 mod com;
 #[path = "windows/contained.rs"]

@@ -25,7 +25,7 @@ type Unary = unsafe extern "C" fn(i32) -> i64;
 
 /// What can go wrong in a handler; the C side counts them in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     None,
     Read,
     Write,
@@ -36,6 +36,8 @@ enum Fault {
     Raised,
     Thrown,
     StackOverflow,
+    /// Only the C side does that.
+    Jump,
 }
 
 use Fault::*;
@@ -58,11 +60,11 @@ fn as_windows(fault: Fault, code: u32) -> u32 {
     if fault == Overflow && code == seh::INTEGER_DIVISION_BY_ZERO { seh::INTEGER_OVERFLOW } else { code }
 }
 
-fn fault(fault: Fault) {
+pub fn fault(fault: Fault) {
     // SAFETY: not at all; the exceptions are what is tested.
     unsafe {
         match fault {
-            None | Thrown => {}
+            None | Thrown | Jump => {}
             Read => drop(black_box(without_provenance::<i32>(16).read_volatile())),
             Write => without_provenance_mut::<i32>(16).write_volatile(1),
             Execute => std::mem::transmute::<*const (), unsafe extern "C" fn()>(without_provenance(16))(),
@@ -89,10 +91,10 @@ fn overflow(depth: usize) -> usize {
 }
 
 /// A slot that ends with this value.
-struct Registered(Slot);
+pub struct Registered(pub Slot);
 
 impl Registered {
-    fn new(registration: &Registration) -> Self {
+    pub fn new(registration: &Registration) -> Self {
         Self(table::register(registration).unwrap())
     }
 
@@ -299,7 +301,7 @@ fn a_filter_that_has_mended_it_lets_the_handler_go_on() {
 
 /// The data of the handlers below and of those on the C side.
 #[repr(C)]
-struct Data {
+pub struct Data {
     filter: ExceptionFilter,
     destroyed: AtomicI32,
     alive: AtomicI32,
@@ -307,11 +309,11 @@ struct Data {
 }
 
 impl Data {
-    fn new(filter: ExceptionFilter) -> Self {
+    pub fn new(filter: ExceptionFilter) -> Self {
         Self { filter, destroyed: 0.into(), alive: 0.into(), last: 0.into() }
     }
 
-    fn as_ptr(&self) -> *mut c_void {
+    pub fn as_ptr(&self) -> *mut c_void {
         (&raw const *self).cast_mut().cast()
     }
 }
@@ -527,6 +529,26 @@ fn a_stack_overflow_ends_in_the_policy_and_again_after_the_guard_page_is_back() 
             }
         });
     });
+}
+
+#[test]
+fn a_jump_out_of_a_handler_ends_the_count_of_running_calls() {
+    for level in LEVELS {
+        let data = Data::new(minus_one);
+        // SAFETY: that is its type in faults.cpp.
+        let jumping: unsafe extern "C" fn(Unary, i32) -> i32 = unsafe { function(&format!("jumping_{level}")) };
+        for registration in [faulty(level, &data), faulty(level, &data).tracked(), faulty(level, &data).exclusive()] {
+            let registered = Registered::new(&registration);
+            for _ in 0..100 {
+                // SAFETY: the registration lives.
+                let results = unsafe { [jumping(registered.unary(), 0), jumping(registered.unary(), Jump as i32)] };
+                assert_eq!(results, [100, -2], "{level}");
+                let entry = table::entry(registered.0.index()).unwrap();
+                assert!(matches!(entry.in_flight, Option::None | Some(0)), "{entry:?}");
+            }
+        }
+        assert_eq!(data.last.load(Ordering::Relaxed), 0, "a jump is no exception that a filter sees");
+    }
 }
 
 #[test]

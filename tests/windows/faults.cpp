@@ -2,6 +2,7 @@
 // the function's name.
 
 #include <limits.h>
+#include <setjmp.h>
 #include <windows.h>
 
 #define JOIN_(a, b) a##_##b
@@ -30,6 +31,8 @@ struct Thrown {
 
 volatile int zero = 0;
 volatile int *volatile nowhere = reinterpret_cast<volatile int *>(16);
+
+__thread jmp_buf target;
 
 __attribute__((noinline)) int throws(Data *data) {
     Guard guard = {data};
@@ -73,7 +76,12 @@ EXPORT(int faulty)(int kind, Data *data) {
         volatile char start = 0;
         return overflows(&start);
     }
+    case 10:
+        longjmp(target, 1);
     default:
         return 100 + kind;
     }
 }
+
+// Calls an entry whose handler is the function above; returns what it returns, or -2 if it jumps.
+EXPORT(int jumping)(int (*callback)(int), int kind) { return setjmp(target) ? -2 : callback(kind); }
