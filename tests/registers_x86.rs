@@ -1,5 +1,5 @@
 //! i686: every register, flag and stack word around a call, with handlers that wreck whatever they may.
-#![cfg(all(target_os = "linux", target_arch = "x86"))]
+#![cfg(all(target_arch = "x86", any(target_os = "linux", all(windows, target_env = "gnu"))))]
 
 use std::ffi::c_void;
 use std::sync::Mutex;

@@ -1,6 +1,6 @@
 //! Writes the same list of signatures as C callers and as Rust cases, and compiles the C with GCC and Clang.
 //!
-//! Linux only: the attributes and the assembly are for it. On Windows, `tests/windows` has C callers of its own.
+//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's.
 //!
 //! Case (p, n) has n parameters; parameter i has type number p + i. Thus every type comes in every position.
 
@@ -60,7 +60,8 @@ const VARIANTS: &[(&str, &str)] = &[("gcc", "O0"), ("gcc", "O2"), ("clang", "O0"
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src");
-    if env::var("CARGO_CFG_TARGET_OS").unwrap() != "linux" {
+    let windows = env::var("CARGO_CFG_TARGET_OS").unwrap() == "windows";
+    if windows && env::var("CARGO_CFG_TARGET_ENV").unwrap() != "gnu" {
         return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
@@ -92,7 +93,7 @@ fn main() {
             if disputed {
                 continue;
             }
-            case(&types, p, n, convention, &mut c, &mut rust);
+            case(&types, p, n, convention, windows, &mut c, &mut rust);
             functions.push((format!("case_{p}_{n}"), "", "i32"));
         }
     }
@@ -104,7 +105,7 @@ fn main() {
 
     let mut externs = String::new();
     for (compiler, level) in VARIANTS {
-        let found = find(compiler);
+        let found = find(compiler, &target, windows);
         for (name, parameters, result) in &functions {
             let function =
                 format!("pub unsafe extern \"C\" fn {name}_{compiler}_{level}(_: CodePointer{parameters}) -> {result}");
@@ -131,17 +132,34 @@ fn main() {
         }
     }
     fs::write(out.join("externs.rs"), externs).unwrap();
-    cc::Build::new().file(format!("src/registers_{target}.S")).compile("callers_registers");
+    // The 64-bit file is called by the System V convention.
+    if target == "x86" || !windows {
+        cc::Build::new().file(format!("src/registers_{target}.S")).compile("callers_registers");
+    }
 }
 
 type Type = (&'static str, &'static str, &'static str);
 
-fn case(types: &[Type], p: usize, n: usize, (abi, attribute): (&str, &str), c: &mut String, rust: &mut String) {
+fn case(
+    types: &[Type],
+    p: usize,
+    n: usize,
+    (abi, attribute): (&str, &str),
+    windows: bool,
+    c: &mut String,
+    rust: &mut String,
+) {
     let parameters: Vec<_> = (0..n).map(|i| types[(p + i) % types.len()]).collect();
     // Every type is a result, too; p + 7 n walks through all of them. One case in nine returns nothing.
     let result = ((p + n) % 9 != 8).then(|| types[(p + 7 * n) % types.len()]);
-    // On 32-bit Linux, C returns structures by other rules than on Windows, which the frame lane knows.
-    let result = result.filter(|ty| abi == "win64" || !ty.2.contains("Struct"));
+    // On 32-bit Linux, C returns structures by other rules than on Windows, which the frame lane knows. There compilers
+    // do not agree where the last two conventions have the address of a result.
+    let is_agreed = match abi {
+        "win64" => true,
+        "stdcall" | "cdecl" => windows,
+        _ => false,
+    };
+    let result = result.filter(|ty| is_agreed || !ty.2.contains("Struct"));
     let list = |types: &[Type], of: fn(&Type) -> String| types.iter().map(of).collect::<Vec<_>>().join(", ");
     let c_parameters = if n == 0 { "void".into() } else { list(&parameters, |t| t.0.into()) };
     let arguments = (0..n).map(|i| format!("a{i}")).collect::<Vec<_>>().join(", ");
@@ -174,8 +192,17 @@ fn case(types: &[Type], p: usize, n: usize, (abi, attribute): (&str, &str), c: &
     .unwrap();
 }
 
-/// The compiler by its plain name, else the newest of Debian's numbered ones.
-fn find(name: &str) -> Option<String> {
+/// A compiler for the target: by its plain name, else the newest of Debian's numbered ones; GCC for Windows on another
+/// system by MinGW's name.
+fn find(name: &str, target: &str, windows: bool) -> Option<String> {
+    if windows && name == "gcc" && !cfg!(windows) {
+        let arch = if target == "x86" { "i686" } else { target };
+        return Some(format!("{arch}-w64-mingw32-gcc")).filter(|name| answers(name));
+    }
     let mut names = [name.to_string()].into_iter().chain((14..=22).rev().map(|number| format!("{name}-{number}")));
-    names.find(|name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()))
+    names.find(|name| answers(name))
+}
+
+fn answers(compiler: &str) -> bool {
+    Command::new(compiler).arg("--version").output().is_ok_and(|out| out.status.success())
 }

@@ -1,5 +1,5 @@
-// Foreign code that calls back. Compiled for each convention of the target, without and with optimisation; CONVENTION and
-// LEVEL end the names of the functions.
+// Foreign code that calls back. Compiled for each convention of the target, without and with optimisation; CONVENTION
+// and LEVEL end the names of the functions.
 //
 // The callers of one list below call with the values that tests/windows/callers.rs expects, and return whether the
 // result is the one that it gives.
@@ -22,8 +22,8 @@
 #define CALLBACK_CONVENTION // there is one
 #endif
 
-// Runs `call` and gives what it has moved the stack pointer by, which the caller's own code has not; see build_dll.rs. The
-// caller goes on with the right one.
+// Runs `call` and gives what it has moved the stack pointer by, which the caller's own code has not; see build_dll.rs.
+// The caller goes on with the right one.
 #ifdef __i386__
 #define MOVED_BY(call)                                                                                                 \
     ({                                                                                                                 \

@@ -144,8 +144,12 @@ macro_rules! case {
 }
 
 macro_rules! case_in {
-    ($module:ident $abi:literal $convention:ident
-        $name:ident($($a:ident: $A:ty),*) -> $R:ty $(, except $($except:literal)*)?) => { if !["", $($($except),*)?].contains(&$abi) {
+    ($module:ident $abi:literal $convention:ident $name:ident $parameters:tt -> $R:ty, except $($except:literal)*) => {
+        if ![$($except),*].contains(&$abi) {
+            case_in! { $module $abi $convention $name $parameters -> $R }
+        }
+    };
+    ($module:ident $abi:literal $convention:ident $name:ident($($a:ident: $A:ty),*) -> $R:ty) => {{
         type Code = unsafe extern $abi fn($($A),*) -> $R;
         let convention = Convention::$convention;
         let typed = |$($a: $A),*| -> $R {
@@ -174,9 +178,9 @@ macro_rules! case_in {
     }};
 }
 
-// The conventions after `except` are those in which compilers do not agree: where fastcall passes a small argument that comes
-// after a structure or 64 bits; a method whose `this` is no pointer; where fastcall and thiscall pass the address of a result,
-// in ECX (GCC both, rustc and Clang for this target the second) or on the stack (Microsoft).
+// The conventions after `except` are those in which compilers do not agree: where fastcall passes a small argument that
+// comes after a structure or 64 bits; a method whose `this` is no pointer; where fastcall and thiscall pass the address of a
+// result, in ECX (GCC both, rustc and Clang for this target the second) or on the stack (Microsoft).
 
 #[test]
 fn two_to_ten_words() {
@@ -224,7 +228,8 @@ fn structures_as_arguments() {
 
 #[test]
 fn registers_full_then_everything() {
-    case!(words_then_the_rest(a: usize, b: u8, c: Bytes<3>, d: i64, e: Bytes<8>, f: f64, g: Bytes<24>, h: f32) -> Bytes<8>);
+    case!(words_then_the_rest(a: usize, b: u8, c: Bytes<3>, d: i64, e: Bytes<8>, f: f64, g: Bytes<24>, h: f32)
+        -> Bytes<8>);
 }
 
 #[test]
@@ -298,7 +303,8 @@ macro_rules! nesting {
                         // SAFETY: the callback lives.
                         assert_eq!(unsafe { repeat(callback.code(), 100_000) }, 200_000);
                     });
-                    assert_eq!(lowest.into_inner(), highest.into_inner(), "stack addresses of the handler's local variable");
+                    let (lowest, highest) = (lowest.into_inner(), highest.into_inner());
+                    assert_eq!(lowest, highest, "stack addresses of the handler's local variable");
                 }
             }
         }

@@ -30,11 +30,9 @@ pub fn run() -> Result<bool> {
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MSVC_MANIFEST]))?;
         for arch in ARCHITECTURES {
-            // On i686 the examples for other systems have no convention that they could use.
-            let targets = if arch == "x86_64" { "--all-targets" } else { "--tests" };
-            let all = ["--workspace", "--all-features", targets, "--", "-Dwarnings"];
             // Clippy takes what `thread_local!` makes of a `const` initializer on this target for none.
-            quietly(gnu(arch, "clippy")?.args(all).arg("-Aclippy::missing_const_for_thread_local"))?;
+            let lints = ["--", "-Dwarnings", "-Aclippy::missing_const_for_thread_local"];
+            quietly(gnu(arch, "clippy")?.args(programs(arch, "clippy")).args(lints))?;
             quietly(msvc(arch, "clippy", "rustc").args(["--", "-Dwarnings"]))?;
         }
         Ok(())
@@ -49,8 +47,8 @@ pub fn run() -> Result<bool> {
             suite.tests(
                 &format!("all tests, among them real APIs and C callers, {target}"),
                 wine.set(&mut gnu(arch, "test")?)
-                    .args(["--no-fail-fast", "--all-features"])
-                    .args(if arch == "x86_64" { [].as_slice() } else { &["--tests"] })
+                    .arg("--no-fail-fast")
+                    .args(programs(arch, "test"))
                     .args(arguments)
                     .env("WINEPATH", for_windows(&random))
                     .env(variable(&gnu_target(arch), "RUNNER"), wine.runner())
@@ -130,6 +128,17 @@ fn variable(target: &str, name: &str) -> String {
     format!("CARGO_TARGET_{}_{name}", target.to_uppercase().replace('-', "_"))
 }
 
+/// What cargo is to build: all that the target has. On i686 some examples lack a convention that they could use.
+fn programs(arch: &str, command: &str) -> Vec<&'static str> {
+    let mut programs = vec!["--all-features"];
+    match (arch, command) {
+        ("i686", _) => programs.push("--tests"),
+        (_, "clippy") => programs.extend(["--workspace", "--all-targets"]),
+        _ => {} // documentation, too
+    }
+    programs
+}
+
 /// A command of cargo for programs with std.
 fn gnu(arch: &str, command: &str) -> Result<Command> {
     let target = gnu_target(arch);
@@ -140,8 +149,8 @@ fn gnu(arch: &str, command: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// Two objects that rustc links into every program of this target; `-Zbuild-std` makes none. Returns their folder, where
-/// rustc looks if its own library lacks them.
+/// Two objects that rustc links into every program of this target; `-Zbuild-std` makes none. Returns their folder,
+/// where rustc looks if its own library lacks them.
 fn build_start(target: &str) -> Result<PathBuf> {
     let out = std::env::current_dir()?.join(folder("start")?);
     for name in ["rsbegin", "rsend"] {

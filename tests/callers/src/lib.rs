@@ -4,10 +4,10 @@
 
 use std::ffi::c_void;
 
-#[cfg(target_os = "linux")]
-mod linux;
-#[cfg(target_os = "linux")]
-pub use linux::*;
+#[cfg(any(target_os = "linux", all(windows, target_env = "gnu")))]
+mod foreign;
+#[cfg(any(target_os = "linux", all(windows, target_env = "gnu")))]
+pub use foreign::*;
 
 /// A code pointer, as the callers take it.
 pub type CodePointer = *const c_void;

@@ -2,6 +2,19 @@
 // code where it uses absolute addresses: they are relocated when it starts.
 .intel_syntax noprefix
 
+#ifdef __ELF__
+#define FUNCTION(name) .type name, @function
+#else                                           // C symbols of 32-bit COFF begin with an underscore
+#define FUNCTION(name) .def name; .scl 2; .type 32; .endef
+#define calltable_seen _calltable_seen
+#define calltable_has_frame _calltable_has_frame
+#define calltable_pops _calltable_pops
+#define calltable_call_with _calltable_call_with
+#define calltable_wreck_volatile _calltable_wreck_volatile
+#define calltable_wreck_preserved _calltable_wreck_preserved
+#define calltable_wreck_control _calltable_wreck_control
+#endif
+
 // struct Registers of lib.rs
 .set GENERAL, 0
 .set STACK,   GENERAL + 8 * 4
@@ -31,7 +44,7 @@ other_x87:      .short 0x0c7f                   // rounds toward zero, single pr
     .text
 // void calltable_call_with(code, const Registers *before, Registers *after), cdecl
     .globl calltable_call_with
-    .type calltable_call_with, @function
+    FUNCTION(calltable_call_with)
 calltable_call_with:
     endbr32
     push    ebx
@@ -99,7 +112,6 @@ calltable_call_with:
     pop     ebp
     pop     ebx
     ret
-    .size calltable_call_with, . - calltable_call_with
 
 // Stores what a handler sees. A frame handler's second argument is the frame; its result is set.
 .macro SEE
@@ -153,7 +165,7 @@ calltable_call_with:
 
 .macro HANDLER name
     .globl \name
-    .type \name, @function
+    FUNCTION(\name)
 \name:
     endbr32
     SEE
@@ -174,4 +186,6 @@ HANDLER calltable_wreck_control
     std
     LEAVE
 
+#ifdef __ELF__
     .section .note.GNU-stack, "", @progbits
+#endif

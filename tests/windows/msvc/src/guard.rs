@@ -1,7 +1,7 @@
 //! What the C library of an MSVC program says about Control Flow Guard and SEH handlers; this program has none.
 //!
-//! Source: "PE Format, The Load Configuration Structure", Microsoft; the symbols that begin with `__guard` or `__safe_se`
-//! are the linker's.
+//! Source: "PE Format, The Load Configuration Structure", Microsoft; the symbols that begin with `__guard` or
+//! `__safe_se` are the linker's.
 
 use core::mem::offset_of;
 

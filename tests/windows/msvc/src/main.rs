@@ -57,8 +57,8 @@ unsafe extern "C" {
     fn qsort(base: *mut c_void, count: usize, size: usize, compare: Compare);
 }
 
-// What compilers call to divide numbers of 64 bits. C libraries have it, and so does this DLL. These are the symbols' names;
-// what is imported has an underscore less.
+// What compilers call to divide numbers of 64 bits. C libraries have it, and so does this DLL. These are the symbols'
+// names; what is imported has an underscore less.
 #[cfg(target_arch = "x86")]
 #[link(name = "ntdll", kind = "raw-dylib", import_name_type = "undecorated")]
 unsafe extern "C" {

@@ -3,7 +3,9 @@
 
 use std::ffi::c_void;
 
-use super::{Caller, CodePointer};
+#[cfg(target_os = "linux")]
+use super::Caller;
+use super::CodePointer;
 
 // One C function for each signature and variant, and `for_each_case!`, which lists them with their Rust types.
 include!(concat!(env!("OUT_DIR"), "/externs.rs"));
@@ -27,7 +29,9 @@ unsafe extern "C" {
 
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
+#[cfg(target_os = "linux")]
 pub const REPEAT: Caller = repeat_clang_O2;
+#[cfg(target_os = "linux")]
 pub const NEST: Caller = nest_gcc_O2;
 
 #[derive(Clone, Copy, Debug)]
