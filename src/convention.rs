@@ -23,6 +23,9 @@ impl Convention {
     /// The convention that the target's own foreign code uses if nothing else is said.
     pub const NATIVE: Self = crate::arch::NATIVE;
 
+    /// The convention of plain C in foreign code, and of handlers (`extern "efiapi"`): win64 on x86_64, cdecl on i686.
+    pub const C: Self = crate::arch::C;
+
     /// Whether the table's entries can be called this way on this target.
     #[must_use]
     pub const fn is_available(self) -> bool {

@@ -225,9 +225,8 @@ impl Registration {
     /// }
     ///
     /// let mut divisor = Divisor { filter, value: 0 };
-    /// let convention = if cfg!(target_arch = "x86") { Convention::Cdecl } else { Convention::Win64 };
     /// let registration = unsafe {
-    ///     Registration::direct(convention, divide as *const c_void, 1, (&raw mut divisor).cast()).contained()
+    ///     Registration::direct(Convention::C, divide as *const c_void, 1, (&raw mut divisor).cast()).contained()
     /// };
     /// match table::register(&registration) {
     ///     Ok(slot) => {

@@ -7,12 +7,6 @@ use std::ffi::c_void;
 use calltable::{Callback, Convention, Dynamic, Frame, Signature, Type, Value};
 use calltable_callers::{Bytes, DoublePair, FloatPair, Function, Pattern, VARIADIC, for_each_case};
 
-/// The convention of plain C.
-#[cfg(target_arch = "x86_64")]
-const C: Convention = Convention::Win64;
-#[cfg(target_arch = "x86")]
-const C: Convention = Convention::Cdecl;
-
 thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
 }
@@ -141,7 +135,7 @@ fn variadic_style_calls() {
     };
     let typed = Callback::<Code>::from_ref(&typed).unwrap();
     let types = [Type::I32, Type::F64, Type::I64, Type::F64, Type::F64, Type::I64, Type::F64];
-    let dynamic = Dynamic::new(Signature::new(C, &types, Some(Type::I64)).unwrap(), |frame| {
+    let dynamic = Dynamic::new(Signature::new(Convention::C, &types, Some(Type::I64)).unwrap(), |frame| {
         let (a, b, c, d) = (frame.get(0), frame.get(1), frame.get(2), frame.get(3));
         let (e, f, g) = (frame.get(4), frame.get(5), frame.get(6));
         let got = (a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap(), e.unwrap(), f.unwrap(), g.unwrap());
@@ -150,7 +144,7 @@ fn variadic_style_calls() {
     });
     // A variadic callee may as well read floating-point arguments from the integer registers.
     let types = types.map(|ty| if ty == Type::F64 { Type::U64 } else { ty });
-    let as_bits = Dynamic::new(Signature::new(C, &types, Some(Type::I64)).unwrap(), |frame| {
+    let as_bits = Dynamic::new(Signature::new(Convention::C, &types, Some(Type::I64)).unwrap(), |frame| {
         for (index, want) in [(1, want.1), (3, want.3), (4, want.4), (6, want.6)] {
             assert_eq!(f64::from_bits(frame.get(index).unwrap()), want);
         }

@@ -37,7 +37,7 @@ unsafe extern "efiapi" fn tell_negative(argument: isize, data: *mut c_void) -> i
 
 fn telling(data: usize) -> Registration {
     // SAFETY: `tell` takes one argument and any data.
-    unsafe { Registration::direct(Convention::NATIVE, tell as *const c_void, 1, data as *mut c_void) }
+    unsafe { Registration::direct(Convention::C, tell as *const c_void, 1, data as *mut c_void) }
 }
 
 fn call(code: CodePointer, argument: isize) -> isize {
@@ -59,7 +59,7 @@ fn every_slot_calls_its_own_handler_from_both_lanes() {
     assert_eq!(slots.iter().map(|slot| slot.index()).collect::<HashSet<_>>().len(), CAPACITY);
     slots.iter().for_each(|slot| table::release(*slot).unwrap());
 
-    let signature = Signature::new(Convention::NATIVE, &[Type::ISIZE], Some(Type::ISIZE)).unwrap();
+    let signature = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)).unwrap();
     let handlers: Vec<_> = (0..CAPACITY as isize)
         .map(|index| {
             Dynamic::new(signature.clone(), move |frame| {
@@ -117,8 +117,8 @@ fn equal_registrations_share_a_slot_and_count() {
     let (negative, two) = unsafe {
         let data = std::ptr::without_provenance_mut(1);
         (
-            Registration::direct(Convention::NATIVE, tell_negative as *const c_void, 1, data),
-            Registration::direct(Convention::NATIVE, tell as *const c_void, 2, data),
+            Registration::direct(Convention::C, tell_negative as *const c_void, 1, data),
+            Registration::direct(Convention::C, tell as *const c_void, 2, data),
         )
     };
     let own = table::register(&telling(1)).unwrap();
@@ -186,8 +186,8 @@ fn bad_registrations_are_refused_with_a_reason() {
     let refused = |convention, handler, positions| unsafe {
         table::register(&Registration::direct(convention, handler, positions, null)).unwrap_err()
     };
-    assert_eq!(refused(Convention::NATIVE, std::ptr::null(), 1), Error::NullHandler);
-    let too_many = refused(Convention::NATIVE, handler, MAX_POSITIONS + 1);
+    assert_eq!(refused(Convention::C, std::ptr::null(), 1), Error::NullHandler);
+    let too_many = refused(Convention::C, handler, MAX_POSITIONS + 1);
     assert_eq!(too_many, Error::TooManyPositions { positions: MAX_POSITIONS + 1 });
     let all = [Convention::Win64, Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
     for convention in all.into_iter().filter(|convention| !convention.is_available()) {
@@ -196,18 +196,18 @@ fn bad_registrations_are_refused_with_a_reason() {
         assert_eq!(signature, Err(SignatureError::ConventionUnavailable(convention)));
     }
     let error = SignatureError::TooManyParameters { parameters: MAX_POSITIONS + 1 };
-    assert_eq!(Signature::new(Convention::NATIVE, &[Type::U8; MAX_POSITIONS + 1], None), Err(error));
+    assert_eq!(Signature::new(Convention::C, &[Type::U8; MAX_POSITIONS + 1], None), Err(error));
     // A hidden result pointer takes a position, too.
     let error = SignatureError::TooManyParameters { parameters: MAX_POSITIONS };
     let large = Some(Type::Struct { size: 3 });
-    assert_eq!(Signature::new(Convention::NATIVE, &[Type::U8; MAX_POSITIONS], large), Err(error));
-    let wide = Signature::new(Convention::NATIVE, &[Type::U8; MAX_POSITIONS], Some(Type::I128));
+    assert_eq!(Signature::new(Convention::C, &[Type::U8; MAX_POSITIONS], large), Err(error));
+    let wide = Signature::new(Convention::C, &[Type::U8; MAX_POSITIONS], Some(Type::I128));
     assert_eq!(wide.is_ok(), cfg!(target_arch = "x86_64"));
     let empty = Type::Struct { size: 0 };
     let error = SignatureError::ZeroSized { parameter: Some(1) };
-    assert_eq!(Signature::new(Convention::NATIVE, &[Type::U8, empty], None), Err(error));
+    assert_eq!(Signature::new(Convention::C, &[Type::U8, empty], None), Err(error));
     let error = SignatureError::ZeroSized { parameter: None };
-    assert_eq!(Signature::new(Convention::NATIVE, &[], Some(empty)), Err(error));
+    assert_eq!(Signature::new(Convention::C, &[], Some(empty)), Err(error));
     assert!(too_many.to_string().contains("use a frame handler"));
     assert!(error.to_string().starts_with("the result has no bytes"));
 }
@@ -215,7 +215,7 @@ fn bad_registrations_are_refused_with_a_reason() {
 #[test]
 fn a_frame_refuses_what_the_signature_does_not_say() {
     let _alone = alone();
-    let signature = Signature::new(Convention::NATIVE, &[Type::ISIZE], Some(Type::ISIZE)).unwrap();
+    let signature = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)).unwrap();
     let handler = Dynamic::new(signature, |frame| {
         use calltable::FrameError::{NoSuchParameter, OtherType};
         assert_eq!(frame.get::<isize>(1), Err(NoSuchParameter { index: 1, parameters: 1 }));
@@ -266,11 +266,10 @@ fn callbacks_nest_ten_thousand_deep() {
         // SAFETY: the C function calls the code pointer, which is this closure's.
         if depth == 0 { 0 } else { 1 + unsafe { NEST(CODE.load(Ordering::Relaxed) as *const c_void, depth - 1) } }
     };
-    let dynamic =
-        Dynamic::new(Signature::new(Convention::NATIVE, &[Type::ISIZE], Some(Type::ISIZE)).unwrap(), |frame| {
-            let depth = frame.get::<isize>(0).unwrap();
-            frame.set_result(nested(depth)).unwrap();
-        });
+    let dynamic = Dynamic::new(Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)).unwrap(), |frame| {
+        let depth = frame.get::<isize>(0).unwrap();
+        frame.set_result(nested(depth)).unwrap();
+    });
     let run = || {
         for options in [Options::new(), Options::new().tracked()] {
             let callback = Callback::<Unary>::from_ref_with(options, &nested).unwrap();

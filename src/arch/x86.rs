@@ -14,6 +14,7 @@ use crate::signature::{Signature, Type};
 
 use super::Place;
 
+pub(crate) const C: Convention = Convention::Cdecl;
 pub(crate) const NATIVE: Convention = if cfg!(windows) { Convention::Stdcall } else { Convention::Cdecl };
 
 pub(crate) const fn is_available(convention: Convention) -> bool {

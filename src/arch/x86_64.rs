@@ -11,6 +11,7 @@ use crate::signature::{Signature, Type};
 use super::Place;
 
 pub(crate) const NATIVE: Convention = Convention::Win64;
+pub(crate) const C: Convention = Convention::Win64;
 
 pub(crate) const fn is_available(convention: Convention) -> bool {
     matches!(convention, Convention::Win64)

@@ -19,8 +19,6 @@ use windows_sys::Win32::System::Threading::SetThreadStackGuarantee;
 
 use crate::c_side::{LEVELS, function};
 
-const C: Convention = if cfg!(target_arch = "x86") { Convention::Cdecl } else { Convention::Win64 };
-
 type Unary = unsafe extern "C" fn(i32) -> i64;
 
 /// What can go wrong in a handler; the C side counts them in the same order.
@@ -203,7 +201,7 @@ fn results_of_every_shape_come_from_the_policy() {
 #[test]
 fn a_dynamic_policy_sets_the_result_in_a_frame_of_the_call() {
     for (result, kind) in [(Type::F64, Division), (Type::I64, Read), (Type::Struct { size: 24 }, Raised)] {
-        let signature = Signature::new(C, &[Type::F32, Type::I32, Type::F64], Some(result)).unwrap();
+        let signature = Signature::new(Convention::C, &[Type::F32, Type::I32, Type::F64], Some(result)).unwrap();
         let handler = Dynamic::new(signature, move |_| fault(kind)).contained(move |exception, frame| {
             if exception.code() == 0 {
                 return Verdict::SEARCH_ON;
@@ -285,7 +283,7 @@ fn handlers_are_asked_from_the_inside_outwards_and_vectored_ones_first() {
 
 #[test]
 fn a_filter_that_has_mended_it_lets_the_handler_go_on() {
-    let handler = Dynamic::new(Signature::new(C, &[Type::I32], Some(Type::I32)).unwrap(), |frame| {
+    let handler = Dynamic::new(Signature::new(Convention::C, &[Type::I32], Some(Type::I32)).unwrap(), |frame| {
         fault(Raised);
         frame.set_result(frame.get::<i32>(0).unwrap() + 1).unwrap();
     })
@@ -337,7 +335,7 @@ fn faulty(level: &str, data: &Data) -> Registration {
     // SAFETY: the handler takes one word and that data, which lives with the registration.
     unsafe {
         let handler = function::<*const c_void>(&format!("faulty_{level}"));
-        Registration::direct(C, handler, 1, data.as_ptr()).contained()
+        Registration::direct(Convention::C, handler, 1, data.as_ptr()).contained()
     }
 }
 
@@ -443,7 +441,8 @@ fn a_handler_that_makes_the_result_gets_arguments_and_room() {
     }
     let data = Data::new(filter);
     // SAFETY: the handlers take one word and any data.
-    let registration = unsafe { Registration::direct(C, fails as *const c_void, 1, data.as_ptr()).contained() };
+    let registration =
+        unsafe { Registration::direct(Convention::C, fails as *const c_void, 1, data.as_ptr()).contained() };
     for registration in [registration, registration.saving(), registration.tracked()] {
         let registered = Registered::new(&registration);
         assert_eq!(call(registered.unary(), 5), (1 << 40) + 5);
@@ -555,7 +554,7 @@ fn a_jump_out_of_a_handler_ends_the_count_of_running_calls() {
 fn a_registration_that_contains_needs_a_filter() {
     unsafe extern "efiapi" fn nothing(_: *mut c_void, _: *mut RawFrame) {}
     let handler: FrameHandler = nothing;
-    let signature = Signature::new(C, &[], Option::None).unwrap();
+    let signature = Signature::new(Convention::C, &[], Option::None).unwrap();
     // SAFETY: refused.
     let registration = unsafe { Registration::frame(handler, &signature, null_mut()).contained() };
     assert_eq!(table::register(&registration), Err(Error::NullFilter));
@@ -794,10 +793,10 @@ _calltable_test_wreck_and_fault:
 fn an_exception_that_ended_leaves_registers_as_the_convention_promises() {
     let data = Data::new(minus_one);
     let wreck = calltable_test_wreck_and_fault as *const c_void;
-    let signature = Signature::new(C, &[Type::I32], Some(Type::I32)).unwrap();
+    let signature = Signature::new(Convention::C, &[Type::I32], Some(Type::I32)).unwrap();
     // SAFETY: the handler looks at nothing that it gets.
     let ways = unsafe {
-        let direct = Registration::direct(C, wreck, 1, data.as_ptr()).contained();
+        let direct = Registration::direct(Convention::C, wreck, 1, data.as_ptr()).contained();
         let frame = Registration::frame_foreign(wreck, &signature, data.as_ptr()).contained();
         [
             direct,
