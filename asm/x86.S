@@ -457,11 +457,10 @@ PROC calltable_VERSION_end, 2
 .endif
     push    0                                   // RtlUnwind(frame, where to go on, exception, result)
     push    edx
-.if ELF
-    push    0                                   // there seh::unwind is called, which returns
-.else
-    push    offset calltable_VERSION_resume
+.ifeq ELF                                       // there seh::unwind is called, which returns
+    mov     edx, offset calltable_VERSION_resume
 .endif
+    push    edx
     push    ecx
     call    eax
     jmp     calltable_VERSION_resume

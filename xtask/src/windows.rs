@@ -208,7 +208,7 @@ fn msvc(arch: &str, command: &str, assembler: &str) -> Command {
     cargo
         .args(["--release", "--manifest-path", MSVC_MANIFEST, "--target-dir", MSVC_FOLDER])
         .env(variable(&target, "LINKER"), "lld-link-19")
-        .env(variable(&target, "RUSTFLAGS"), "-Clinker-flavor=lld-link -Ccontrol-flow-guard")
+        .env(variable(&target, "RUSTFLAGS"), "-Clinker-flavor=lld-link -Ccontrol-flow-guard -Zehcont-guard")
         .env(format!("CC_{for_cc}"), "clang-19")
         .env(format!("AR_{for_cc}"), "llvm-lib-19")
         .env("CALLTABLE_ASSEMBLER", assembler)
@@ -221,17 +221,19 @@ fn build_msvc(arch: &str, assembler: &str) -> Result<PathBuf> {
     Ok(Path::new(MSVC_FOLDER).join(msvc_target(arch)).join("release/calltable-msvc.exe"))
 }
 
-/// Reads the load configuration of an image: Windows would refuse a call of an entry that is not listed.
+/// Reads the load configuration of an image: Windows would refuse to call an entry that is not listed, to run a handler
+/// of SEH, or to go on after an exception at an address that is not.
 fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
     const STRIDE: u64 = 16;
     let text =
         quietly(Command::new("llvm-readobj-19").args(["--coff-load-config", "--coff-debug-directory"]).arg(program))?;
-    let list = text.split_once("GuardFidTable [").context("no list of guarded call targets")?.1;
-    let addresses: Vec<u64> = list
-        .lines()
-        .map_while(|line| (line != "]").then(|| line.trim().strip_prefix("0x")))
-        .filter_map(|digits| u64::from_str_radix(digits?, 16).ok())
-        .collect();
+    let list = |name: &str| -> Result<Vec<u64>> {
+        let start = format!("{name} [");
+        let list = text.split_once(&start).with_context(|| format!("no {name} in the load configuration"))?.1;
+        let lines = list.lines().skip(1).map_while(|line| line.trim().strip_prefix("0x"));
+        Ok(lines.filter_map(|digits| u64::from_str_radix(digits, 16).ok()).collect())
+    };
+    let addresses = list("GuardFidTable")?;
     let mut longest = 0;
     let mut run = 0;
     for pair in addresses.windows(2) {
@@ -240,10 +242,14 @@ fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
     }
     ensure!(addresses.len() > CAPACITY, "only {} call targets are listed", addresses.len());
     ensure!(longest >= CAPACITY, "only {longest} entries in a row are listed");
-    // What stands for the other mark on i686, SafeSEH, the linker has checked of every object.
-    let marks: &[&str] = if arch == "x86_64" { &["CF_INSTRUMENTED", "EX_CET_COMPAT"] } else { &["CF_INSTRUMENTED"] };
-    for mark in marks {
-        ensure!(text.contains(mark), "the image is not marked {mark}");
+    ensure!(text.contains("CF_INSTRUMENTED"), "the image is not marked for Control Flow Guard");
+    if arch == "x86_64" {
+        ensure!(text.contains("EX_CET_COMPAT"), "the image is not marked for shadow stacks");
+        let resume = list("GuardEHContTable")?.len();
+        ensure!(resume == 1, "{resume} addresses to go on at are listed, not the one of the dispatcher");
+    } else {
+        let handlers = list("SEHTable")?.len();
+        ensure!(handlers == 1, "{handlers} handlers of SEH are listed, not the one of the dispatcher");
     }
     Ok(())
 }

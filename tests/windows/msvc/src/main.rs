@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(target_arch = "x86")]
 use calltable::Value;
 use calltable::table::{self, CAPACITY, Registration};
-use calltable::{Callback, Convention, Dynamic, Error, Signature, Type, set_stale_handler};
+use calltable::{Callback, Contained, Convention, Dynamic, Error, Options, Signature, Type, seh, set_stale_handler};
 
 type Compare = unsafe extern "C" fn(*const c_void, *const c_void) -> c_int;
 type EnumWindow = unsafe extern "system" fn(*mut c_void, isize) -> i32;
@@ -103,6 +103,8 @@ const CASES: &[Case] = &[
     ("a dynamic signature", passes_dynamically),
     ("every entry calls its own handler, and one more is refused", fills_the_table),
     ("a released entry is stale", is_stale),
+    ("faults end in a policy", contains_faults),
+    ("an exception passes a tracked call and ends further out", passes_outwards),
     #[cfg(target_arch = "x86_64")]
     ("every entry has unwind data", has_unwind_data),
     #[cfg(target_arch = "x86")]
@@ -192,6 +194,50 @@ fn starts_a_thread() -> bool {
         let ended = WaitForSingleObject(thread, 30_000) == 0;
         ended && GetExitCodeThread(thread, &mut code) != 0 && CloseHandle(thread) != 0 && code == 42
     }
+}
+
+/// Divides as the processor does; Rust's own division looks first.
+fn divide(by: i32) -> i32 {
+    let quotient;
+    // SAFETY: changes the two registers that it names; it may raise an exception, while no frame here holds anything.
+    unsafe { core::arch::asm!("cdq", "idiv {:e}", in(reg) by, inout("eax") 100 => quotient, out("edx") _) };
+    quotient
+}
+
+type Divide = unsafe extern "system" fn(i32) -> i32;
+
+fn contains_faults() -> bool {
+    let handler = Contained::new(
+        |by: i32| {
+            if by == 7 {
+                // SAFETY: a fault, which ends in the policy.
+                return unsafe { core::ptr::without_provenance::<i32>(16).read_volatile() };
+            }
+            divide(by)
+        },
+        |exception| match exception.code() {
+            seh::INTEGER_DIVISION_BY_ZERO => Some(-1),
+            seh::ACCESS_VIOLATION => Some(-(exception.parameters()[1] as i32)),
+            _ => None,
+        },
+    );
+    let callback = Callback::<Divide>::from_contained(&handler).unwrap();
+    (0..10_000).all(|_| {
+        // SAFETY: the callback lives.
+        let results = [5, 0, 7].map(|by| unsafe { callback.code()(by) });
+        results == [20, -1, -16]
+    })
+}
+
+fn passes_outwards() -> bool {
+    let inner = |by: i32| divide(by);
+    let inner = Callback::<Divide>::from_ref_with(Options::new().tracked(), &inner).unwrap();
+    // SAFETY: the callback lives.
+    let outer = Contained::new(|by: i32| unsafe { inner.code()(by) }, |_| Some(-2));
+    let outer = Callback::<Divide>::from_contained(&outer).unwrap();
+    // SAFETY: as above.
+    let results = [0, 10, 0].map(|by| unsafe { outer.code()(by) });
+    results == [-2, 10, -2] && table::entry(inner.slot().index()).unwrap().in_flight == Some(0)
 }
 
 fn passes_types() -> bool {
