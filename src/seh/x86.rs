@@ -86,7 +86,8 @@ cfg_if::cfg_if! {
         /// To be called before the first contained registration.
         pub(crate) fn prepare() {
             let unwind: Unwind = RtlUnwind;
-            UNWIND.store(unwind as *mut (), Ordering::Relaxed);
+            // Or the compiler would see that nothing else is ever stored, and import it for the load.
+            UNWIND.store(core::hint::black_box(unwind as *mut ()), Ordering::Relaxed);
         }
 
         /// Whether exceptions can be contained.

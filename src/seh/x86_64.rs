@@ -1,6 +1,7 @@
 //! x86_64 Windows: the system finds `calltable_contain` by its unwind data and calls the function here.
 
 use core::ffi::c_void;
+use core::hint::black_box;
 use core::mem::offset_of;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -78,7 +79,8 @@ static UNWIND: AtomicPtr<()> = AtomicPtr::new(null_mut());
 /// To be called before the first contained registration.
 pub(crate) fn prepare() {
     let unwind: Unwind = RtlUnwindEx;
-    UNWIND.store(unwind as *mut (), Ordering::Relaxed);
+    // Or the compiler would see that nothing else is ever stored, and import it for the load.
+    UNWIND.store(black_box(unwind as *mut ()), Ordering::Relaxed);
 }
 
 /// Whether exceptions can be contained.

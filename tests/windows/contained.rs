@@ -19,7 +19,7 @@ use windows_sys::Win32::System::Threading::SetThreadStackGuarantee;
 
 use crate::c_side::{LEVELS, function};
 
-type Unary = unsafe extern "C" fn(i32) -> i64;
+pub type Unary = unsafe extern "C" fn(i32) -> i64;
 
 /// What can go wrong in a handler; the C side counts them in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -563,7 +563,7 @@ fn a_registration_that_contains_needs_a_filter() {
 /// What a call leaves in registers; filled in by the assembly below.
 #[repr(C)]
 #[derive(Debug, Default, PartialEq)]
-struct After {
+pub struct After {
     /// On x86_64 RBX, RBP, RSI, RDI, R12 to R15; on i686 EBX, EBP, ESI, EDI.
     kept: [usize; if cfg!(target_arch = "x86") { 4 } else { 8 }],
     /// How far the stack pointer is from where it was before the call.
@@ -576,10 +576,22 @@ struct After {
     xmm: [[u64; 2]; 10],
 }
 
+impl After {
+    /// Compares with what the assembly below had there before the call.
+    pub fn check(&self, shown: &str) {
+        assert!(self.kept.iter().copied().eq(1..=self.kept.len()), "{shown}");
+        assert_eq!((self.moved, self.direction), (0, 0), "{shown}");
+        assert_eq!(self.mxcsr & 0xffc0, 0x3f80, "{shown}");
+        assert_eq!((self.x87[0] & 0xffff, self.x87[2] & 0xffff), (0x077f, 0xffff), "{shown}");
+        #[cfg(target_arch = "x86_64")]
+        assert!(self.xmm.iter().zip(6..).all(|(found, number)| *found == [0x100 + number; 2]), "{shown}");
+    }
+}
+
 unsafe extern "C" {
     /// Calls `code` with one argument, a mark in every register that is to be preserved, and control words that nobody
     /// else uses.
-    fn calltable_test_after(code: Unary, argument: i32, after: *mut After) -> i64;
+    pub fn calltable_test_after(code: Unary, argument: i32, after: *mut After) -> i64;
     /// A handler of one argument that wrecks all that it can, and then faults: keeps DF set, the x87 stack full.
     fn calltable_test_wreck_and_fault();
 }
@@ -817,11 +829,6 @@ fn an_exception_that_ended_leaves_registers_as_the_convention_promises() {
         let shown = format!("{registration:?}\n{after:x?}");
         assert_eq!(result as i32, -1, "{shown}");
         assert_eq!(data.last.load(Ordering::Relaxed), seh::ILLEGAL_INSTRUCTION);
-        assert!(after.kept.iter().copied().eq(1..=after.kept.len()), "{shown}");
-        assert_eq!((after.moved, after.direction), (0, 0), "{shown}");
-        assert_eq!(after.mxcsr & 0xffc0, 0x3f80, "{shown}");
-        assert_eq!((after.x87[0] & 0xffff, after.x87[2] & 0xffff), (0x077f, 0xffff), "{shown}");
-        #[cfg(target_arch = "x86_64")]
-        assert!(after.xmm.iter().zip(6..).all(|(found, number)| *found == [0x100 + number; 2]), "{shown}");
+        after.check(&shown);
     }
 }

@@ -18,6 +18,7 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
 use windows_sys::Win32::System::LibraryLoader::GetModuleHandleW;
 use windows_sys::w;
 
+use crate::contained::{After, calltable_test_after};
 use crate::c_side::{self, LEVELS, function};
 
 // Calls RCX with a mark in every register that the convention preserves, under the trap flag from just before the CALL
@@ -341,6 +342,16 @@ fn rtl_virtual_unwind_from_every_instruction_of_a_call() {
         let steps = step_through(way, Registered::new(&registration).code().as_ptr());
         println!("{way}: {steps} instructions");
         assert!(steps > 20, "{way}: only {steps} instructions were seen");
+    }
+}
+
+#[test]
+fn a_call_leaves_registers_as_the_convention_promises() {
+    for (way, registration) in ways() {
+        let mut after = After::default();
+        // SAFETY: the registration lives, and takes any arguments.
+        unsafe { calltable_test_after(Registered::new(&registration).code().cast(), 1, &mut after) };
+        after.check(&format!("{way}: {after:x?}"));
     }
 }
 

@@ -24,7 +24,7 @@ pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
     setup::install(setup::WINDOWS)?;
     let wine = Wine::start()?;
-    let mut suite = Suite::new("windows", 1 + ARCHITECTURES.len() * 7);
+    let mut suite = Suite::new("windows", 2 + ARCHITECTURES.len() * 7);
     let mut targets = Vec::new();
 
     suite.check("formatting and lints", || {
@@ -64,7 +64,7 @@ pub fn run() -> Result<bool> {
             let target = format!("{}, assembled by {assembler}", msvc_target(arch));
             let mut program = None;
             suite.check(&format!("links and lists every entry as a guarded call target, {target}"), || {
-                let built = build_msvc(arch, assembler)?;
+                let built = build_msvc(arch, assembler, "calltable-msvc", &[])?;
                 check_guard_list(arch, &built)?;
                 program = Some(built);
                 Ok(())
@@ -78,6 +78,8 @@ pub fn run() -> Result<bool> {
             targets.push((target, suite.passed() - before));
         }
     }
+
+    suite.check("a program for drivers imports nothing", || check_driver("x86_64"));
 
     for (target, passed) in targets {
         println!("{target}: {passed} cases passed");
@@ -216,9 +218,18 @@ fn msvc(arch: &str, command: &str, assembler: &str) -> Command {
     cargo
 }
 
-fn build_msvc(arch: &str, assembler: &str) -> Result<PathBuf> {
-    quietly(&mut msvc(arch, "build", assembler))?;
-    Ok(Path::new(MSVC_FOLDER).join(msvc_target(arch)).join("release/calltable-msvc.exe"))
+/// Builds one of its programs, with default features or without.
+fn build_msvc(arch: &str, assembler: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
+    quietly(msvc(arch, "build", assembler).args(["--bin", program]).args(features))?;
+    Ok(Path::new(MSVC_FOLDER).join(msvc_target(arch)).join("release").join(program).with_extension("exe"))
+}
+
+/// A driver cannot be loaded if it imports from a DLL of user mode.
+fn check_driver(arch: &str) -> Result<()> {
+    let program = build_msvc(arch, "cc", "driver", &["--no-default-features"])?;
+    let imports = quietly(Command::new("llvm-readobj-19").arg("--coff-imports").arg(program))?;
+    ensure!(!imports.contains("Import {"), "{imports}");
+    Ok(())
 }
 
 /// Reads the load configuration of an image: Windows would refuse to call an entry that is not listed, to run a handler

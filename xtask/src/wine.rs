@@ -63,9 +63,6 @@ impl Drop for Wine {
     }
 }
 
-/// The archive that has Debian's Wine for both architectures.
-const ARCHIVE: &str = "http://deb.debian.org/debian bookworm main";
-
 /// A copy of Debian's Wine, to which the 32-bit DLLs of the same version are added; it runs 32-bit programs without any
 /// 32-bit code of Linux.
 fn tree() -> Result<PathBuf> {
@@ -81,8 +78,9 @@ fn tree() -> Result<PathBuf> {
     fs::remove_dir_all(&tree)?;
     let download = tree.join("download");
     fs::create_dir_all(&download)?;
-    let package = download_i386(&download, &format!("libwine={version}")).with_context(|| {
-        format!("{ARCHIVE} has no libwine {version} for i386, or cannot be reached; is this machine's Wine up to date?")
+    let archive = archive_of("libwine", &version)?;
+    let package = download_i386(&download, &archive, &format!("libwine={version}")).with_context(|| {
+        format!("{archive} has no libwine {version} for i386, or cannot be reached; is this machine's Wine up to date?")
     })?;
     println!("    unpacking");
     quietly(Command::new("dpkg").arg("-x").arg(package).arg(&download))?;
@@ -105,10 +103,23 @@ fn tree() -> Result<PathBuf> {
     Ok(tree)
 }
 
+/// Where this machine has a package from, as apt's list of sources says it: address, suite, component.
+fn archive_of(package: &str, version: &str) -> Result<String> {
+    let sources = quietly(Command::new("apt-cache").args(["madison", package]))?;
+    let source = sources.lines().find_map(|line| {
+        let mut fields = line.split('|').map(str::trim);
+        let is_ours = fields.nth(1) == Some(version);
+        let mut words = fields.next()?.split(' ');
+        let (address, place) = (words.next()?, words.next()?);
+        is_ours.then(|| format!("{address} {}", place.replacen('/', " ", 1)))
+    });
+    source.with_context(|| format!("apt no longer knows where {package} {version} is from: please run apt-get update"))
+}
+
 /// Loads an i386 package; the machine's own apt, which may not know that architecture, is not touched.
-fn download_i386(folder: &Path, package: &str) -> Result<PathBuf> {
+fn download_i386(folder: &Path, archive: &str, package: &str) -> Result<PathBuf> {
     let sources = folder.join("sources.list");
-    fs::write(&sources, format!("deb {ARCHIVE}\n"))?;
+    fs::write(&sources, format!("deb {archive}\n"))?;
     fs::create_dir_all(folder.join("lists/partial"))?;
     fs::create_dir_all(folder.join("cache/archives/partial"))?;
     let apt_get = || {
