@@ -6,11 +6,11 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use calltable::seh::{self, Answer, Exception, Verdict};
-use calltable::table::{self, Registration};
+use calltable::table::Registration;
 use calltable::{Callback, Contained, Convention, RawFrame, Signature, Type};
 
 use crate::c_side::{LEVELS, function};
-use crate::contained::{Data, Fault, Registered, fault};
+use crate::contained::{Data, Fault, Registered, assert_idle, fault};
 
 /// Addresses of the records of this thread, innermost first; each has passed Windows' checks.
 fn chain() -> Vec<usize> {
@@ -153,8 +153,7 @@ fn the_chain_is_whole_after_a_cpp_exception_that_passes() {
         }
         // SAFETY: as above.
         assert_eq!(unsafe { data.cast::<i32>().read() }, 200, "destructors ran on the way");
-        let entry = table::entry(registered.0.index()).unwrap();
-        assert!(matches!(entry.in_flight, None | Some(0)), "{entry:?}");
+        assert_idle(registered.0);
     }
 }
 
@@ -180,8 +179,7 @@ fn the_chain_is_whole_after_a_jump() {
                 // SAFETY: as above.
                 assert_eq!(unsafe { jumping(registered.0.code().as_ptr(), 10) }, -2);
                 assert_eq!(chain(), before);
-                let entry = table::entry(registered.0.index()).unwrap();
-                assert!(matches!(entry.in_flight, None | Some(0)), "{entry:?}");
+                assert_idle(registered.0);
             }
         }
         assert!(SEEN.take().is_empty(), "a jump is no exception that a filter sees");

@@ -18,8 +18,8 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
 use windows_sys::Win32::System::LibraryLoader::GetModuleHandleW;
 use windows_sys::w;
 
-use crate::contained::{After, calltable_test_after};
 use crate::c_side::{self, LEVELS, function};
+use crate::contained::{After, calltable_test_after};
 
 // Calls RCX with a mark in every register that the convention preserves, under the trap flag from just before the CALL
 // to just after it. The marks: 0x11 times the number that instructions give the register; XMM registers hold 0x100 more
