@@ -87,6 +87,7 @@ fn register_frames(module: *mut c_void) {
     // SAFETY: the DLL has that function; the data is the program's own, and ends in a zero.
     unsafe {
         let register = GetProcAddress(module, c"register_frames".as_ptr().cast()).unwrap();
-        std::mem::transmute::<_, unsafe extern "C" fn(*const u8)>(register)(&raw const __EH_FRAME_BEGIN__);
+        let register: unsafe extern "C" fn(*const u8) = std::mem::transmute(register);
+        register(&raw const __EH_FRAME_BEGIN__);
     }
 }

@@ -426,14 +426,22 @@ fn an_exception_of_the_filter_is_not_its_own() {
 
 #[test]
 fn a_handler_that_makes_the_result_gets_arguments_and_room() {
-    unsafe extern "C" fn fails(_: i32, _: *mut c_void) -> i64 {
+    type Mixed = unsafe extern "C" fn(i32, f64, f32, f64) -> i64;
+    unsafe extern "C" fn fails(_: i32, _: f64, _: f32, _: f64, _: *mut c_void) -> i64 {
+        // SAFETY: what others left in these registers is nobody's.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
+                out("xmm1") _, out("xmm2") _, out("xmm3") _);
+        }
         fault(Write);
         0
     }
-    unsafe extern "C" fn makes(argument: i32, room: *mut c_void) -> i64 {
+    unsafe extern "C" fn makes(argument: i32, a: f64, b: f32, c: f64, room: *mut c_void) -> i64 {
         if argument == 99 {
             fault(Division);
         }
+        assert_eq!((a, b, c), (1.5, 2.5, 3.5));
         // SAFETY: the filter has put it there.
         unsafe { room.cast::<i64>().read_unaligned() + i64::from(argument) }
     }
@@ -447,15 +455,19 @@ fn a_handler_that_makes_the_result_gets_arguments_and_room() {
         Verdict::RETURN
     }
     let data = Data::new(filter);
-    // SAFETY: the handlers take one word and any data.
+    // On i686 a double takes two words.
+    let positions = if cfg!(target_arch = "x86") { 6 } else { 4 };
+    // SAFETY: the handlers take these arguments and any data.
     let registration =
-        unsafe { Registration::direct(Convention::C, fails as *const c_void, 1, data.as_ptr()).contained() };
+        unsafe { Registration::direct(Convention::C, fails as *const c_void, positions, data.as_ptr()).contained() };
     for registration in [registration, registration.saving(), registration.tracked()] {
         let registered = Registered::new(&registration);
-        assert_eq!(call(registered.unary(), 5), (1 << 40) + 5);
+        // SAFETY: that is the handlers' type; the registration lives.
+        let call_mixed = |argument: i32| unsafe { registered.0.code().cast::<Mixed>()(argument, 1.5, 2.5, 3.5) };
+        assert_eq!(call_mixed(5), (1 << 40) + 5);
         // An exception of that handler is for others.
         data.last.store(0, Ordering::Relaxed);
-        let outer = Contained::new(|argument: i32| call(registered.unary(), argument), |_| Some(-8));
+        let outer = Contained::new(|argument: i32| call_mixed(argument), |_| Some(-8));
         let outer = Callback::<Unary>::from_contained(&outer).unwrap();
         assert_eq!(call(outer.code(), 99), -8);
         assert_eq!(data.last.load(Ordering::Relaxed), 1, "asked once");
