@@ -176,8 +176,8 @@ impl Registration {
 
     /// Calls in flight are counted, so that [`release`] can wait until none is running.
     ///
-    /// Each call then writes to the slot twice. On Windows a call that an exception or `longjmp` leaves is no longer counted.
-    /// Elsewhere, and if its thread ends, it stays counted.
+    /// Each call then writes to the slot twice. On Windows, and on i686 where a chain of SEH handlers has been declared, a
+    /// call that an exception or `longjmp` leaves is no longer counted. Elsewhere, and if its thread ends, it stays counted.
     #[must_use]
     pub const fn tracked(self) -> Self {
         Self { flags: self.flags | STATE_COUNTED, ..self }

@@ -8,8 +8,8 @@ use std::thread;
 
 use calltable::table::{self, CAPACITY, Registration, Slot};
 use calltable::{
-    Callback, CodePointer, Convention, Dynamic, Error, MAX_POSITIONS, Options, ReleaseError, Signature, SignatureError,
-    StaleCall, StaleReason, Type, set_stale_handler,
+    Callback, CodePointer, Contained, Convention, Dynamic, Error, MAX_POSITIONS, Options, ReleaseError, Signature,
+    SignatureError, StaleCall, StaleReason, Type, set_stale_handler,
 };
 use calltable_callers::{NEST, REPEAT};
 
@@ -208,6 +208,18 @@ fn bad_registrations_are_refused_with_a_reason() {
     assert_eq!(Signature::new(Convention::C, &[Type::U8, empty], None), Err(error));
     let error = SignatureError::ZeroSized { parameter: None };
     assert_eq!(Signature::new(Convention::C, &[], Some(empty)), Err(error));
+    // SAFETY: refused, too.
+    let contained = |data| unsafe {
+        table::register(&Registration::direct(Convention::C, handler, 1, data).contained()).unwrap_err()
+    };
+    assert_eq!(contained(null), Error::NullFilter);
+    if !cfg!(windows) {
+        let none = contained((&raw const too_many).cast_mut().cast());
+        assert_eq!(none, Error::NoExceptions);
+        assert!(none.to_string().contains("register without containing"));
+        let typed = Contained::new(|| 1, |_| Some(2));
+        assert_eq!(Callback::<unsafe extern "efiapi" fn() -> i32>::from_contained(&typed).unwrap_err(), none);
+    }
     assert!(too_many.to_string().contains("use a frame handler"));
     assert!(error.to_string().starts_with("the result has no bytes"));
 }

@@ -1,7 +1,7 @@
 //! Structured exception handling (SEH) of Windows: what happens when a handler raises an exception or faults.
 //!
 //! By default an exception passes through table and dispatchers as if they were not there: debuggers, vectored
-//! handlers and `__except` blocks of foreign callers see it, a tracked call stops counting. A registration may ask for
+//! handlers and `__except` blocks of foreign callers see it, and a tracked call is no longer counted. A registration may ask for
 //! more: with [`Registration::contained`](crate::table::Registration::contained), or typed with
 //! [`Contained`](crate::Contained), an embedder's filter sees the exception and may end it: then the stack is unwound
 //! to the dispatcher and the callback returns what the filter says.

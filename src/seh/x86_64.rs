@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::hint::black_box;
 use core::mem::offset_of;
-use core::ptr::null_mut;
+use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use static_assertions::const_assert_eq;
@@ -100,7 +100,9 @@ unsafe extern "win64" fn exception(
     // was registered is asked, and what it ends is unwound to that frame, by the function that `prepare` has set.
     unsafe {
         let flags = (*record).flags;
-        let gcc = if (*record).code == GCC_THROW { (*record).parameters[0] as *mut GccException } else { null_mut() };
+        let is_gcc = (*record).code == GCC_THROW && (*record).parameter_count > 0;
+        let gcc =
+            if is_gcc { with_exposed_provenance_mut::<GccException>((*record).parameters[0]) } else { null_mut() };
         if flags & UNWINDING != 0 {
             if flags & TARGET != 0 && !gcc.is_null() {
                 destroy(gcc);

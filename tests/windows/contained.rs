@@ -291,6 +291,27 @@ fn handlers_are_asked_from_the_inside_outwards_and_vectored_ones_first() {
 }
 
 #[test]
+fn an_exclusive_closure_is_called_again_after_its_exception_has_ended() {
+    let mut calls = 0;
+    let mut handler = Contained::new(
+        |argument: i32| {
+            calls += 1;
+            fault(if argument < 0 { Read } else { None });
+            calls
+        },
+        |_| Some(-1),
+    );
+    let callback = Callback::<Unary>::from_contained_mut(&mut handler).unwrap();
+    for round in 0..100 {
+        let results = [1, -1, 2].map(|argument| call(callback.code(), argument));
+        assert_eq!(results, [3 * round + 1, -1, 3 * round + 3]);
+        assert_idle(callback.slot());
+    }
+    drop(callback);
+    assert_eq!(calls, 300);
+}
+
+#[test]
 fn a_filter_that_has_mended_it_lets_the_handler_go_on() {
     let handler = Dynamic::new(Signature::new(Convention::C, &[Type::I32], Some(Type::I32)).unwrap(), |frame| {
         fault(Raised);
