@@ -79,6 +79,27 @@
 .endif
 .endm
 
+// From here on EBX, ESI and EDI may be anything, and the locals hold what they were; so much for unwinders.
+.macro KEPT_IN_LOCALS
+.if CFI
+    .cfi_offset ebx, AT_EBX - 8
+    .cfi_offset esi, AT_ESI - 8
+    .cfi_offset edi, AT_EDI - 8
+.endif
+.endm
+
+// Loads them again.
+.macro RELOAD
+    mov     ebx, [ebp + AT_EBX]
+    mov     esi, [ebp + AT_ESI]
+    mov     edi, [ebp + AT_EDI]
+.if CFI
+    .cfi_restore ebx
+    .cfi_restore esi
+    .cfi_restore edi
+.endif
+.endm
+
 .macro END_PROC name
 .if CFI
     .cfi_endproc
@@ -323,6 +344,7 @@ END_PROC calltable_direct
 
 PROC_IN_FRAME calltable_direct_saving
     call    calltable_save
+    KEPT_IN_LOCALS
     sub     esp, DIRECT_ROOM
     and     esp, -16
     ARGUMENTS_DIRECT
@@ -394,6 +416,7 @@ END_PROC calltable_frame
 
 PROC_IN_FRAME calltable_frame_saving
     call    calltable_save
+    KEPT_IN_LOCALS
     ARGUMENTS_FRAME
     mov     [esp + FRAME_EBP], ebp
     cld                                         // the handler's own convention may rely on it
@@ -422,6 +445,7 @@ PROC calltable_save
 END_PROC calltable_save
 
 PROC_IN_FRAME calltable_restore
+    KEPT_IN_LOCALS
     cld                                         // the foreign caller relies on it
     test    dword ptr [ebp + AT_STATE], STATE_CONTROL
     jz      1f
@@ -429,9 +453,7 @@ PROC_IN_FRAME calltable_restore
 .if SSE
     ldmxcsr [ebp + AT_MXCSR]
 .endif
-1:  mov     ebx, [ebp + AT_EBX]
-    mov     esi, [ebp + AT_ESI]
-    mov     edi, [ebp + AT_EDI]
+1:  RELOAD
     jmp     calltable_leave
 END_PROC calltable_restore
 
@@ -468,6 +490,7 @@ END_PROC calltable_VERSION_end
 
     .globl  calltable_VERSION_resume
 PROC_IN_FRAME calltable_VERSION_resume, 2
+    KEPT_IN_LOCALS
     lea     esp, [ebp - LOCALS_SIZE]
     cld                                         // the handler may have been anywhere, in the middle of a string
     fninit                                      // instruction or of x87 code
@@ -475,9 +498,7 @@ PROC_IN_FRAME calltable_VERSION_resume, 2
 .if SSE
     ldmxcsr [ebp + AT_MXCSR]
 .endif
-    mov     ebx, [ebp + AT_EBX]
-    mov     esi, [ebp + AT_ESI]
-    mov     edi, [ebp + AT_EDI]
+    RELOAD
     mov     edx, [ebp + AT_ANSWER + ANSWER_HANDLER]
     test    edx, edx
     jz      2f

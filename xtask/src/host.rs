@@ -12,7 +12,8 @@ use crate::{demo, setup};
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] = &["registers", "signatures", "results", "table", "interleave", "stale", "unwind"];
 
-const RUNNING_ON_I686: &[&str] = &["registers_x86", "signatures", "results", "table", "stale", "panics", "seh"];
+const RUNNING_ON_I686: &[&str] =
+    &["registers_x86", "signatures", "results", "table", "stale", "panics", "seh", "unwind_x86"];
 
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] = &[

@@ -1,0 +1,202 @@
+//! i686 Linux: the C runtime's unwinder finds the foreign caller and its registers from every instruction of a call.
+//!
+//! The caller's frame is found through EBP. A caller that is found through ESP alone looks too far up from the last few
+//! instructions of a call by stdcall, thiscall and fastcall, which have moved the return addresses over the arguments.
+#![cfg(all(target_os = "linux", target_arch = "x86"))]
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::fmt::Write as _;
+use std::ptr::null_mut;
+use std::sync::Once;
+
+use calltable::table::{self, Registration};
+use calltable::{Convention, Signature, Type};
+
+std::arch::global_asm!(
+    "
+    .globl unwind_caller, unwind_returned, unwind_plain, unwind_plain_pops, unwind_wreck
+    .type unwind_caller, @function
+unwind_caller:
+    .cfi_startproc
+    push ebp
+    .cfi_def_cfa_offset 8
+    .cfi_offset ebp, -8
+    mov ebp, esp
+    .cfi_def_cfa_register ebp
+    push ebx
+    .cfi_offset ebx, -12
+    push esi
+    .cfi_offset esi, -16
+    push edi
+    .cfi_offset edi, -20
+    sub esp, 0xa0
+    mov ecx, [ebp + 12]
+    mov [ecx], ebp
+    mov eax, [ebp + 8]
+    mov ebx, 0x11111111
+    mov esi, 0x22222222
+    mov edi, 0x33333333
+    mov ecx, 1
+    mov edx, 2
+    pushfd
+    or dword ptr [esp], 0x100
+    popfd
+    call eax
+unwind_returned:
+    nop
+    lea esp, [ebp - 12]
+    pop edi
+    pop esi
+    pop ebx
+    pop ebp
+    .cfi_restore ebp
+    .cfi_def_cfa esp, 4
+    ret
+    .cfi_endproc
+
+    .type unwind_plain, @function
+unwind_plain:
+    .cfi_startproc
+    mov eax, 7
+    ret
+    .cfi_endproc
+
+    .type unwind_plain_pops, @function
+unwind_plain_pops:
+    .cfi_startproc
+    mov eax, 7
+    ret 16
+    .cfi_endproc
+
+    .type unwind_wreck, @function
+unwind_wreck:
+    .cfi_startproc
+    mov eax, -1
+    mov ebx, eax
+    mov esi, eax
+    mov edi, eax
+    std
+    ret
+    .cfi_endproc
+    "
+);
+
+unsafe extern "C" {
+    /// Calls `code` under the trap flag, with marks in the registers that are preserved; stores EBP.
+    fn unwind_caller(code: *const c_void, ebp: *mut usize);
+    static unwind_returned: u8;
+    fn unwind_plain();
+    /// For three words and the data.
+    fn unwind_plain_pops();
+    /// Keeps only ESP and EBP: by EBP the dispatcher's frame is found.
+    fn unwind_wreck();
+
+    // Of the C runtime's unwinder (Itanium C++ ABI).
+    fn _Unwind_Backtrace(visit: unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32, data: *mut c_void) -> i32;
+    fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    fn _Unwind_GetGR(context: *mut c_void, register: i32) -> usize;
+}
+
+thread_local! {
+    /// EBP of `unwind_caller`, while it runs.
+    static EBP: Cell<usize> = const { Cell::new(0) };
+    /// Instructions stepped, and those from which unwinding went wrong, with how.
+    static STEPS: Cell<usize> = const { Cell::new(0) };
+    static WRONG: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// DWARF's numbers of EBX, EBP, ESI and EDI.
+const REGISTERS: [i32; 4] = [3, 5, 6, 7];
+
+fn returned() -> usize {
+    (&raw const unwind_returned).addr()
+}
+
+/// Notes the registers in the frame of `unwind_caller`, and ends the walk there.
+unsafe extern "C" fn visit(context: *mut c_void, found: *mut c_void) -> i32 {
+    const GO_ON: i32 = 0;
+    const STOP: i32 = 4;
+    // SAFETY: the unwinder passes its context, and on what `on_step` passed.
+    unsafe {
+        if _Unwind_GetIP(context) != returned() {
+            return GO_ON;
+        }
+        found.cast::<Option<[usize; 4]>>().write(Some(REGISTERS.map(|register| _Unwind_GetGR(context, register))));
+    }
+    STOP
+}
+
+/// Runs before each instruction under the trap flag.
+unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_void) {
+    const TRAP_FLAG: i32 = 0x100;
+    // SAFETY: the system passes the state of the interrupted code, which a handler may change.
+    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let pc = registers[libc::REG_EIP as usize] as usize;
+    if pc == returned() {
+        registers[libc::REG_EFL as usize] &= !TRAP_FLAG;
+        return;
+    }
+    STEPS.set(STEPS.get() + 1);
+    let mut found = None::<[usize; 4]>;
+    // SAFETY: `visit` writes to `found`.
+    unsafe { _Unwind_Backtrace(visit, (&raw mut found).cast()) };
+    let want = [0x1111_1111, EBP.get(), 0x2222_2222, 0x3333_3333];
+    if found != Some(want) {
+        WRONG.with_borrow_mut(|wrong| writeln!(wrong, "from {pc:#x}: {found:x?}").unwrap());
+    }
+}
+
+fn step_through(way: &str, registration: &Registration) {
+    static HANDLER: Once = Once::new();
+    HANDLER.call_once(|| {
+        // SAFETY: the handler only looks; zeros are an empty set of signals.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_step as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGTRAP, &action, null_mut()), 0);
+        }
+    });
+    let slot = table::register(registration).unwrap();
+    STEPS.set(0);
+    // SAFETY: the handlers take any arguments; the caller has room for more than they have.
+    EBP.with(|ebp| unsafe { unwind_caller(slot.code().as_ptr(), ebp.as_ptr()) });
+    table::release(slot).unwrap();
+    let (wrong, steps) = (WRONG.take(), STEPS.get());
+    assert!(wrong.is_empty(), "{way}: of {steps} instructions, unwinding goes wrong\n{wrong}");
+    assert!(steps > 40, "{way}: only {steps} instructions were seen");
+    println!("{way}: {steps} instructions");
+}
+
+#[test]
+fn the_caller_is_found_from_every_instruction_of_a_call() {
+    for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
+        let plain = if convention == Convention::Cdecl { unwind_plain } else { unwind_plain_pops };
+        let signature = Signature::new(convention, &[Type::U32; 6], Some(Type::F64)).unwrap();
+        let (handler, wreck) = (plain as *const c_void, unwind_wreck as *const c_void);
+        // SAFETY: the handlers take these words and any data, and a frame that they do not look at.
+        let ways = unsafe {
+            let direct = Registration::direct(convention, handler, 3, null_mut());
+            let frame: table::FrameHandler = std::mem::transmute(unwind_plain as *const c_void);
+            let frame = Registration::frame(frame, &signature, null_mut());
+            let foreign = Registration::frame_foreign(wreck, &signature, null_mut());
+            [
+                ("direct", direct),
+                ("direct, saving", direct.saving()),
+                ("direct, tracked", direct.tracked()),
+                ("direct, exclusive, control words", direct.exclusive().saving_control_words()),
+                ("frame", frame),
+                ("frame, tracked", frame.tracked()),
+                ("frame, foreign", foreign),
+                ("frame, foreign, exclusive, control words", foreign.exclusive().saving_control_words()),
+            ]
+        };
+        for (way, registration) in ways {
+            step_through(&format!("{convention}, {way}"), &registration);
+        }
+    }
+    // SAFETY: as above; without arguments it removes none.
+    let wreck = unsafe { Registration::direct(Convention::Cdecl, unwind_wreck as *const c_void, 3, null_mut()) };
+    step_through("cdecl, direct, saving, wrecking", &wreck.saving());
+}
