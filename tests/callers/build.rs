@@ -1,6 +1,7 @@
 //! Writes the same list of signatures as C callers and as Rust cases, and compiles the C with GCC and Clang.
 //!
-//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's.
+//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's. With the feature
+//! `freestanding` Clang compiles for no operating system, and without floating point where the target has none.
 //!
 //! Case (p, n) has n parameters; parameter i has type number p + i. Thus every type comes in every position.
 
@@ -56,6 +57,7 @@ const CONVENTIONS: &[(&str, &[(&str, &str)])] = &[
 
 /// Compilers and levels; each gives one set of callers, whose names it ends.
 const VARIANTS: &[(&str, &str)] = &[("gcc", "O0"), ("gcc", "O2"), ("clang", "O0"), ("clang", "O2")];
+const FREESTANDING: &[(&str, &str)] = &[("clang", "O0"), ("clang", "O2")];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -67,16 +69,26 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     let mut c = String::from("#include \"callers.h\"\n");
     let mut rust = String::new();
-    // Name, further parameters, result; those of callers.h first.
-    let mut functions = vec![
-        ("variadic".to_string(), "", "i32"),
-        ("repeat".to_string(), ", _: isize", "isize"),
-        ("nest".to_string(), ", _: isize", "isize"),
-    ];
     let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
+    let freestanding = env::var_os("CARGO_FEATURE_FREESTANDING").is_some();
+    let has_sse = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().split(',').any(|feature| feature == "sse2");
+    let variants = if freestanding { FREESTANDING } else { VARIANTS };
+    // Name, further parameters, result; those of callers.h first.
+    let mut functions =
+        vec![("repeat".to_string(), ", _: isize", "isize"), ("nest".to_string(), ", _: isize", "isize")];
+    if has_sse {
+        functions.push(("variadic".to_string(), "", "i32"));
+    }
     let conventions = CONVENTIONS.iter().find(|(arch, _)| *arch == target).expect("an architecture that has a table").1;
     // C has 128-bit integers for 64-bit targets only.
-    let types: Vec<_> = TYPES.iter().filter(|ty| target == "x86_64" || !ty.0.contains("int128")).copied().collect();
+    let types: Vec<_> = TYPES
+        .iter()
+        .filter(|ty| target == "x86_64" || !ty.0.contains("int128"))
+        .filter(|ty| {
+            has_sse || !(ty.0.contains("int128") || matches!(ty.1, "f32" | "f64" | "FloatPair" | "DoublePair"))
+        })
+        .copied()
+        .collect();
     for p in 0..types.len() {
         for n in (0..=MOST).filter(|n| *n <= 6 || *n == MOST || (n + p) % 5 == 0) {
             // Each convention gets its share of the cases.
@@ -93,7 +105,7 @@ fn main() {
             if disputed {
                 continue;
             }
-            case(&types, p, n, convention, windows, &mut c, &mut rust);
+            case(&types, variants, p, n, convention, windows, &mut c, &mut rust);
             functions.push((format!("case_{p}_{n}"), "", "i32"));
         }
     }
@@ -104,7 +116,7 @@ fn main() {
     fs::write(out.join("cases.rs"), rust).unwrap();
 
     let mut externs = String::new();
-    for (compiler, level) in VARIANTS {
+    for (compiler, level) in variants {
         let found = find(compiler, &target, windows);
         for (name, parameters, result) in &functions {
             let function =
@@ -121,7 +133,11 @@ fn main() {
             .unwrap();
         }
         if let Some(found) = found {
-            cc::Build::new()
+            let mut build = cc::Build::new();
+            if freestanding {
+                set_freestanding(&mut build, &target, has_sse);
+            }
+            build
                 .compiler(found)
                 .file(out.join("cases.c"))
                 .include("src")
@@ -134,14 +150,21 @@ fn main() {
     fs::write(out.join("externs.rs"), externs).unwrap();
     // The 64-bit file is called by the System V convention.
     if target == "x86" || !windows {
-        cc::Build::new().file(format!("src/registers_{target}.S")).compile("callers_registers");
+        let mut build = cc::Build::new();
+        if freestanding {
+            build.compiler(find("clang", &target, windows).expect("clang is not installed: `cargo xtask setup`"));
+            set_freestanding(&mut build, &target, has_sse);
+        }
+        build.file(format!("src/registers_{target}.S")).compile("callers_registers");
     }
 }
 
 type Type = (&'static str, &'static str, &'static str);
 
+#[allow(clippy::too_many_arguments, reason = "what a case is, and the two texts that it is written to")]
 fn case(
     types: &[Type],
+    variants: &[(&str, &str)],
     p: usize,
     n: usize,
     (abi, attribute): (&str, &str),
@@ -179,7 +202,7 @@ fn case(
         }
         None => writeln!(c, "    callback({arguments}); return 1;\n}}").unwrap(),
     }
-    let callers: Vec<_> = VARIANTS.iter().map(|(compiler, level)| format!("case_{p}_{n}_{compiler}_{level}")).collect();
+    let callers: Vec<_> = variants.iter().map(|(compiler, level)| format!("case_{p}_{n}_{compiler}_{level}")).collect();
     let names = (0..n).map(|i| format!("a{i}: {}", parameters[i].1)).collect::<Vec<_>>().join(", ");
     writeln!(
         rust,
@@ -190,6 +213,16 @@ fn case(
         result.map_or("None".into(), |t| format!("Some({})", t.2)),
     )
     .unwrap();
+}
+
+/// Code for no operating system, which an interrupt may come upon anywhere: nothing may lie below the stack pointer.
+fn set_freestanding(build: &mut cc::Build, target: &str, has_sse: bool) {
+    let arch = if target == "x86" { "i686" } else { target };
+    let all = ["-ffreestanding", "-fno-pic", "-mno-red-zone", "-fcf-protection=full"];
+    build.flag(format!("--target={arch}-unknown-none-elf")).flags(all);
+    if !has_sse {
+        build.define("CALLTABLE_NO_SSE", None).flags(["-mno-sse", "-mno-mmx", "-msoft-float"]);
+    }
 }
 
 /// A compiler for the target: by its plain name, else the newest of Debian's numbered ones; GCC for Windows on another

@@ -1,6 +1,11 @@
 // What the generated C callers are made of.
+#include <stddef.h>
 #include <stdint.h>
+#if __STDC_HOSTED__
 #include <string.h>
+#else
+int memcmp(const void *a, const void *b, size_t length);
+#endif
 
 #ifdef __x86_64__
 #define MS __attribute__((ms_abi))
@@ -27,8 +32,13 @@ static void fill(void *value, size_t size, unsigned seed) {
     for (size_t i = 0; i < size; i++) ((uint8_t *)value)[i] = (uint8_t)(seed * 37 + i * 11 + 5);
 }
 static void fill_bool(_Bool *value, unsigned seed) { *value = seed % 3 != 1; }
+#ifndef CALLTABLE_NO_SSE
 static void fill_float(float *value, unsigned seed) { *value = (float)seed * 1.5f - 7.0f; }
 static void fill_double(double *value, unsigned seed) { *value = (double)seed * -2.25 + 3.0; }
+#else // no case has any of these
+static void fill_float(float *, unsigned);
+static void fill_double(double *, unsigned);
+#endif
 
 #define FILL(variable, seed) _Generic((variable), \
     _Bool: fill_bool((void *)&variable, seed), \
@@ -36,10 +46,12 @@ static void fill_double(double *value, unsigned seed) { *value = (double)seed * 
     double: fill_double((void *)&variable, seed), \
     default: fill(&variable, sizeof variable, seed))
 
+#ifndef CALLTABLE_NO_SSE
 // A call as through a variadic prototype: floating-point arguments come in both register files.
 int NAME(variadic)(int64_t (MS *callback)(int32_t, ...)) {
     return callback(-3, 2.5, 0x123456789abcdefLL, -4.75, 6.125, -7LL, 8.5) == 42;
 }
+#endif
 
 // Calls again and again, for tests that run several threads.
 intptr_t NAME(repeat)(intptr_t (MS *callback)(intptr_t), intptr_t times) {

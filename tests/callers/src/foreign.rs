@@ -1,9 +1,9 @@
 //! What build.rs compiles, and the types that it is about.
 #![allow(non_snake_case, reason = "C names end in the compiler and its level, as gcc_O2")]
 
-use std::ffi::c_void;
+use core::ffi::c_void;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", feature = "freestanding"))]
 use super::Caller;
 use super::CodePointer;
 
@@ -27,12 +27,15 @@ unsafe extern "C" {
     pub static mut calltable_pops: u32;
 }
 
+#[cfg(not(feature = "freestanding"))]
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", feature = "freestanding"))]
 pub const REPEAT: Caller = repeat_clang_O2;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "freestanding")))]
 pub const NEST: Caller = nest_gcc_O2;
+#[cfg(feature = "freestanding")]
+pub const NEST: Caller = nest_clang_O2;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -49,7 +52,7 @@ pub type Function = unsafe extern "efiapi" fn();
 pub trait Pattern: Copy {
     /// The value number `seed`, as the C side makes it (callers.h, fill).
     fn pattern(seed: usize) -> Self {
-        let mut value = std::mem::MaybeUninit::<Self>::uninit();
+        let mut value = core::mem::MaybeUninit::<Self>::uninit();
         for i in 0..size_of::<Self>() {
             // SAFETY: within the value; implementors that keep this default may have any bytes (a function pointer's
             // are never all zero).
@@ -62,11 +65,9 @@ pub trait Pattern: Copy {
     /// Whether this is the value number `seed`.
     fn is(self, seed: usize) -> bool {
         let want = Self::pattern(seed);
+        let bytes = |value: *const Self| core::ptr::slice_from_raw_parts(value.cast::<u8>(), size_of::<Self>());
         // SAFETY: implementors have no padding.
-        let bytes = |value: &Self| unsafe {
-            std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<Self>()).to_vec()
-        };
-        bytes(&self) == bytes(&want)
+        unsafe { *bytes(&self) == *bytes(&want) }
     }
 }
 

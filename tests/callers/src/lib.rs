@@ -1,12 +1,13 @@
 //! Foreign code for calltable's tests: C from GCC and Clang at -O0 and -O2, and assembly that looks at registers. Where
 //! there is neither, the two functions that every system's tests need are Rust's.
+#![no_std]
 #![allow(missing_docs, reason = "the C and assembly sides have the comments")]
 
-use std::ffi::c_void;
+use core::ffi::c_void;
 
-#[cfg(any(target_os = "linux", all(windows, target_env = "gnu")))]
+#[cfg(any(target_os = "linux", all(windows, target_env = "gnu"), feature = "freestanding"))]
 mod foreign;
-#[cfg(any(target_os = "linux", all(windows, target_env = "gnu")))]
+#[cfg(any(target_os = "linux", all(windows, target_env = "gnu"), feature = "freestanding"))]
 pub use foreign::*;
 
 /// A code pointer, as the callers take it.
@@ -15,7 +16,7 @@ pub type CodePointer = *const c_void;
 /// What [`REPEAT`] and [`NEST`] are (callers.h); both call it as `extern "efiapi" fn(isize) -> isize`.
 pub type Caller = unsafe extern "C" fn(CodePointer, isize) -> isize;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", feature = "freestanding")))]
 mod other {
     use super::{Caller, CodePointer};
 
@@ -26,15 +27,15 @@ mod other {
 
     unsafe extern "C" fn repeat(callback: CodePointer, times: isize) -> isize {
         // SAFETY: by the caller's promise it is one.
-        let callback = unsafe { std::mem::transmute::<CodePointer, Callback>(callback) };
+        let callback = unsafe { core::mem::transmute::<CodePointer, Callback>(callback) };
         // SAFETY: as above.
         (0..times).map(|value| unsafe { callback(value) }).sum()
     }
 
     unsafe extern "C" fn nest(callback: CodePointer, depth: isize) -> isize {
         // SAFETY: by the caller's promise it is one.
-        unsafe { std::mem::transmute::<CodePointer, Callback>(callback)(depth) }
+        unsafe { core::mem::transmute::<CodePointer, Callback>(callback)(depth) }
     }
 }
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", feature = "freestanding")))]
 pub use other::*;

@@ -18,9 +18,9 @@
 // struct Registers of lib.rs
 .set GENERAL, 0
 .set STACK,   GENERAL + 8 * 4
-.set FLAGS,   STACK + 36 * 4
-.set MXCSR,   FLAGS + 4
-.set X87,     MXCSR + 4
+.set FLAG_BITS, STACK + 36 * 4
+.set MXCSR_AT, FLAG_BITS + 4
+.set X87,     MXCSR_AT + 4
 .set FRAME,   X87 + 4
 .set SIZE,    FRAME + 5 * 4
 
@@ -37,7 +37,6 @@ code:           .zero 4
 outer_esp:      .zero 4
 call_esp:       .zero 4
 result:         .zero 4
-scratch:        .zero 4
 other_mxcsr:    .long 0x7f80                    // rounds toward zero
 other_x87:      .short 0x0c7f                   // rounds toward zero, single precision
 
@@ -67,9 +66,9 @@ calltable_call_with:
     mov     [esp + 4 * ecx - 4], eax
     dec     ecx
     jnz     1b
-    ldmxcsr [esi + MXCSR]
+    ldmxcsr [esi + MXCSR_AT]
     fldcw   [esi + X87]
-    push    [esi + FLAGS]
+    push    dword ptr [esi + FLAG_BITS]
     popfd
     mov     eax, [esi + GENERAL + 0x00]
     mov     ecx, [esi + GENERAL + 0x04]
@@ -78,7 +77,7 @@ calltable_call_with:
     mov     ebp, [esi + GENERAL + 0x14]
     mov     edi, [esi + GENERAL + 0x1c]
     mov     esi, [esi + GENERAL + 0x18]
-    call    [code]
+    call    dword ptr [code]
     mov     [result], eax
     mov     eax, [after]
     mov     [eax + GENERAL + 0x04], ecx
@@ -92,11 +91,11 @@ calltable_call_with:
     mov     ecx, esp
     sub     ecx, [call_esp]
     mov     [eax + GENERAL + 0x10], ecx
-    stmxcsr [eax + MXCSR]
+    stmxcsr [eax + MXCSR_AT]
     fnstcw  [eax + X87]
     mov     esp, [call_esp]                     // whatever the callee did to it
     pushfd
-    pop     [eax + FLAGS]
+    pop     dword ptr [eax + FLAG_BITS]
     cld
     mov     ecx, 36
 2:  mov     edx, [esp + 4 * ecx - 4]
@@ -116,7 +115,7 @@ calltable_call_with:
 // Stores what a handler sees. A frame handler's second argument is the frame; its result is set.
 .macro SEE
     pushfd
-    pop     [calltable_seen + FLAGS]
+    pop     dword ptr [calltable_seen + FLAG_BITS]
     mov     [calltable_seen + GENERAL + 0x00], eax
     mov     [calltable_seen + GENERAL + 0x04], ecx
     mov     [calltable_seen + GENERAL + 0x08], edx
@@ -146,14 +145,13 @@ calltable_call_with:
 // Returns as the convention says, with a known result in EDX:EAX and the flags set.
 .macro LEAVE
     mov     eax, [esp]
-    mov     [scratch], eax
-    add     esp, 4
     add     esp, [calltable_pops]
+    mov     [esp], eax                          // over the last argument: shadow stacks want a RET
     mov     eax, 0x7e570001
     mov     edx, 0x7e570002
     mov     ecx, 0x5bad
     stc
-    jmp     [scratch]
+    ret
 .endm
 
 .macro WRECK_PRESERVED

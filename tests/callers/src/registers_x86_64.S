@@ -1,13 +1,14 @@
-// Looks at every register around a call, and handlers that wreck them. System V outside, win64 inside.
+// Looks at every register around a call, and handlers that wreck them. System V outside, win64 inside. With
+// CALLTABLE_NO_SSE it touches no floating-point state, for kernels that run with it switched off.
 .intel_syntax noprefix
 
 // struct Registers of lib.rs
 .set GENERAL, 0
 .set XMM,     GENERAL + 16 * 8
 .set STACK,   XMM + 16 * 16
-.set FLAGS,   STACK + 34 * 8
-.set MXCSR,   FLAGS + 8
-.set X87,     MXCSR + 8
+.set FLAG_BITS, STACK + 34 * 8
+.set MXCSR_AT, FLAG_BITS + 8
+.set X87,     MXCSR_AT + 8
 .set FRAME,   X87 + 8
 .set SIZE,    FRAME + 7 * 8
 
@@ -29,6 +30,7 @@
     mov     [\base + GENERAL + 0x70], r14
     mov     [\base + GENERAL + 0x78], r15
 .endif
+#ifndef CALLTABLE_NO_SSE
     movups  [\base + XMM + 0x00], xmm0
     movups  [\base + XMM + 0x10], xmm1
     movups  [\base + XMM + 0x20], xmm2
@@ -45,11 +47,13 @@
     movups  [\base + XMM + 0xd0], xmm13
     movups  [\base + XMM + 0xe0], xmm14
     movups  [\base + XMM + 0xf0], xmm15
-    stmxcsr [\base + MXCSR]
+    stmxcsr [\base + MXCSR_AT]
     fnstcw  [\base + X87]
+#endif
 .endm
 
 .macro LOAD_XMM base
+#ifndef CALLTABLE_NO_SSE
     movups  xmm0,  [\base + XMM + 0x00]
     movups  xmm1,  [\base + XMM + 0x10]
     movups  xmm2,  [\base + XMM + 0x20]
@@ -66,6 +70,7 @@
     movups  xmm13, [\base + XMM + 0xd0]
     movups  xmm14, [\base + XMM + 0xe0]
     movups  xmm15, [\base + XMM + 0xf0]
+#endif
 .endm
 
     .text
@@ -82,8 +87,10 @@ calltable_call_with:
     push    r14
     push    r15
     sub     rsp, 8 + 16
+#ifndef CALLTABLE_NO_SSE
     stmxcsr [rsp]
     fnstcw  [rsp + 4]
+#endif
     mov     [rip + after], rdx
     mov     [rip + outer_rsp], rsp
     sub     rsp, 8 * 36                         // RSP is a multiple of 16 again
@@ -98,11 +105,13 @@ calltable_call_with:
     mov     [rsp + 0x20 + 8 * 30], rax
     mov     rax, [r11 + STACK + 8 * 31]
     mov     [rsp + 0x20 + 8 * 31], rax
+#ifndef CALLTABLE_NO_SSE
     LOAD_XMM r11
-    ldmxcsr [r11 + MXCSR]
+    ldmxcsr [r11 + MXCSR_AT]
     fldcw   [r11 + X87]
+#endif
     mov     [rip + code], rdi
-    push    qword ptr [r11 + FLAGS]
+    push    qword ptr [r11 + FLAG_BITS]
     popfq
     mov     rcx, [r11 + GENERAL + 0x08]
     mov     rdx, [r11 + GENERAL + 0x10]
@@ -118,7 +127,7 @@ calltable_call_with:
     mov     r14, [r11 + GENERAL + 0x70]
     mov     r15, [r11 + GENERAL + 0x78]
     mov     r11, [r11 + GENERAL + 0x58]
-    call    [rip + code]
+    call    qword ptr [rip + code]
     mov     [rip + result], rax
     mov     rax, [rip + after]
     STORE_ALL rax
@@ -132,11 +141,13 @@ calltable_call_with:
     mov     [rax + STACK + 8 * 31], rdx
     mov     rsp, rcx                            // whatever the callee did to it
     pushfq
-    pop     [rax + FLAGS]
+    pop     qword ptr [rax + FLAG_BITS]
     cld
     mov     rsp, [rip + outer_rsp]
+#ifndef CALLTABLE_NO_SSE
     ldmxcsr [rsp]
     fldcw   [rsp + 4]
+#endif
     add     rsp, 8 + 16
     pop     r15
     pop     r14
@@ -150,7 +161,7 @@ calltable_call_with:
 // Stores what a handler sees. RAX is free at a handler's entry, and so is R10 after it has been stored.
 .macro SEE
     pushfq
-    pop     [rip + calltable_seen + FLAGS]
+    pop     qword ptr [rip + calltable_seen + FLAG_BITS]
     lea     rax, [rip + calltable_seen]
     STORE_ALL rax
     mov     r10, 34
@@ -179,16 +190,20 @@ calltable_call_with:
     mov     [rsp + 0x10], r11
     mov     [rsp + 0x18], r11
     mov     [rsp + 0x20], r11
+#ifndef CALLTABLE_NO_SSE
     movq    xmm1, r11
     movaps  xmm2, xmm1
     movaps  xmm3, xmm1
     movaps  xmm4, xmm1
     movaps  xmm5, xmm1
+#endif
     movabs  rax, 0x7e57000000000001
     movabs  rcx, 0x7e57000000000002
+#ifndef CALLTABLE_NO_SSE
     movq    xmm0, rax
     movq    xmm1, rcx
     punpcklqdq xmm0, xmm1
+#endif
     mov     rcx, r11
     mov     rdx, r11
     mov     r8, r11
@@ -208,6 +223,7 @@ calltable_call_with:
     mov     r13, r11
     mov     r14, r11
     mov     r15, r11
+#ifndef CALLTABLE_NO_SSE
     movq    xmm6, r11
     movaps  xmm7, xmm6
     movaps  xmm8, xmm6
@@ -218,6 +234,7 @@ calltable_call_with:
     movaps  xmm13, xmm6
     movaps  xmm14, xmm6
     movaps  xmm15, xmm6
+#endif
     std
 .endm
 
@@ -240,8 +257,10 @@ HANDLER calltable_wreck_preserved
 
 HANDLER calltable_wreck_control
     WRECK_PRESERVED
+#ifndef CALLTABLE_NO_SSE
     ldmxcsr [rip + other_mxcsr]
     fldcw   [rip + other_x87]
+#endif
     WRECK_VOLATILE
     ret
 
