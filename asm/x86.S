@@ -462,6 +462,7 @@ END_PROC calltable_restore
 // The handler of the dispatcher's SEH record, in assembly so that this object can list it for SafeSEH.
     .globl  calltable_VERSION_seh_handler
 PROC calltable_VERSION_seh_handler, 2
+    endbr32                                     // called through the record
     jmp     calltable_VERSION_exception         // src/seh/x86.rs
 END_PROC calltable_VERSION_seh_handler
 
