@@ -1,6 +1,8 @@
 //! `cargo xtask`: everything that is done with this repository.
 
+mod bare;
 mod demo;
+mod emulator;
 mod host;
 mod setup;
 mod suite;
@@ -53,6 +55,10 @@ enum SuiteName {
     Host,
     /// Windows programs, run by Wine: real APIs, C callers, unwinding, the linkers of both kinds
     Windows,
+    /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE; both widths
+    Bare,
+    /// The same kernel under Bochs, with shadow stacks and indirect-branch tracking
+    Cet,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +77,8 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Setup => {
             setup::install(setup::HOST)?;
-            setup::install(setup::WINDOWS)
+            setup::install(setup::WINDOWS)?;
+            setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
         Command::Test { mut suites } => {
@@ -83,6 +90,8 @@ fn run(command: Command) -> Result<()> {
                 let result = match suite {
                     SuiteName::Host => host::run()?,
                     SuiteName::Windows => windows::run()?,
+                    SuiteName::Bare => bare::run()?,
+                    SuiteName::Cet => bare::run_cet()?,
                 };
                 failed |= !result;
             }

@@ -43,6 +43,26 @@ pub const WINDOWS: &[Package] = &[
     package("rust-web-clippy", DEBIAN_CLIPPY),
 ];
 
+/// For the suites `bare`, `uefi` and `cet`.
+pub const BARE: &[Package] = &[
+    package("gcc", "gcc"), // for the build scripts
+    package("libc6-dev", "/usr/include/stdio.h"),
+    package("clang-19", "clang-19"),
+    package("lld-19", "ld.lld-19"),
+    package("llvm-19", "llvm-objcopy-19"),
+    package("rustc-web", DEBIAN_RUSTC),
+    package("cargo-web", DEBIAN_CARGO),
+    package("rust-web-src", DEBIAN_LIBRARY),
+    package("rust-web-clippy", DEBIAN_CLIPPY),
+    package("qemu-system-x86", "qemu-system-x86_64"),
+    package("bochs", "bochs"),
+    package("bochsbios", BOCHS_BIOS),
+    package("vgabios", BOCHS_VGA),
+];
+
+pub const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
+pub const BOCHS_VGA: &str = "/usr/share/vgabios/vgabios.bin";
+
 /// Debian keeps it out of PATH.
 const WINE: &str = "/usr/lib/wine/wine64";
 /// The real Windows DLL that the demo hosts, and its 32-bit twin, which the demo must refuse.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::emulator::Machine;
 use crate::setup;
 
 pub struct Suite {
@@ -71,22 +72,47 @@ impl Suite {
             println!("    {command:?}");
             let output = command.output().with_context(|| format!("{command:?}"))?;
             let text = String::from_utf8_lossy(&output.stdout);
-            let (mut passed, mut failed) = (0, 0);
             for line in text.lines() {
                 println!("    {line}");
-                passed += usize::from(line.starts_with("ok "));
-                if let Some(case) = line.strip_prefix("FAILED ") {
-                    failed += 1;
-                    suite.failed.push(format!("{title}: {case}"));
-                }
             }
-            suite.passed += passed;
-            let closing = text.lines().last().unwrap_or_default();
-            ensure!(closing == format!("{passed} passed, {failed} failed"), "its last line is {closing:?}");
-            ensure!(passed + failed > 0, "no case ran");
+            let failed = suite.cases(title, text.lines())?;
             ensure!(output.status.success() == (failed == 0), "{}", output.status);
             Ok(())
         });
+    }
+
+    /// The same of a machine, which must print the line `greeting` as well: it says what the cases ran on.
+    pub fn machine(&mut self, title: &str, greeting: &str, prepare: impl FnOnce() -> Result<Machine>) {
+        self.step(title, |suite| {
+            let (lines, end) = prepare()?.run()?;
+            // Firmware and emulator print lines of their own before and behind.
+            let closing = lines.iter().rposition(|line| line.contains(" passed, ") && line.ends_with(" failed"));
+            let own = closing.map_or(&lines[..], |closing| &lines[..=closing]);
+            let failed = suite.cases(title, own.iter().map(String::as_str));
+            if !matches!(failed, Ok(1..)) {
+                end?; // or what failed says more than the exit code
+            }
+            failed?;
+            ensure!(lines.iter().any(|line| line == greeting), "it did not say {greeting:?}");
+            Ok(())
+        });
+    }
+
+    /// Counts cases. Returns how many failed; it is an error if that is not what the last line says.
+    fn cases<'a>(&mut self, title: &str, lines: impl Iterator<Item = &'a str>) -> Result<usize> {
+        let (mut passed, mut failed, mut closing) = (0, 0, "");
+        for line in lines {
+            passed += usize::from(line.starts_with("ok "));
+            if let Some(case) = line.strip_prefix("FAILED ") {
+                failed += 1;
+                self.failed.push(format!("{title}: {case}"));
+            }
+            closing = line;
+        }
+        self.passed += passed;
+        ensure!(closing == format!("{passed} passed, {failed} failed"), "its last line is {closing:?}");
+        ensure!(passed + failed > 0, "no case ran");
+        Ok(failed)
     }
 
     /// How many passed so far.
@@ -144,6 +170,11 @@ pub fn cargo_for(target: &str, command: &str, library: &str) -> Command {
         cargo.args([command, "--target", target]);
         return cargo;
     }
+    cargo_with_library(target, command, library)
+}
+
+/// Debian's cargo, which builds those parts of the library that are named; with the flags that are given for the program.
+pub fn cargo_with_library(target: &str, command: &str, library: &str) -> Command {
     // By its name alone rustup's clippy would be found.
     let program = if command == "clippy" { setup::DEBIAN_CLIPPY } else { setup::DEBIAN_CARGO };
     let mut cargo = Command::new(program);
@@ -154,6 +185,11 @@ pub fn cargo_for(target: &str, command: &str, library: &str) -> Command {
     cargo.env("CARGO", setup::DEBIAN_CARGO).env("RUSTC", setup::DEBIAN_RUSTC).env("RUSTDOC", setup::DEBIAN_RUSTDOC);
     cargo.env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
     cargo
+}
+
+/// The environment variable that is cargo's setting `name` for a target.
+pub fn variable(target: &str, name: &str) -> String {
+    format!("CARGO_TARGET_{}_{name}", target.to_uppercase().replace('-', "_"))
 }
 
 /// A folder of our own under `target`.

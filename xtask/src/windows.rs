@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::setup;
-use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
+use crate::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
 use crate::wine::{Wine, for_windows};
 
 #[path = "../../tests/windows/build_dll.rs"]
@@ -123,11 +123,6 @@ fn gnu_target(arch: &str) -> String {
 
 fn msvc_target(arch: &str) -> String {
     format!("{arch}-pc-windows-msvc")
-}
-
-/// The environment variable that is cargo's setting `name` for a target.
-fn variable(target: &str, name: &str) -> String {
-    format!("CARGO_TARGET_{}_{name}", target.to_uppercase().replace('-', "_"))
 }
 
 /// What cargo is to build: all that the target has. On i686 some examples lack a convention that they could use.

@@ -1,0 +1,71 @@
+//! Shadow stacks and indirect-branch tracking: that both are on, and that the table keeps to their rules.
+
+use core::arch::asm;
+
+use calltable::Callback;
+use calltable::table::{self, CAPACITY};
+
+use super::{adding, address, repeat};
+use crate::traps::{CONTROL_PROTECTION, Fault, catch};
+
+/// Error codes of a control-protection fault.
+const NEAR_RETURN: usize = 1;
+const NO_LANDING_PAD: usize = 3;
+
+unsafe extern "C" {
+    fn wrong_entry();
+    #[link_name = "no_landing_pad"]
+    fn not_a_target();
+}
+
+fn fault(function: unsafe extern "C" fn()) -> (usize, usize) {
+    let function = core::hint::black_box(function);
+    // SAFETY: it takes nothing; the fault ends it.
+    match catch(|| unsafe { function() }) {
+        Err(Fault { number, error, .. }) => (number, error),
+        Ok(()) => panic!("no fault"),
+    }
+}
+
+pub fn dropped_address() {
+    assert_eq!(fault(wrong_entry), (CONTROL_PROTECTION, NEAR_RETURN));
+}
+
+pub fn no_landing_pad() {
+    assert_eq!(fault(not_a_target), (CONTROL_PROTECTION, NO_LANDING_PAD));
+}
+
+fn shadow_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        asm!("rdsspq {}", inout(reg) 0_usize => pointer, options(nostack, nomem, preserves_flags));
+        #[cfg(target_arch = "x86")]
+        asm!("rdsspd {}", inout(reg) 0_usize => pointer, options(nostack, nomem, preserves_flags));
+    }
+    pointer
+}
+
+pub fn entries() {
+    type Unary = unsafe extern "efiapi" fn(isize) -> isize;
+    let before = shadow_pointer();
+    assert_ne!(before, 0, "there is no shadow stack");
+    let mut slots = [None; CAPACITY];
+    for (number, slot) in slots.iter_mut().enumerate() {
+        *slot = table::register(&adding(number as isize)).ok();
+    }
+    for (number, slot) in slots.iter().flatten().enumerate() {
+        assert_eq!(repeat(address(slot.code()), 2), 2 * number as isize + 1);
+        assert_eq!(shadow_pointer(), before);
+    }
+    for &slot in slots.iter().flatten() {
+        assert_eq!(table::release(slot), Ok(()));
+    }
+    // Inside a handler it holds what is still to be answered: at least those of the entry and of its dispatcher.
+    let closure = |_: isize| shadow_pointer() as isize;
+    let callback = Callback::<Unary>::from_ref(&closure).expect("a slot");
+    // SAFETY: it lives.
+    let inside = unsafe { callback.code()(0) } as usize;
+    assert!(inside + 3 * size_of::<usize>() <= before, "{inside:#x}, {before:#x}");
+}

@@ -1,0 +1,165 @@
+//! Callbacks in interrupt handlers, while what was interrupted is inside the table, the dispatchers or the registry.
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+
+use calltable::table::{self, Registration, Slot};
+use calltable::{Convention, Error, Frame, RawFrame, ReleaseError, Signature, Type};
+
+use super::{adding, address, repeat};
+use crate::cpu::{allow_interrupts, apic, step};
+use crate::paging;
+use crate::traps::{self, DEBUG, Frame as Interrupted, TIMER, set_hook};
+
+/// What an interrupt handler calls, as an address.
+static CODE: AtomicIsize = AtomicIsize::new(0);
+/// Interrupts; those that came upon the table or a dispatcher; answers of the `try_` forms.
+static ALL: AtomicUsize = AtomicUsize::new(0);
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+static FREE: AtomicUsize = AtomicUsize::new(0);
+
+const DATA: isize = 1000;
+
+fn set(slot: Slot) {
+    CODE.store(address(slot.code()).addr() as isize, Ordering::SeqCst);
+    for counter in [&ALL, &INSIDE, &BUSY, &FREE] {
+        counter.store(0, Ordering::SeqCst);
+    }
+}
+
+fn count(counter: &AtomicUsize) -> usize {
+    counter.load(Ordering::SeqCst)
+}
+
+/// Calls a callback, and registers and releases another, if the lock is free.
+pub fn work(interrupted: &Interrupted) {
+    ALL.fetch_add(1, Ordering::SeqCst);
+    if paging::table().contains(&interrupted.ip) {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+    }
+    let code = core::ptr::without_provenance(CODE.load(Ordering::SeqCst) as usize);
+    assert_eq!(repeat(code, 2), 2 * DATA + 1);
+    match table::try_register(&adding(7)) {
+        Ok(slot) => {
+            FREE.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(repeat(address(slot.code()), 1), 7);
+            assert_eq!(table::try_release(slot), Ok(()), "what was interrupted does not hold the lock");
+        }
+        Err(error) => {
+            BUSY.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(error, Error::Busy);
+            assert_eq!(table::try_share(&adding(8)), Err(Error::Busy));
+            assert!(matches!(table::try_entry(0), Err(Error::Busy)));
+        }
+    }
+}
+
+fn stepped<R>(run: impl FnOnce() -> R) -> R {
+    set_hook(DEBUG, Some(work));
+    step(true);
+    let result = run();
+    step(false);
+    set_hook(DEBUG, None);
+    result
+}
+
+unsafe extern "efiapi" fn frame(data: *mut c_void, frame: *mut RawFrame) {
+    let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)) else { panic!("signature") };
+    // SAFETY: the entry was registered with that signature and is called by it.
+    let mut frame = unsafe { Frame::new(&mut *frame, &signature) };
+    let value = frame.get::<isize>(0);
+    assert_eq!(frame.set_result(value.unwrap_or(0) + data.addr() as isize), Ok(()));
+}
+
+pub fn stepped_calls() {
+    let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)) else { panic!("signature") };
+    let data = core::ptr::without_provenance_mut(5);
+    // SAFETY: the handler takes any data.
+    let (kept, foreign) = unsafe {
+        (
+            Registration::frame(frame, &signature, data),
+            Registration::frame_foreign(frame as *const c_void, &signature, data),
+        )
+    };
+    let inner = table::register(&adding(DATA)).expect("a slot");
+    for (lane, registration) in [
+        ("direct", adding(5)),
+        ("tracked", adding(5).tracked()),
+        ("exclusive", adding(5).exclusive()),
+        ("saving", adding(5).saving()),
+        ("saving control words", adding(5).saving_control_words()),
+        ("frame", kept),
+        ("frame, tracked", kept.tracked()),
+        ("frame saving", foreign),
+        ("frame saving control words", foreign.saving_control_words()),
+    ] {
+        let slot = table::register(&registration).expect("a slot");
+        set(inner);
+        let sum = stepped(|| repeat(address(slot.code()), 3));
+        assert_eq!(sum, 5 + 6 + 7, "{lane}");
+        // An entry has 3 instructions, the shortest dispatcher more than 10.
+        assert!(count(&INSIDE) > 3 * 13, "{lane}: only {} of {} traps inside", count(&INSIDE), count(&ALL));
+        assert_eq!(count(&BUSY), 0, "{lane}");
+        assert_eq!(table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0), 0, "{lane}");
+        assert_eq!(table::release(slot), Ok(()), "{lane}");
+    }
+    assert_eq!(table::release(inner), Ok(()));
+}
+
+pub fn stepped_registration() {
+    let inner = table::register(&adding(DATA)).expect("a slot");
+    set(inner);
+    for _ in 0..3 {
+        let slot = stepped(|| table::register(&adding(1))).expect("a slot");
+        assert_eq!(repeat(address(slot.code()), 1), 1);
+        let shared = stepped(|| table::share(&adding(2))).expect("a slot");
+        assert_eq!(stepped(|| table::release(shared)), Ok(()));
+        assert_eq!(stepped(|| table::release(slot)), Ok(()));
+        assert_eq!(stepped(|| table::release(slot)), Err(ReleaseError::NotLive));
+    }
+    assert!(count(&BUSY) > 100 && count(&FREE) > 100, "{} busy, {} free", count(&BUSY), count(&FREE));
+    assert_eq!(table::release(inner), Ok(()));
+    assert_eq!(table::list().count(), 0);
+}
+
+/// The next tick comes after a time that never is the same.
+fn tick(interrupted: &Interrupted) {
+    static RANDOM: AtomicUsize = AtomicUsize::new(1);
+    work(interrupted);
+    let random = RANDOM.load(Ordering::SeqCst).wrapping_mul(1_103_515_245).wrapping_add(12345);
+    RANDOM.store(random, Ordering::SeqCst);
+    apic::set_timer(TIMER, 2000 + (random >> 8) as u32 % 30_000);
+}
+
+pub fn timer() {
+    const WANTED: usize = 20;
+    const TURNS: usize = 3_000_000;
+    let inner = table::register(&adding(DATA)).expect("a slot");
+    let outer = table::register(&adding(3).tracked()).expect("a slot");
+    set(inner);
+    traps::set_hook(TIMER, Some(tick));
+    apic::set_timer(TIMER, 10_000);
+    allow_interrupts(true);
+    let mut turns = 0;
+    while (count(&INSIDE) < WANTED || count(&BUSY) < WANTED) && turns < TURNS {
+        turns += 1;
+        assert_eq!(repeat(address(outer.code()), 4), 12 + 6);
+        let slot = table::register(&adding(1)).expect("a slot");
+        assert_eq!(table::release(slot), Ok(()));
+    }
+    apic::stop_timer();
+    allow_interrupts(false);
+    traps::set_hook(TIMER, None);
+    assert_eq!(table::entry(outer.index()).and_then(|entry| entry.in_flight), Some(0));
+    for slot in [outer, inner] {
+        assert_eq!(table::release(slot), Ok(()));
+    }
+    assert!(
+        count(&INSIDE) >= WANTED && count(&BUSY) >= WANTED,
+        "{turns} turns: of {} interrupts {} inside, {} met a taken lock",
+        count(&ALL),
+        count(&INSIDE),
+        count(&BUSY)
+    );
+}

@@ -1,0 +1,107 @@
+//! The cases, each in the file that it is named in.
+
+mod cet;
+mod conventions;
+mod every_slot;
+mod interrupts;
+mod pages;
+mod processors;
+#[cfg_attr(target_arch = "x86", path = "registers_x86.rs")]
+#[cfg_attr(target_arch = "x86_64", path = "registers_x86_64.rs")]
+mod registers;
+#[cfg(target_arch = "x86")]
+pub mod seh;
+
+use core::ffi::c_void;
+
+use calltable::table::{CodePointer, Registration};
+use calltable_callers::REPEAT;
+
+/// What a case needs of the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Nothing,
+    /// A second processor.
+    Second,
+    /// A processor whose control-flow enforcement is on.
+    Cet,
+    /// One without it: the shadow stack is not told of the frames that an ended exception leaves, nor of an instruction
+    /// pointer that a filter has changed.
+    #[allow(dead_code, reason = "only i686 has such cases")]
+    NoCet,
+}
+
+/// Name, what it needs, and the case.
+pub type Case = (&'static str, Need, fn());
+
+/// All of them, in the order in which they run.
+pub const ALL: &[Case] = &[
+    ("a call before the first registration is stale", Need::Nothing, every_slot::before_the_first),
+    ("every slot in every lane and convention, live and released", Need::Nothing, every_slot::all),
+    ("registers in the direct lane", Need::Nothing, registers::direct_lane),
+    ("registers in the frame lane", Need::Nothing, registers::frame_lane),
+    ("wrecked registers show without the save", Need::Nothing, registers::without_the_save),
+    ("typed closures called by C", Need::Nothing, conventions::typed),
+    ("dynamic closures called by C", Need::Nothing, conventions::dynamic),
+    ("nested calls through C", Need::Nothing, conventions::nested),
+    ("an exclusive closure is not entered again", Need::Nothing, conventions::exclusive),
+    ("interrupted at every instruction of a call", Need::Nothing, interrupts::stepped_calls),
+    ("interrupted at every instruction of register and release", Need::Nothing, interrupts::stepped_registration),
+    ("a timer's callbacks inside dispatch and register", Need::Nothing, interrupts::timer),
+    ("one callback on two processors", Need::Second, processors::one_callback),
+    ("a slot changes hands while the other processor calls it", Need::Second, processors::changing_hands),
+    ("register and release on two processors", Need::Second, processors::registering),
+    ("a release waits for the other processor's call", Need::Second, processors::tracked),
+    ("an exclusive callback on two processors", Need::Second, processors::exclusive),
+    ("an interrupt from the other processor inside dispatch", Need::Second, processors::interrupted),
+    ("table and code can be executed and not written, nothing else executed", Need::Nothing, pages::rights),
+    ("a write to the table faults", Need::Nothing, pages::write_to_the_table),
+    ("data does not run", Need::Nothing, pages::run_data),
+    ("a dropped return address is a control-protection fault", Need::Cet, cet::dropped_address),
+    ("a call of what is no landing pad is a control-protection fault", Need::Cet, cet::no_landing_pad),
+    ("an entry is a landing pad, and leaves the shadow stack as it was", Need::Cet, cet::entries),
+    #[cfg(target_arch = "x86")]
+    ("the record is first while a handler runs", Need::Nothing, seh::record_while_running),
+    #[cfg(target_arch = "x86")]
+    ("what a handler leaves on the chain goes with its record", Need::Nothing, seh::left_on_the_chain),
+    #[cfg(target_arch = "x86")]
+    ("the processor's faults end in a policy", Need::NoCet, seh::contained),
+    #[cfg(target_arch = "x86")]
+    ("a fault that passes ends at an outer policy and ends the counts", Need::NoCet, seh::passing),
+    #[cfg(target_arch = "x86")]
+    ("a fault that nobody contains passes out of every callback", Need::Nothing, seh::passing_out),
+    #[cfg(target_arch = "x86")]
+    ("a filter that mends what was wrong", Need::NoCet, seh::mended),
+    #[cfg(target_arch = "x86")]
+    ("nested calls unwind in order", Need::NoCet, seh::unwound_in_order),
+    #[cfg(target_arch = "x86")]
+    ("a corrupt chain is refused", Need::Nothing, seh::corrupt),
+];
+
+/// What comes before the first case.
+pub fn prepare() {
+    #[cfg(target_arch = "x86")]
+    seh::declare();
+}
+
+/// The C caller: `code` is an `extern "efiapi" fn(isize) -> isize`, called with 0 up to `times` - 1; the sum of its results.
+fn repeat(code: *const c_void, times: isize) -> isize {
+    // SAFETY: every caller here passes such a function.
+    unsafe { REPEAT(code, times) }
+}
+
+/// A handler of the direct lane for [`repeat`]: its data plus its argument.
+unsafe extern "efiapi" fn add(value: isize, data: isize) -> isize {
+    value + data
+}
+
+/// A registration of [`add`].
+fn adding(data: isize) -> Registration {
+    let data = core::ptr::without_provenance_mut(data as usize);
+    // SAFETY: it takes one word and its data, by the convention of `efiapi`.
+    unsafe { Registration::direct(calltable::Convention::C, add as *const c_void, 1, data) }
+}
+
+fn address(code: CodePointer) -> *const c_void {
+    code.as_ptr()
+}

@@ -1,0 +1,61 @@
+//! What the page tables allow, and that the processor heeds them.
+
+use core::ffi::c_void;
+use core::hint::black_box;
+
+use calltable::table::{self, CAPACITY};
+
+use super::{adding, address, repeat};
+use crate::cpu::apic;
+use crate::paging::{self, PAGE};
+use crate::traps::{Fault, PAGE_FAULT, catch};
+
+/// Bits of a page fault's error code.
+const PRESENT: usize = 1;
+const WRITE: usize = 2;
+const EXECUTE: usize = 16;
+
+pub fn rights() {
+    let table = paging::table();
+    assert!(table.len() > 16 * CAPACITY, "the table has {} bytes", table.len());
+    let (mut code, mut data) = (0, 0);
+    for page in (0..0x1000_0000).step_by(PAGE).chain([apic::BASE]) {
+        let Some((writable, executable)) = paging::rights(page) else {
+            assert!(!paging::code().contains(&page));
+            continue;
+        };
+        let is_code = paging::code().contains(&page) || page == paging::AP_PAGE;
+        assert_eq!(executable, is_code, "{page:#x} executable");
+        assert!(!(writable && executable), "{page:#x} writable and executable");
+        *(if is_code { &mut code } else { &mut data }) += 1;
+    }
+    assert!(code > CAPACITY * 16 / PAGE && data > 0, "{code} pages of code, {data} of data");
+    assert_eq!(paging::rights(0), None);
+    for address in [table.start, table.end - 1] {
+        assert_eq!(paging::rights(address), Some((false, true)), "the table at {address:#x}");
+    }
+}
+
+pub fn write_to_the_table() {
+    let slot = table::register(&adding(2)).expect("a slot");
+    let entry = address(slot.code()).cast_mut().cast::<u8>();
+    // SAFETY: it faults, which ends it.
+    let fault = catch(|| unsafe { black_box(entry).write_volatile(0xc3) });
+    assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | WRITE, address: entry.addr() }));
+    assert_eq!(repeat(entry.cast(), 1), 2);
+    assert_eq!(table::release(slot), Ok(()));
+}
+
+pub fn run_data() {
+    const RETURN: [u8; 5] = [0xf3, 0x0f, 0x1e, if cfg!(target_arch = "x86_64") { 0xfa } else { 0xfb }, 0xc3];
+    static CONSTANT: [u8; 5] = RETURN;
+    static mut VARIABLE: [u8; 5] = RETURN;
+    let on_stack = black_box(RETURN);
+    let variable = (&raw const VARIABLE).cast::<c_void>();
+    for place in [(&raw const CONSTANT).cast(), variable, (&raw const on_stack).cast()] {
+        let place: *const c_void = black_box(place);
+        // SAFETY: it faults, which ends it; else it would return.
+        let fault = catch(|| unsafe { core::mem::transmute::<*const c_void, extern "C" fn()>(place)() });
+        assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | EXECUTE, address: place.addr() }));
+    }
+}

@@ -1,0 +1,169 @@
+//! Every register, flag and stack word around a call, with handlers that wreck whatever they may: as tests/registers_x86.rs
+//! does on Linux.
+
+use core::ffi::c_void;
+use core::fmt;
+
+use calltable::table::{self, Registration};
+use calltable::{Convention, Signature, Type};
+use calltable_callers::{
+    Registers, calltable_call_with, calltable_has_frame, calltable_pops, calltable_seen, calltable_wreck_control,
+    calltable_wreck_preserved, calltable_wreck_volatile,
+};
+
+const DATA: u32 = 0xda7a_0001;
+/// What the wrecking handlers return in EAX and EDX.
+const RESULT: [u32; 2] = [0x7e57_0001, 0x7e57_0002];
+
+const NAMES: [&str; 8] = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];
+const PRESERVED: [usize; 4] = [3, 5, 6, 7];
+const ECX: usize = 1;
+const EDX: usize = 2;
+const ESP: usize = 4;
+
+const DIRECTION_FLAG: u32 = 1 << 10;
+const MXCSR: u32 = 0x5f80;
+const X87: u32 = 0x0a7f;
+const MXCSR_CONTROL: u32 = 0xffc0;
+
+const CONVENTIONS: [Convention; 4] =
+    [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
+
+/// Names what fails: lane, convention, number of words or parameters, options.
+#[derive(Clone, Copy)]
+struct Case(&'static str, Convention, usize, &'static str);
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {}, {}", self.0, self.1, self.2, self.3)
+    }
+}
+
+fn pattern() -> Registers {
+    Registers {
+        general: core::array::from_fn(|i| 0x1100_c0de + ((i as u32) << 16)),
+        stack: core::array::from_fn(|i| 0x3300_0000 + i as u32),
+        flags: 2,
+        mxcsr: MXCSR,
+        x87_control: X87,
+        frame: [0; 5],
+    }
+}
+
+/// Calls the registration and checks what the foreign caller may rely on. Returns what the handler saw.
+fn call(case: Case, registration: Registration, pops: [u32; 2], flags: u32, has_frame: bool) -> Registers {
+    let [handler_pops, entry_pops] = pops;
+    let slot = table::register(&registration).expect("a slot");
+    let mut before = pattern();
+    before.flags |= flags;
+    let mut after = pattern();
+    // SAFETY: the handlers take any arguments; the assembly restores what this function's compiler relies on; no other
+    // call uses the static memory.
+    let seen = unsafe {
+        calltable_has_frame = has_frame.into();
+        calltable_pops = handler_pops;
+        calltable_call_with(slot.code().as_ptr(), &before, &mut after);
+        calltable_seen
+    };
+    let running = table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
+    assert_eq!(running, 0, "{case}: calls that are counted as running after the call"); // a release would wait for ever
+    assert_eq!(table::release(slot), Ok(()));
+
+    for register in PRESERVED {
+        let (got, want) = (after.general[register], before.general[register]);
+        assert_eq!(got, want, "{case}: {} is {got:#x} after the call, was {want:#x}", NAMES[register]);
+    }
+    assert_eq!(after.general[ESP], entry_pops, "{case}: bytes of arguments removed");
+    assert_eq!(after.mxcsr & MXCSR_CONTROL, MXCSR, "{case}: MXCSR's control bits");
+    assert_eq!(after.x87_control & 0xffff, X87, "{case}: x87 control word");
+    assert_eq!(after.flags & DIRECTION_FLAG, 0, "{case}: DF after the call");
+    assert_eq!([after.general[0], after.general[EDX]], RESULT, "{case}: EDX:EAX, the result");
+    let arguments = entry_pops as usize / 4;
+    assert_eq!(after.stack[arguments..], before.stack[arguments..], "{case}: stack words above the arguments");
+
+    assert_eq!((seen.general[ESP] + 4) % 16, 0, "{case}: address of the handler's first argument, modulo 16");
+    assert_eq!(seen.flags & DIRECTION_FLAG, 0, "{case}: DF in the handler");
+    seen
+}
+
+type Handler = unsafe extern "C" fn();
+
+pub fn direct_lane() {
+    for convention in CONVENTIONS {
+        for words in 0..=calltable::MAX_POSITIONS {
+            let direct = |handler: Handler| {
+                // SAFETY: the handlers take any arguments and remove what they are told.
+                unsafe { Registration::direct(convention, handler as *const c_void, words, DATA as *mut c_void) }
+            };
+            let callee_pops = convention != Convention::Cdecl;
+            let pops = if callee_pops { [4 * words as u32 + 4, 4 * words as u32] } else { [0, 0] };
+            for (name, registration, flags) in [
+                ("plain", direct(calltable_wreck_volatile), 0),
+                ("tracked", direct(calltable_wreck_volatile).tracked(), 0),
+                ("exclusive", direct(calltable_wreck_volatile).exclusive(), 0),
+                ("saving", direct(calltable_wreck_preserved).saving(), DIRECTION_FLAG),
+                ("saving control words", direct(calltable_wreck_control).saving_control_words().tracked(), 0),
+            ] {
+                let case = Case("direct", convention, words, name);
+                let before = pattern();
+                let seen = call(case, registration, pops, flags, false);
+                assert_eq!(seen.stack[..words], before.stack[..words], "{case}: words in the handler");
+                assert_eq!(seen.stack[words], DATA, "{case}: the data");
+                assert_eq!(seen.general[ECX..=EDX], before.general[ECX..=EDX], "{case}: ECX and EDX in the handler");
+            }
+        }
+    }
+}
+
+pub fn frame_lane() {
+    for convention in CONVENTIONS {
+        for parameters in 0..20 {
+            let types = &[Type::U32; 20][..parameters];
+            let Ok(signature) = Signature::new(convention, types, Some(Type::U64)) else { panic!("signature") };
+            let registers = match convention {
+                Convention::Thiscall => 1,
+                Convention::Fastcall => 2,
+                _ => 0,
+            };
+            let words = parameters.saturating_sub(registers);
+            let pops = if convention == Convention::Cdecl { [0, 0] } else { [0, 4 * words as u32] };
+            let frame = |handler: Handler| {
+                // SAFETY: the handler takes any data and the frame.
+                unsafe { Registration::frame_foreign(handler as *const c_void, &signature, DATA as *mut c_void) }
+            };
+            // SAFETY: the same address as a function that takes data and a frame, which it looks at.
+            let plain = unsafe {
+                let handler =
+                    core::mem::transmute::<*const (), table::FrameHandler>(calltable_wreck_volatile as *const ());
+                Registration::frame(handler, &signature, DATA as *mut c_void)
+            };
+            for (name, registration, flags) in [
+                ("plain", plain, 0),
+                ("tracked", plain.tracked(), 0),
+                ("saving", frame(calltable_wreck_preserved), DIRECTION_FLAG),
+                ("saving control words", frame(calltable_wreck_control).saving_control_words().exclusive(), 0),
+            ] {
+                let case = Case("frame", convention, parameters, name);
+                let seen = call(case, registration, pops, flags, true);
+                assert_eq!(seen.stack[0], DATA, "{case}: the data");
+                assert_eq!(seen.frame[..2], [0, 0], "{case}: the result at first");
+                assert_eq!(seen.frame[3..], pattern().general[ECX..=EDX], "{case}: the frame's registers");
+            }
+        }
+    }
+}
+
+/// The checks above would mean nothing if they passed without the save.
+pub fn without_the_save() {
+    // SAFETY: the handler takes any arguments and, being told so, removes its four words.
+    let registration = unsafe {
+        calltable_pops = 16;
+        Registration::direct(Convention::Stdcall, calltable_wreck_preserved as *const c_void, 3, DATA as *mut c_void)
+    };
+    let slot = table::register(&registration).expect("a slot");
+    let (before, mut after) = (pattern(), pattern());
+    // SAFETY: as in `call`; the dispatcher has lost its frame, and faults.
+    let fault = crate::traps::catch(|| unsafe { calltable_call_with(slot.code().as_ptr(), &before, &mut after) });
+    assert!(fault.is_err(), "a handler that loses EBP has no way back");
+    assert_eq!(table::release(slot), Ok(()));
+}

@@ -1,0 +1,503 @@
+//! Structured exception handling on bare i686: FS leads to a thread information block of the kernel's, and the processor's
+//! faults become exceptions that the chain is asked about.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::hint::black_box;
+use core::ptr::{null_mut, without_provenance, without_provenance_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use calltable::seh::{self, ChainError, END, ExceptionRecord, Record, Verdict};
+use calltable::table::{self, Registration};
+use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, Signature, Type};
+
+use crate::traps::{Fault, Frame, PAGE_FAULT, catch};
+
+/// What of a thread information block is used.
+#[repr(C)]
+struct Block {
+    head: *mut Record,
+    stack_base: usize,
+    stack_limit: usize,
+    unused: [usize; 3],
+    this: *mut Self,
+}
+
+/// One for each processor.
+struct Blocks(UnsafeCell<[Block; 2]>);
+
+// SAFETY: each processor writes its own.
+unsafe impl Sync for Blocks {}
+
+static BLOCKS: Blocks = Blocks(UnsafeCell::new(
+    [const { Block { head: END, stack_base: 0, stack_limit: 0, unused: [0; 3], this: null_mut() } }; 2],
+));
+
+unsafe extern "C" {
+    static mut gdt: [u64; 6];
+    static stack: u8;
+    static stack_end: u8;
+    static ap_stack: u8;
+    static ap_stack_end: u8;
+}
+
+/// Has FS of this processor lead to its block.
+pub fn set_block(processor: usize) {
+    /// In the descriptor table of start.S.
+    const FIRST: usize = 4;
+    let limits = [(&raw const stack, &raw const stack_end), (&raw const ap_stack, &raw const ap_stack_end)];
+    let (limit, base) = limits[processor];
+    // SAFETY: this processor's block and descriptor; nothing else uses FS.
+    unsafe {
+        let block = BLOCKS.0.get().cast::<Block>().add(processor);
+        (*block).stack_base = base.addr();
+        (*block).stack_limit = limit.addr();
+        (*block).this = block;
+        let address = block.addr() as u64;
+        let descriptor = (&raw mut gdt).cast::<u64>().add(FIRST + processor);
+        *descriptor |= (address & 0xff_ffff) << 16 | (address >> 24) << 56;
+        asm!("mov fs, {0:e}", in(reg) 8 * (FIRST + processor), options(nostack, preserves_flags));
+    }
+}
+
+/// From now on there is a chain.
+pub fn declare() {
+    set_block(0);
+    // SAFETY: FS leads to a block, and the second processor sets its own before it calls anything.
+    unsafe { seh::declare() };
+}
+
+pub fn head() -> *mut Record {
+    let head;
+    // SAFETY: FS leads to a block.
+    unsafe { asm!("mov {}, fs:[0]", out(reg) head, options(nostack, readonly, preserves_flags)) };
+    head
+}
+
+/// # Safety
+/// The chain from there on must be one that may be walked.
+pub unsafe fn set_head(head: *mut Record) {
+    // SAFETY: as above.
+    unsafe { asm!("mov fs:[0], {}", in(reg) head, options(nostack, preserves_flags)) };
+}
+
+/// Why the last walk ended early: the record, and which check it has failed.
+static BAD_RECORD: AtomicPtr<Record> = AtomicPtr::new(null_mut());
+static BAD_CHECK: AtomicUsize = AtomicUsize::new(0);
+
+fn check(error: ChainError) -> (usize, *const Record) {
+    match error {
+        ChainError::Unaligned(record) => (1, record),
+        ChainError::OutsideStack(record) => (2, record),
+        ChainError::NotAscending(record) => (3, record),
+        ChainError::BadHandler(record) => (4, record),
+        other => panic!("{other}"),
+    }
+}
+
+fn exception(frame: &Frame) -> Option<ExceptionRecord> {
+    const DIVIDE: usize = 0;
+    const INVALID_OPCODE: usize = 6;
+    const PROTECTION: usize = 13;
+    let (code, parameters) = match frame.number {
+        DIVIDE => (seh::INTEGER_DIVISION_BY_ZERO, None),
+        INVALID_OPCODE => (seh::ILLEGAL_INSTRUCTION, None),
+        // As Windows has it: the address is not known.
+        PROTECTION => (seh::ACCESS_VIOLATION, Some([0, usize::MAX])),
+        PAGE_FAULT => (seh::ACCESS_VIOLATION, Some([(frame.error >> 1) & 1, crate::cpu::fault_address()])),
+        _ => return None,
+    };
+    let mut record = ExceptionRecord {
+        code,
+        flags: 0,
+        nested: null_mut(),
+        address: without_provenance_mut(frame.ip),
+        parameter_count: if parameters.is_some() { 2 } else { 0 },
+        parameters: [0; 15],
+    };
+    record.parameters[..2].copy_from_slice(&parameters.unwrap_or_default());
+    Some(record)
+}
+
+/// Asks the chain about a fault. Returns whether what has faulted is to go on.
+pub fn raise(frame: &mut Frame) -> bool {
+    let Some(mut record) = exception(frame) else { return false };
+    // SAFETY: the traps run on the stack of what has faulted, whose chain this is.
+    match unsafe { seh::dispatch(&mut record, (&raw mut *frame).cast()) } {
+        Ok(goes_on) => goes_on,
+        Err(error) => {
+            let (which, bad) = check(error);
+            BAD_RECORD.store(bad.cast_mut(), Ordering::SeqCst);
+            BAD_CHECK.store(which, Ordering::SeqCst);
+            false
+        }
+    }
+}
+
+/// Before the frames in from `target`'s are left: has their handlers tidy up.
+pub fn unwind(frame: &Frame, target: *mut Record) {
+    if let Some(mut record) = exception(frame) {
+        // SAFETY: `catch` leaves all frames that have come since `target` was the first record.
+        unsafe { seh::unwind(target, &mut record) };
+    }
+}
+
+type Unary = unsafe extern "stdcall" fn(i32) -> i64;
+
+const CODES: [u32; 4] =
+    [seh::ACCESS_VIOLATION, seh::INTEGER_DIVISION_BY_ZERO, seh::ILLEGAL_INSTRUCTION, seh::ACCESS_VIOLATION];
+
+/// #PF, #DE, #UD, #GP; from 5 on nothing.
+fn fault(kind: i32) {
+    // SAFETY: not at all; the faults are what is tested.
+    unsafe {
+        match kind {
+            1 => drop(black_box(without_provenance::<i32>(16)).read_volatile()),
+            2 => asm!("cdq", "idiv {:e}", in(reg) 0, inout("eax") 1 => _, out("edx") _),
+            3 => asm!("ud2"),
+            4 => asm!("mov gs, {:e}", in(reg) 0x7ff8), // beyond the descriptor table
+            _ => {}
+        }
+    }
+}
+
+/// The records of this processor's chain, innermost first, and how many.
+fn chain() -> ([usize; 8], usize) {
+    let (mut records, mut count) = ([0; 8], 0);
+    // SAFETY: FS leads to a block.
+    for record in unsafe { seh::chain() } {
+        match record {
+            Ok(record) => records[count] = record.addr(),
+            Err(error) => panic!("{error}"),
+        }
+        count += 1;
+    }
+    (records, count)
+}
+
+fn in_flight(slot: calltable::table::Slot) -> Option<u32> {
+    table::entry(slot.index()).and_then(|entry| entry.in_flight)
+}
+
+pub fn record_while_running() {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    unsafe extern "efiapi" fn frame(_: *mut c_void, _: *mut RawFrame) {
+        let (records, count) = chain();
+        let here = 0_u8;
+        assert!(records[0].abs_diff((&raw const here).addr()) < 0x1000, "in this stack, close by");
+        COUNT.store(count, Ordering::SeqCst);
+    }
+    assert_eq!(head(), END);
+    for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
+        let Ok(signature) = Signature::new(convention, &[], None) else { panic!("signature") };
+        // SAFETY: the handler takes any data.
+        let plain = unsafe { Registration::frame(frame, &signature, null_mut()) };
+        for registration in [plain, plain.saving(), plain.tracked(), plain.exclusive().saving_control_words()] {
+            let slot = table::register(&registration).expect("a slot");
+            // SAFETY: it lives; without arguments all conventions are the same.
+            unsafe { slot.code().cast::<unsafe extern "C" fn()>()() };
+            assert_eq!(table::release(slot), Ok(()));
+            assert_eq!(head(), END, "{registration:?}");
+            assert_eq!(COUNT.swap(0, Ordering::SeqCst), 1, "{registration:?}");
+        }
+    }
+    // Records of nested calls, seen from the innermost.
+    let innermost = || {
+        let (records, count) = chain();
+        assert!(records[..count].is_sorted(), "further out, further up: {records:x?}");
+        count as i32
+    };
+    let first = Callback::<unsafe extern "stdcall" fn() -> i32>::from_ref(&innermost).expect("a slot");
+    // SAFETY: they live.
+    let middle = |_: i32| unsafe { first.code()() };
+    let second = Callback::<unsafe extern "fastcall" fn(i32) -> i32>::from_ref(&middle).expect("a slot");
+    // SAFETY: as above.
+    let outermost = |a: i32, _: i64| unsafe { second.code()(a) };
+    let third = Callback::<unsafe extern "cdecl" fn(i32, i64) -> i32>::from_ref(&outermost).expect("a slot");
+    // SAFETY: as above.
+    assert_eq!(unsafe { third.code()(1, 2) }, 3);
+    assert_eq!(head(), END);
+}
+
+pub fn left_on_the_chain() {
+    let closure = || {
+        let mut record = Record { next: null_mut(), handler: None };
+        // SAFETY: it goes with the dispatcher's record, and nobody walks the chain meanwhile.
+        unsafe { seh::push(black_box(&raw mut record)) };
+    };
+    let callback = Callback::<unsafe extern "C" fn()>::from_ref(&closure).expect("a slot");
+    // SAFETY: it lives.
+    unsafe { callback.code()() };
+    assert_eq!(head(), END);
+}
+
+pub fn contained() {
+    static PLACE: AtomicUsize = AtomicUsize::new(0);
+    let handler = Contained::new(
+        |kind: i32| {
+            let here = 0_u8;
+            PLACE.store(black_box(&raw const here).addr(), Ordering::SeqCst);
+            fault(kind);
+            i64::from(kind) << 32
+        },
+        |exception| Some(i64::from(exception.code()) << 8),
+    );
+    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).expect("a slot");
+    let mut first = 0;
+    for round in 0..10_000 {
+        let kind = round % 5;
+        // SAFETY: it lives.
+        let result = unsafe { callback.code()(kind) };
+        let code = CODES.get((kind as usize).wrapping_sub(1)).map(|code| i64::from(*code) << 8);
+        assert_eq!(result, code.unwrap_or(i64::from(kind) << 32));
+        assert_eq!(head(), END);
+        assert_eq!(in_flight(callback.slot()), Some(0));
+        let place = PLACE.load(Ordering::SeqCst);
+        if round == 0 {
+            first = place;
+        }
+        assert_eq!(place, first, "the stack moves");
+    }
+    // And results of every shape, which a dynamic policy makes from the arguments.
+    for result in [Type::I64, Type::F64, Type::Struct { size: 12 }] {
+        let types = [Type::F64, Type::I32];
+        let Ok(signature) = Signature::new(Convention::Stdcall, &types, Some(result)) else { panic!("signature") };
+        let handler = Dynamic::new(signature, |_| fault(4)).contained(move |_, frame| {
+            let (Ok(a), Ok(b)) = (frame.get::<f64>(0), frame.get::<i32>(1)) else { panic!("arguments") };
+            let sum = a + f64::from(b);
+            let set = match result {
+                Type::I64 => frame.set_result(sum as i64),
+                Type::F64 => frame.set_result(sum),
+                _ => frame.result_bytes().map(|bytes| bytes[..8].copy_from_slice(&sum.to_le_bytes())),
+            };
+            assert_eq!(set, Ok(()));
+            Verdict::RETURN
+        });
+        let callback = Callback::from_contained_dynamic(&handler).expect("a slot");
+        let code = callback.code();
+        for _ in 0..20 {
+            // SAFETY: those are the signatures.
+            unsafe {
+                match result {
+                    Type::I64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> i64>()(1.5, 3), 4),
+                    Type::F64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> f64>()(1.5, 3), 4.5),
+                    _ => {
+                        let words = code.cast::<unsafe extern "stdcall" fn(f64, i32) -> [u32; 3]>()(1.5, 3);
+                        let sum = f64::from_bits(u64::from(words[1]) << 32 | u64::from(words[0]));
+                        assert_eq!((sum, words[2]), (4.5, 0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub fn passing() {
+    let inner = Contained::new(
+        |kind: i32| {
+            fault(kind);
+            0
+        },
+        |_| None,
+    );
+    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).expect("a slot");
+    // SAFETY: it lives.
+    let middle = |kind: i32| unsafe { inner.code()(kind) };
+    let middle = Callback::<Unary>::from_ref_with(Options::new().tracked(), &middle).expect("a slot");
+    let outer = Contained::new(
+        // SAFETY: as above.
+        |kind: i32| unsafe { middle.code()(kind) },
+        |exception| Some(-i64::from(exception.code())),
+    );
+    let outer = Callback::<Unary>::from_contained(&outer).expect("a slot");
+    for round in 0..400 {
+        let kind = round % 4 + 1;
+        // SAFETY: as above.
+        assert_eq!(unsafe { outer.code()(kind) }, -i64::from(CODES[kind as usize - 1]));
+        assert_eq!((in_flight(inner.slot()), in_flight(middle.slot()), head()), (Some(0), Some(0), END));
+    }
+}
+
+pub fn passing_out() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let inner = Contained::new(
+        |kind: i32| {
+            fault(kind);
+            0
+        },
+        |_| {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            None
+        },
+    );
+    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).expect("a slot");
+    // SAFETY: it lives.
+    let outer = |kind: i32| unsafe { inner.code()(kind) };
+    let outer = Callback::<Unary>::from_ref_with(Options::new().tracked(), &outer).expect("a slot");
+    for round in 0..40 {
+        let kind = round % 4 + 1;
+        let ended = catch(|| {
+            // SAFETY: as above.
+            unsafe { outer.code()(kind) };
+        });
+        let number = [PAGE_FAULT, 0, 6, 13][kind as usize - 1];
+        assert!(matches!(ended, Err(Fault { number: got, .. }) if got == number), "{ended:?}, not {number}");
+        assert_eq!((in_flight(inner.slot()), in_flight(outer.slot()), head()), (Some(0), Some(0), END));
+    }
+    assert_eq!(ASKED.load(Ordering::SeqCst), 40);
+}
+
+pub fn mended() {
+    const UD2: usize = 2; // bytes
+    unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const seh::Exception, _: *mut seh::Answer) -> Verdict {
+        // SAFETY: `raise` passes the exception and, as its context, the trap's frame.
+        unsafe {
+            assert_eq!((*exception).code(), seh::ILLEGAL_INSTRUCTION);
+            let frame = (*exception).context().cast::<Frame>();
+            assert_eq!((*exception).address().addr(), (*frame).ip);
+            (*frame).ip += UD2;
+        }
+        Verdict::CONTINUE
+    }
+    unsafe extern "C" fn traps_twice(value: isize, _: *mut c_void) -> isize {
+        fault(3);
+        fault(3);
+        value + 1
+    }
+    static FILTER: seh::ExceptionFilter = filter;
+    let data = (&raw const FILTER).cast_mut().cast();
+    // SAFETY: it takes one word and its data, which begins with a filter.
+    let registration =
+        unsafe { Registration::direct(Convention::Cdecl, traps_twice as *const c_void, 1, data).contained() };
+    let slot = table::register(&registration).expect("a slot");
+    for value in 0..100 {
+        // SAFETY: it lives, and this is its type.
+        let result = unsafe { slot.code().cast::<unsafe extern "cdecl" fn(isize) -> isize>()(value) };
+        assert_eq!((result, head()), (value + 1, END));
+    }
+    assert_eq!(table::release(slot), Ok(()));
+}
+
+/// Which handlers were asked, and with which flags, four bits each: number, then flags. Or how many were.
+static ORDER: AtomicU64 = AtomicU64::new(0);
+
+/// A record whose handler writes its number down.
+#[repr(C)]
+struct Numbered {
+    record: Record,
+    number: usize,
+}
+
+unsafe extern "C" fn number(
+    exception: *mut ExceptionRecord,
+    record: *mut Record,
+    _: *mut c_void,
+    _: *mut c_void,
+) -> i32 {
+    // SAFETY: only records in a `Numbered` have this handler.
+    let (number, flags) = unsafe { ((*record.cast::<Numbered>()).number as u64, u64::from((*exception).flags)) };
+    let order = ORDER.load(Ordering::SeqCst);
+    ORDER.store(order << 8 | number << 4 | flags, Ordering::SeqCst);
+    1
+}
+
+fn with_record(index: usize, run: impl FnOnce() -> i64) -> i64 {
+    let mut numbered = Numbered { record: Record { next: END, handler: Some(number) }, number: index };
+    let record = black_box(&raw mut numbered).cast::<Record>();
+    // SAFETY: it is taken off below, or with the frames when they are unwound.
+    unsafe { seh::push(record) };
+    let result = run();
+    // SAFETY: it is the first one again.
+    unsafe { seh::pop(record) };
+    result
+}
+
+pub fn unwound_in_order() {
+    let inner = |kind: i32| {
+        with_record(3, || {
+            fault(kind);
+            0
+        })
+    };
+    let inner = Callback::<Unary>::from_ref_with(Options::new().tracked(), &inner).expect("a slot");
+    // SAFETY: it lives.
+    let middle = |kind: i32| with_record(2, || unsafe { inner.code()(kind) });
+    let middle = Callback::<Unary>::from_ref_with(Options::new().tracked(), &middle).expect("a slot");
+    let outer = Contained::new(
+        // SAFETY: as above.
+        |kind: i32| with_record(1, || unsafe { middle.code()(kind) }),
+        |_| Some(5),
+    );
+    let outer = Callback::<Unary>::from_contained(&outer).expect("a slot");
+    for kind in 1..=4 {
+        ORDER.store(0, Ordering::SeqCst);
+        // Outside of all of them: nobody asks or unwinds it.
+        // SAFETY: as above.
+        let result = with_record(9, || unsafe { outer.code()(kind) });
+        // First all are asked, from the inside outwards, then all are unwound (flag 2) in that order.
+        let order = ORDER.load(Ordering::SeqCst);
+        assert_eq!((result, order), (5, 0x3020_1032_2212), "{order:x}");
+        assert_eq!((in_flight(inner.slot()), in_flight(middle.slot()), head()), (Some(0), Some(0), END));
+    }
+}
+
+pub fn corrupt() {
+    let on_stack = black_box([0x90_u8; 4]);
+    // SAFETY: never called.
+    let on_stack = unsafe { core::mem::transmute::<*const u8, seh::RecordHandler>(on_stack.as_ptr()) };
+    let mut records = [const { Record { next: END, handler: Some(pass) } }; 3];
+    let [low, high, bad] = records.each_mut().map(|record| &raw mut *record);
+    static mut OUTSIDE: Record = Record { next: END, handler: Some(pass) };
+    unsafe extern "C" fn pass(_: *mut ExceptionRecord, _: *mut Record, _: *mut c_void, _: *mut c_void) -> i32 {
+        ORDER.fetch_add(1, Ordering::SeqCst);
+        1
+    }
+    /// A fault with that chain: how many handlers were asked, and why the walk ended.
+    fn walk(first: *mut Record) -> (u64, usize, *mut Record) {
+        ORDER.store(0, Ordering::SeqCst);
+        BAD_CHECK.store(0, Ordering::SeqCst);
+        BAD_RECORD.store(null_mut(), Ordering::SeqCst);
+        // SAFETY: the walk is what is tested; `catch` puts the head back.
+        let ended = catch(|| unsafe {
+            set_head(first);
+            fault(3);
+        });
+        assert!(matches!(ended, Err(Fault { number: 6, .. })), "{ended:?}");
+        assert_eq!(head(), END);
+        (ORDER.load(Ordering::SeqCst), BAD_CHECK.load(Ordering::SeqCst), BAD_RECORD.load(Ordering::SeqCst))
+    }
+    let outside = &raw mut OUTSIDE;
+    // SAFETY: writes to the records above.
+    unsafe {
+        (*low).next = high;
+        assert_eq!(walk(low), (2 + 2, 0, null_mut()), "asked and unwound");
+        assert_eq!(walk(low.byte_add(2)), (0, 1, low.byte_add(2)), "misaligned");
+        (*low).next = outside;
+        assert_eq!(walk(low), (1 + 1, 2, outside), "outside of the stack");
+        assert_eq!(walk(null_mut()), (0, 2, null_mut()), "nowhere");
+        (*high).next = low;
+        assert_eq!(walk(high), (1 + 1, 3, low), "descending");
+        (*high).next = high;
+        assert_eq!(walk(high), (1 + 1, 3, high), "a loop");
+        (*high).next = bad;
+        (*bad).handler = Some(on_stack);
+        assert_eq!(walk(high), (1 + 1, 4, bad), "a handler in the stack");
+        (*bad).handler = None;
+        assert_eq!(walk(high), (1 + 1, 4, bad), "no handler");
+    }
+    // A corrupt chain inside of a callback, too: the fault passes out, and what can be reached is unwound.
+    let closure = |_: i32| {
+        // SAFETY: as in `walk`.
+        unsafe { set_head(without_provenance_mut(3)) };
+        fault(1);
+        0
+    };
+    let callback = Callback::<Unary>::from_ref(&closure).expect("a slot");
+    let ended = catch(|| {
+        // SAFETY: it lives.
+        unsafe { callback.code()(0) };
+    });
+    assert!(matches!(ended, Err(Fault { number: PAGE_FAULT, .. })), "{ended:?}");
+    assert_eq!((head(), BAD_CHECK.load(Ordering::SeqCst)), (END, 1));
+}

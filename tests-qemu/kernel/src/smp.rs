@@ -1,0 +1,72 @@
+//! The second processor: it runs what the first one gives it.
+
+use core::hint::spin_loop;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use crate::cpu::{allow_interrupts, apic};
+use crate::{paging, traps};
+
+/// The number of the second processor's interrupt controller.
+pub const SECOND: u32 = 1;
+
+static IS_UP: AtomicBool = AtomicBool::new(false);
+/// What the second processor is to run, a `fn()`; null when it has.
+static WORK: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+/// Starts the second processor, if there is one.
+pub fn start() -> bool {
+    apic::reset(SECOND);
+    pause(100_000);
+    for _ in 0..2 {
+        apic::begin(SECOND, paging::AP_PAGE);
+        for _ in 0..100 {
+            if IS_UP.load(Ordering::SeqCst) {
+                return true;
+            }
+            pause(10_000);
+        }
+    }
+    false
+}
+
+fn pause(turns: u32) {
+    for _ in 0..turns {
+        spin_loop();
+    }
+}
+
+/// Rust begins here on the second processor.
+#[unsafe(no_mangle)]
+extern "C" fn ap_main() -> ! {
+    traps::load();
+    #[cfg(target_arch = "x86")]
+    crate::cases::seh::set_block(1);
+    allow_interrupts(true);
+    IS_UP.store(true, Ordering::SeqCst);
+    loop {
+        let work = WORK.load(Ordering::SeqCst);
+        if work.is_null() {
+            spin_loop();
+            continue;
+        }
+        // SAFETY: only `while_second_runs` stores.
+        unsafe { core::mem::transmute::<*mut (), fn()>(work)() };
+        WORK.store(null_mut(), Ordering::SeqCst);
+    }
+}
+
+/// Has the second processor run `work` while this one runs `own`; returns when both are done.
+pub fn while_second_runs<R>(work: fn(), own: impl FnOnce() -> R) -> R {
+    WORK.store(work as *mut (), Ordering::SeqCst);
+    let result = own();
+    while is_busy() {
+        spin_loop();
+    }
+    result
+}
+
+/// Whether the second processor is still at it.
+pub fn is_busy() -> bool {
+    !WORK.load(Ordering::SeqCst).is_null()
+}
