@@ -1,7 +1,7 @@
 //! Writes the same list of signatures as C callers and as Rust cases, and compiles the C with GCC and Clang.
 //!
-//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's. With the feature
-//! `freestanding` Clang compiles for no operating system, and without floating point where the target has none.
+//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's. Without the feature
+//! `hosted` Clang compiles for no operating system, and without floating point where the target has none.
 //!
 //! Case (p, n) has n parameters; parameter i has type number p + i. Thus every type comes in every position.
 
@@ -70,7 +70,7 @@ fn main() {
     let mut c = String::from("#include \"callers.h\"\n");
     let mut rust = String::new();
     let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
-    let freestanding = env::var_os("CARGO_FEATURE_FREESTANDING").is_some();
+    let freestanding = env::var_os("CARGO_FEATURE_HOSTED").is_none();
     let has_sse = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().split(',').any(|feature| feature == "sse2");
     let variants = if freestanding { FREESTANDING } else { VARIANTS };
     // Name, further parameters, result; those of callers.h first.

@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-#[cfg(any(target_os = "linux", feature = "freestanding"))]
+#[cfg(any(target_os = "linux", not(feature = "hosted")))]
 use super::Caller;
 use super::CodePointer;
 
@@ -27,14 +27,14 @@ unsafe extern "C" {
     pub static mut calltable_pops: u32;
 }
 
-#[cfg(not(feature = "freestanding"))]
+#[cfg(feature = "hosted")]
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
-#[cfg(any(target_os = "linux", feature = "freestanding"))]
+#[cfg(any(target_os = "linux", not(feature = "hosted")))]
 pub const REPEAT: Caller = repeat_clang_O2;
-#[cfg(all(target_os = "linux", not(feature = "freestanding")))]
+#[cfg(all(target_os = "linux", feature = "hosted"))]
 pub const NEST: Caller = nest_gcc_O2;
-#[cfg(feature = "freestanding")]
+#[cfg(not(feature = "hosted"))]
 pub const NEST: Caller = nest_clang_O2;
 
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,9 @@
 
 use core::ffi::c_void;
 
-#[cfg(any(target_os = "linux", all(windows, target_env = "gnu"), feature = "freestanding"))]
+#[cfg(any(target_os = "linux", all(windows, target_env = "gnu"), not(feature = "hosted")))]
 mod foreign;
-#[cfg(any(target_os = "linux", all(windows, target_env = "gnu"), feature = "freestanding"))]
+#[cfg(any(target_os = "linux", all(windows, target_env = "gnu"), not(feature = "hosted")))]
 pub use foreign::*;
 
 /// A code pointer, as the callers take it.
@@ -16,7 +16,7 @@ pub type CodePointer = *const c_void;
 /// What [`REPEAT`] and [`NEST`] are (callers.h); both call it as `extern "efiapi" fn(isize) -> isize`.
 pub type Caller = unsafe extern "C" fn(CodePointer, isize) -> isize;
 
-#[cfg(not(any(target_os = "linux", feature = "freestanding")))]
+#[cfg(not(any(target_os = "linux", not(feature = "hosted"))))]
 mod other {
     use super::{Caller, CodePointer};
 
@@ -37,5 +37,5 @@ mod other {
         unsafe { core::mem::transmute::<CodePointer, Callback>(callback)(depth) }
     }
 }
-#[cfg(not(any(target_os = "linux", feature = "freestanding")))]
+#[cfg(not(any(target_os = "linux", not(feature = "hosted"))))]
 pub use other::*;
