@@ -6,6 +6,7 @@ mod emulator;
 mod host;
 mod setup;
 mod suite;
+mod uefi;
 mod windows;
 mod wine;
 
@@ -57,7 +58,9 @@ enum SuiteName {
     Windows,
     /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE; both widths
     Bare,
-    /// The same kernel under Bochs, with shadow stacks and indirect-branch tracking
+    /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
+    Uefi,
+    /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,
 }
 
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Host => host::run()?,
                     SuiteName::Windows => windows::run()?,
                     SuiteName::Bare => bare::run()?,
+                    SuiteName::Uefi => uefi::run()?,
                     SuiteName::Cet => bare::run_cet()?,
                 };
                 failed |= !result;

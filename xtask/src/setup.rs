@@ -55,11 +55,15 @@ pub const BARE: &[Package] = &[
     package("rust-web-src", DEBIAN_LIBRARY),
     package("rust-web-clippy", DEBIAN_CLIPPY),
     package("qemu-system-x86", "qemu-system-x86_64"),
+    package("ovmf", OVMF),
+    package("ovmf-ia32", OVMF_32),
     package("bochs", "bochs"),
     package("bochsbios", BOCHS_BIOS),
     package("vgabios", BOCHS_VGA),
 ];
 
+pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+pub const OVMF_32: &str = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd";
 pub const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 pub const BOCHS_VGA: &str = "/usr/share/vgabios/vgabios.bin";
 

@@ -1,0 +1,98 @@
+//! The suite `uefi`: an application of our own under OVMF.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::bare::qemu;
+use crate::emulator::Machine;
+use crate::setup;
+use crate::suite::{Suite, cargo, cargo_with_library, folder, quietly, variable};
+
+const MANIFEST: &str = "tests-qemu/uefi/Cargo.toml";
+const FOLDER: &str = "target/uefi";
+
+/// A width: how Rust and QEMU call it, what the firmware boots from a disk, the firmware and its variables, and what its
+/// build wants of the machine.
+#[derive(Clone, Copy)]
+struct Width {
+    name: &'static str,
+    qemu: &'static str,
+    boots: &'static str,
+    code: &'static str,
+    variables: &'static str,
+    machine: &'static [&'static str],
+}
+
+const WIDTHS: [Width; 2] = [
+    Width {
+        name: "x86_64",
+        qemu: "qemu-system-x86_64",
+        boots: "BOOTX64.EFI",
+        code: setup::OVMF,
+        variables: "/usr/share/OVMF/OVMF_VARS_4M.fd",
+        machine: &["-machine", "q35"],
+    },
+    Width {
+        name: "i686",
+        qemu: "qemu-system-i386",
+        boots: "BOOTIA32.EFI",
+        code: setup::OVMF_32,
+        variables: "/usr/share/OVMF/OVMF32_VARS_4M.fd",
+        // Debian's 32-bit build is one that can do Secure Boot (which is not set up); it keeps its variables in SMM.
+        machine: &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
+    },
+];
+
+/// Runs the suite; returns whether all passed.
+pub fn run() -> Result<bool> {
+    setup::install(setup::BARE)?;
+    let mut suite = Suite::new("uefi", 1 + 2 * WIDTHS.len());
+    suite.check("formatting and lints", || {
+        quietly(cargo().args(["fmt", "--check", "--manifest-path", MANIFEST]))?;
+        for width in WIDTHS {
+            quietly(cargo_for_uefi(width, "clippy").args(["--", "-Dwarnings"]))?;
+        }
+        Ok(())
+    });
+    for width in WIDTHS {
+        for optimised in [false, true] {
+            let level = if optimised { ", optimised" } else { "" };
+            let title = format!("application under OVMF: {}{level}", width.name);
+            let greeting = format!("calltable on UEFI: {}", width.name);
+            suite.machine(&title, &greeting, || machine(width, optimised));
+        }
+    }
+    Ok(suite.finish())
+}
+
+/// A machine whose disk is a folder with the application and the image that this one loads.
+fn machine(width: Width, optimised: bool) -> Result<Machine> {
+    let profile = if optimised { "release" } else { "debug" };
+    quietly(cargo_for_uefi(width, "build").args(optimised.then_some("--release")))?;
+    let built = Path::new(FOLDER).join(format!("{}-unknown-uefi", width.name)).join(profile);
+    let folder = folder(&format!("uefi/{}-{profile}", width.name))?;
+    let (disk, variables) = (folder.join("disk"), folder.join("variables.fd"));
+    fs::create_dir_all(disk.join("EFI/BOOT"))?;
+    fs::copy(built.join("calltable-uefi.efi"), disk.join("EFI/BOOT").join(width.boots))?;
+    fs::copy(built.join("caller.efi"), disk.join("caller.efi"))?;
+    // The firmware writes to them.
+    fs::copy(width.variables, &variables)?;
+    let flash = "if=pflash,format=raw";
+    let mut command = Command::new(width.qemu);
+    command.args(width.machine).args(["-m", "256", "-cpu", "max", "-net", "none"]);
+    command.arg("-drive").arg(format!("{flash},unit=0,readonly=on,file={}", width.code));
+    command.arg("-drive").arg(format!("{flash},unit=1,file={}", variables.display()));
+    command.arg("-drive").arg(format!("format=raw,file=fat:rw:{}", disk.display()));
+    Ok(qemu(command, format!("uefi-{}-{profile}", width.name), None))
+}
+
+/// A command of cargo for the application.
+fn cargo_for_uefi(width: Width, command: &str) -> Command {
+    let target = format!("{}-unknown-uefi", width.name);
+    let mut cargo = cargo_with_library(&target, command, "core,panic_abort");
+    cargo.args(["--manifest-path", MANIFEST, "--target-dir", FOLDER]).env(variable(&target, "LINKER"), "lld-link-19");
+    cargo
+}
