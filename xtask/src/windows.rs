@@ -102,14 +102,19 @@ fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
         let mut open = cargo("run")?;
         open.args(["--example=window", "--", "--close-after", &format!("{seconds}000")]);
         println!("    {open:?}");
-        let mut window = open.stdout(Stdio::piped()).spawn()?;
+        // Files, since the first program to run starts Wine's desktop, which would keep a pipe open as long as it lives.
+        let (said, listed) = (folder("examples")?.join("window"), folder("examples")?.join("list"));
+        let mut window = open.stdout(fs::File::create(&said)?).stderr(Stdio::null()).spawn()?;
         let mut list = String::new();
         while !list.lines().any(|title| title == "A closure's window") && window.try_wait()?.is_none() {
-            list = quietly(cargo("run")?.arg("--example=enum_windows"))?;
+            let mut enumerate = cargo("run")?;
+            let enumerate = enumerate.arg("--example=enum_windows").stdout(fs::File::create(&listed)?);
+            ensure!(enumerate.stderr(Stdio::null()).status()?.success(), "{enumerate:?}");
+            list = fs::read_to_string(&listed)?;
         }
-        let output = window.wait_with_output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success() && text.contains(" messages, "), "{}: {text}", output.status);
+        let status = window.wait()?;
+        let text = fs::read_to_string(said)?;
+        ensure!(status.success() && text.contains(" messages, "), "{status}: {text}");
         ensure!(!text.contains(" 0 of them"), "the window procedure was never entered again: {text}");
         if list.lines().any(|title| title == "A closure's window") {
             let count = list.lines().count() - 1;
