@@ -99,9 +99,9 @@ fn main() {
     let is_coff = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "windows" | "uefi" | "cygwin");
     let compiler = compiler(is_coff);
     let source = fs::read_to_string(Path::new("asm").join(file)).unwrap();
-    // Only LLVM's assembler can list guard targets, and GNU ld would not know what to do with the list.
     let windows = env_is("CARGO_CFG_TARGET_OS", "windows");
     let gnu = env_is("CARGO_CFG_TARGET_ENV", "gnu");
+    // Only LLVM's assembler can list guard targets, and GNU ld would not know what to do with the list.
     let gnu_ld = gnu && !env_is("CARGO_CFG_TARGET_ABI", "llvm");
     let llvm = compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
     let guard = is_coff && llvm && !gnu_ld;

@@ -372,14 +372,15 @@ END_PROC calltable_uncount
 
 // --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------
 //
-// Windows calls calltable_VERSION_exception (src/seh/policy.rs) when an exception leaves the handler. That asks the
+// Windows calls calltable_VERSION_exception (src/seh/x86_64.rs) when an exception leaves the handler. That asks the
 // filter at the start of the data; if it is to end the exception, the stack is unwound to here and the call goes on at
-// calltable_resume, with every register that the convention preserves, but those below, as it was at the CALL.
+// calltable_VERSION_resume, with every general register and XMM register that the convention preserves as it was at
+// the CALL. DF, the x87 stack and the control words are mended there.
 //
 //   address     when the lane is called (RSP becomes a multiple of 16 by that)
 //   rsp+0xA0    return address in the foreign caller; frame of calltable_count, if the call is counted
 //   rsp+0x98    return address in the entry; in calltable_count
-//   rsp+0x00    the contained call (src/seh/policy.rs, Call): answer, data, state, control words
+//   rsp+0x00    the contained call (src/seh/x86_64.rs, Call): answer, data, state, control words
 .if WINDOWS
 PROC calltable_contain
     ON_EXCEPTION calltable_VERSION_exception, @unwind, @except

@@ -120,7 +120,9 @@ fn the_chain_is_whole_after_exceptions_that_end_and_that_pass() {
             assert_eq!(chain(), before, "{kind:?}");
         }
         // While the filter runs, the system has a record of its own before those of three calls.
-        assert!(SEEN.take().iter().all(|during| during.len() > before.len() + 3), "{kind:?}");
+        let seen = SEEN.take();
+        assert_eq!(seen.len(), 50, "{kind:?}");
+        assert!(seen.iter().all(|during| during.len() > before.len() + 3), "{kind:?}");
     }
 }
 
@@ -154,6 +156,39 @@ fn the_chain_is_whole_after_a_cpp_exception_that_passes() {
         // SAFETY: as above.
         assert_eq!(unsafe { data.cast::<i32>().read() }, 200, "destructors ran on the way");
         assert_idle(registered.0);
+    }
+}
+
+/// A handler that makes the result, and sees the chain as the dispatcher has left it.
+unsafe extern "C" fn makes_five(_: i32, _: *mut c_void) -> i32 {
+    note();
+    5
+}
+
+unsafe extern "efiapi" fn ends_in_five(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    // SAFETY: the answer is the dispatcher's.
+    unsafe { (*answer).handler = makes_five as *const c_void };
+    Verdict::RETURN
+}
+
+#[test]
+fn a_record_that_a_cpp_frame_left_behind_is_gone_when_its_exception_has_ended() {
+    let before = chain();
+    for level in LEVELS {
+        let data = Data::new(ends_in_five);
+        // SAFETY: the handler takes one word and that data, which begins with a filter.
+        let registration = unsafe {
+            let handler = function::<*const c_void>(&format!("faulty_{level}"));
+            Registration::direct(Convention::Cdecl, handler, 1, data.as_ptr()).contained()
+        };
+        let registered = Registered::new(&registration);
+        for _ in 0..100 {
+            // SAFETY: the registration lives; 11 leaves a record and throws.
+            assert_eq!(unsafe { registered.0.code().cast::<unsafe extern "C" fn(i32) -> i32>()(11) }, 5);
+            assert_eq!(chain(), before);
+            let [during] = SEEN.take().try_into().unwrap();
+            assert_eq!(during[1..], before, "the dispatcher's record is the first one");
+        }
     }
 }
 

@@ -449,12 +449,6 @@ fn an_exception_of_the_filter_is_not_its_own() {
 fn a_handler_that_makes_the_result_gets_arguments_and_room() {
     type Mixed = unsafe extern "C" fn(i32, f64, f32, f64) -> i64;
     unsafe extern "C" fn fails(_: i32, _: f64, _: f32, _: f64, _: *mut c_void) -> i64 {
-        // SAFETY: what others left in these registers is nobody's.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            std::arch::asm!("pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
-                out("xmm1") _, out("xmm2") _, out("xmm3") _);
-        }
         fault(Write);
         0
     }
@@ -472,6 +466,13 @@ fn a_handler_that_makes_the_result_gets_arguments_and_room() {
             (*data.cast::<Data>()).last.fetch_add(1, Ordering::Relaxed);
             (*answer).handler = makes as *const c_void;
             (&raw mut (*answer).room).cast::<i64>().write_unaligned(1 << 40);
+        }
+        // Last of all, so that nothing but the dispatcher gives the arguments back.
+        // SAFETY: what callers left in these registers is nobody's.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
+                out("xmm1") _, out("xmm2") _, out("xmm3") _);
         }
         Verdict::RETURN
     }
@@ -631,8 +632,10 @@ unsafe extern "C" {
     /// Calls `code` with one argument, a mark in every register that is to be preserved, and control words that nobody
     /// else uses.
     pub fn calltable_test_after(code: Unary, argument: i32, after: *mut After) -> i64;
-    /// A handler of one argument that wrecks all that it can, and then faults: keeps DF set, the x87 stack full.
+    /// A handler of one argument that faults with DF set, the x87 stack full and other control words.
     fn calltable_test_wreck_and_fault();
+    /// The same, after it has wrecked every register that is to be preserved but the stack pointer.
+    fn calltable_test_wreck_all_and_fault();
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -746,8 +749,17 @@ calltable_test_after:
     ret
     .seh_endproc
 
-    .globl calltable_test_wreck_and_fault
+    .globl calltable_test_wreck_and_fault, calltable_test_wreck_all_and_fault
     .def calltable_test_wreck_and_fault; .scl 2; .type 32; .endef
+    .def calltable_test_wreck_all_and_fault; .scl 2; .type 32; .endef
+calltable_test_wreck_all_and_fault:
+    mov rbx, -1
+    .irp register, rbp, rsi, rdi, r12, r13, r14, r15
+    mov \\register, rbx
+    .endr
+    .irp number, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    pcmpeqd xmm\\number, xmm\\number
+    .endr
 calltable_test_wreck_and_fault:
     std
     fldpi
@@ -817,8 +829,10 @@ _calltable_test_after:
     pop ebx
     ret
 
-    .globl _calltable_test_wreck_and_fault
+    .globl _calltable_test_wreck_and_fault, _calltable_test_wreck_all_and_fault
     .def _calltable_test_wreck_and_fault; .scl 2; .type 32; .endef
+    .def _calltable_test_wreck_all_and_fault; .scl 2; .type 32; .endef
+_calltable_test_wreck_all_and_fault:
 _calltable_test_wreck_and_fault:
     std
     fldpi
@@ -834,6 +848,7 @@ _calltable_test_wreck_and_fault:
     mov dword ptr [esp + 4], 0x037f
     fldcw [esp + 4]
     mov ebx, -1
+    mov ebp, -1
     mov esi, -1
     mov edi, -1
     ud2
@@ -843,18 +858,19 @@ _calltable_test_wreck_and_fault:
 #[test]
 fn an_exception_that_ended_leaves_registers_as_the_convention_promises() {
     let data = Data::new(minus_one);
-    let wreck = calltable_test_wreck_and_fault as *const c_void;
+    let [wreck, wreck_all] = [calltable_test_wreck_and_fault, calltable_test_wreck_all_and_fault]
+        .map(|handler: unsafe extern "C" fn()| handler as *const c_void);
     let signature = Signature::new(Convention::C, &[Type::I32], Some(Type::I32)).unwrap();
     // SAFETY: the handler looks at nothing that it gets.
     let ways = unsafe {
-        let direct = Registration::direct(Convention::C, wreck, 1, data.as_ptr()).contained();
-        let frame = Registration::frame_foreign(wreck, &signature, data.as_ptr()).contained();
+        let direct = |handler| Registration::direct(Convention::C, handler, 1, data.as_ptr()).contained();
+        let frame = Registration::frame_foreign(wreck_all, &signature, data.as_ptr()).contained();
         [
-            direct,
-            direct.saving(),
-            direct.saving_control_words(),
-            direct.tracked(),
-            direct.exclusive().saving(),
+            direct(wreck),
+            direct(wreck_all).saving(),
+            direct(wreck_all).saving_control_words(),
+            direct(wreck).tracked(),
+            direct(wreck_all).exclusive().saving(),
             frame,
             frame.saving_control_words(),
             frame.tracked(),

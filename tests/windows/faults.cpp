@@ -78,6 +78,17 @@ EXPORT(int faulty)(int kind, Data *data) {
     }
     case 10:
         longjmp(target, 1);
+#ifdef __i386__
+    case 11: {
+        // A record of a frame that unwinding by DWARF does not take off.
+        struct {
+            void *next;
+            int (*handler)();
+        } record = {nullptr, [] { return 1; }};
+        asm volatile("movl %%fs:0, %%eax; movl %%eax, (%0); movl %0, %%fs:0" : : "r"(&record) : "eax", "memory");
+        return throws(data);
+    }
+#endif
     default:
         return 100 + kind;
     }
