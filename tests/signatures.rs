@@ -4,8 +4,11 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 
-use calltable::{Callback, Convention, Dynamic, Frame, Signature, Type, Value};
+use calltable::{Callback, Convention, Dynamic, Signature, Type};
 use calltable_callers::{Bytes, DoublePair, FloatPair, Function, Pattern, VARIADIC, for_each_case};
+
+#[path = "signatures/dynamic.rs"]
+mod dynamic;
 
 thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
@@ -50,69 +53,14 @@ macro_rules! typed {
 /// The frame lane: the same case from its description.
 macro_rules! dynamic {
     ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
-        let signature = Signature::new(convention($abi), &[$($types),*], $result).unwrap();
+        let signature = Signature::new(dynamic::convention($abi), &[$($types),*], $result).unwrap();
         let handler = Dynamic::new(signature, |frame| {
             called();
-            for (index, value) in frame.values().enumerate() {
-                assert!(value_is(value, index), "{}: argument {index}", stringify!($case));
-            }
-            set_result(frame);
+            dynamic::check(stringify!($case), frame);
         });
         let callback = Callback::from_dynamic(&handler).unwrap();
         run!(callback.code().as_ptr(), [$($caller)*]);
     }};
-}
-
-fn convention(name: &str) -> Convention {
-    let all = [Convention::Win64, Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
-    all.into_iter().find(|convention| convention.to_string() == name).unwrap()
-}
-
-fn value_is(value: Value<'_>, seed: usize) -> bool {
-    match value {
-        Value::Bool(value) => value.is(seed),
-        Value::I8(value) => value.is(seed),
-        Value::U8(value) => value.is(seed),
-        Value::I16(value) => value.is(seed),
-        Value::U16(value) => value.is(seed),
-        Value::I32(value) => value.is(seed),
-        Value::U32(value) => value.is(seed),
-        Value::I64(value) => value.is(seed),
-        Value::U64(value) => value.is(seed),
-        Value::I128(value) => value.is(seed),
-        Value::U128(value) => value.is(seed),
-        Value::F32(value) => value.is(seed),
-        Value::F64(value) => value.is(seed),
-        Value::Pointer(value) => value.is(seed),
-        Value::Struct(bytes) => bytes == &Bytes::<24>::pattern(seed).0[..bytes.len()],
-        other => panic!("no case has {other:?}"),
-    }
-}
-
-fn set_result(frame: &mut Frame<'_>) {
-    let Some(result) = frame.signature().result() else { return };
-    match result {
-        Type::Bool => frame.set_result(bool::pattern(99)),
-        Type::I8 => frame.set_result(i8::pattern(99)),
-        Type::U8 => frame.set_result(u8::pattern(99)),
-        Type::I16 => frame.set_result(i16::pattern(99)),
-        Type::U16 => frame.set_result(u16::pattern(99)),
-        Type::I32 => frame.set_result(i32::pattern(99)),
-        Type::U32 => frame.set_result(u32::pattern(99)),
-        Type::I64 => frame.set_result(i64::pattern(99)),
-        Type::U64 => frame.set_result(u64::pattern(99)),
-        Type::I128 => frame.set_result(i128::pattern(99)),
-        Type::U128 => frame.set_result(u128::pattern(99)),
-        Type::F32 => frame.set_result(f32::pattern(99)),
-        Type::F64 => frame.set_result(f64::pattern(99)),
-        Type::Pointer => frame.set_result(<*mut c_void>::pattern(99)),
-        Type::Struct { .. } => frame.result_bytes().map(|bytes| {
-            let length = bytes.len();
-            bytes.copy_from_slice(&Bytes::<24>::pattern(99).0[..length]);
-        }),
-        other => panic!("no case has {other:?}"),
-    }
-    .unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{demo, setup};
 const RUNNING: &[&str] = &["registers", "signatures", "results", "table", "interleave", "stale", "unwind"];
 
 const RUNNING_ON_I686: &[&str] =
-    &["registers_x86", "signatures", "results", "table", "stale", "panics", "seh", "unwind_x86"];
+    &["registers", "signatures", "results", "table", "stale", "panics", "seh", "unwind_x86"];
 
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] = &[

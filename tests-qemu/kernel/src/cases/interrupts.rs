@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
-use calltable::table::{self, Registration, Slot};
+use calltable::table::{self, CAPACITY, Registration, Slot};
 use calltable::{Convention, Error, Frame, RawFrame, ReleaseError, Signature, Type};
 
 use super::{adding, address, repeat};
@@ -55,8 +55,9 @@ pub fn work(interrupted: &Interrupted) {
     }
 }
 
-fn stepped<R>(run: impl FnOnce() -> R) -> R {
-    set_hook(DEBUG, Some(work));
+/// Runs `hook` before every instruction of `run`.
+fn stepped<R>(hook: fn(&Interrupted), run: impl FnOnce() -> R) -> R {
+    set_hook(DEBUG, Some(hook));
     step(true);
     let result = run();
     step(false);
@@ -64,12 +65,17 @@ fn stepped<R>(run: impl FnOnce() -> R) -> R {
     result
 }
 
-unsafe extern "efiapi" fn frame(data: *mut c_void, frame: *mut RawFrame) {
+/// Handlers that return their argument plus a multiple of their data.
+unsafe extern "efiapi" fn direct<const FACTOR: isize>(value: isize, data: isize) -> isize {
+    value + FACTOR * data
+}
+
+unsafe extern "efiapi" fn frame<const FACTOR: isize>(data: *mut c_void, frame: *mut RawFrame) {
     let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)) else { panic!("signature") };
     // SAFETY: the entry was registered with that signature and is called by it.
     let mut frame = unsafe { Frame::new(&mut *frame, &signature) };
     let value = frame.get::<isize>(0);
-    assert_eq!(frame.set_result(value.unwrap_or(0) + data.addr() as isize), Ok(()));
+    assert_eq!(frame.set_result(value.unwrap_or(0) + FACTOR * data.addr() as isize), Ok(()));
 }
 
 pub fn stepped_calls() {
@@ -78,8 +84,8 @@ pub fn stepped_calls() {
     // SAFETY: the handler takes any data.
     let (kept, foreign) = unsafe {
         (
-            Registration::frame(frame, &signature, data),
-            Registration::frame_foreign(frame as *const c_void, &signature, data),
+            Registration::frame(frame::<1>, &signature, data),
+            Registration::frame_foreign(frame::<1> as *const c_void, &signature, data),
         )
     };
     let inner = table::register(&adding(DATA)).expect("a slot");
@@ -96,7 +102,7 @@ pub fn stepped_calls() {
     ] {
         let slot = table::register(&registration).expect("a slot");
         set(inner);
-        let sum = stepped(|| repeat(address(slot.code()), 3));
+        let sum = stepped(work, || repeat(address(slot.code()), 3));
         assert_eq!(sum, 5 + 6 + 7, "{lane}");
         // An entry has 3 instructions, the shortest dispatcher more than 10.
         assert!(count(&INSIDE) > 3 * 13, "{lane}: only {} of {} traps inside", count(&INSIDE), count(&ALL));
@@ -111,16 +117,77 @@ pub fn stepped_registration() {
     let inner = table::register(&adding(DATA)).expect("a slot");
     set(inner);
     for _ in 0..3 {
-        let slot = stepped(|| table::register(&adding(1))).expect("a slot");
+        let slot = stepped(work, || table::register(&adding(1))).expect("a slot");
         assert_eq!(repeat(address(slot.code()), 1), 1);
-        let shared = stepped(|| table::share(&adding(2))).expect("a slot");
-        assert_eq!(stepped(|| table::release(shared)), Ok(()));
-        assert_eq!(stepped(|| table::release(slot)), Ok(()));
-        assert_eq!(stepped(|| table::release(slot)), Err(ReleaseError::NotLive));
+        let shared = stepped(work, || table::share(&adding(2))).expect("a slot");
+        assert_eq!(stepped(work, || table::release(shared)), Ok(()));
+        assert_eq!(stepped(work, || table::release(slot)), Ok(()));
+        assert_eq!(stepped(work, || table::release(slot)), Err(ReleaseError::NotLive));
     }
     assert!(count(&BUSY) > 100 && count(&FREE) > 100, "{} busy, {} free", count(&BUSY), count(&FREE));
     assert_eq!(table::release(inner), Ok(()));
     assert_eq!(table::list().count(), 0);
+}
+
+/// Which slot changes hands, before which instruction of table and dispatchers, and in which lane.
+static SLOT: AtomicUsize = AtomicUsize::new(0);
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+static LANE: AtomicUsize = AtomicUsize::new(0);
+
+const OLD: isize = 0x01d;
+const NEW: isize = 0x4e3;
+const LANES: [&str; 3] = ["direct", "saving", "frame"];
+
+/// A registration that adds `FACTOR` times `data`.
+fn owner<const FACTOR: isize>(lane: usize, data: isize) -> Registration {
+    let data = core::ptr::without_provenance_mut(data as usize);
+    let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)) else { panic!("signature") };
+    // SAFETY: the handlers take one word and any data.
+    unsafe {
+        let direct = Registration::direct(Convention::C, direct::<FACTOR> as *const c_void, 1, data);
+        [direct, direct.saving(), Registration::frame(frame::<FACTOR>, &signature, data)][lane]
+    }
+}
+
+fn hand_over(interrupted: &Interrupted) {
+    if paging::table().contains(&interrupted.ip) && LEFT.fetch_sub(1, Ordering::SeqCst) == 0 {
+        let Ok(Some(old)) = table::try_entry(SLOT.load(Ordering::SeqCst)) else { panic!("nobody holds the lock") };
+        assert_eq!(table::try_release(old.slot), Ok(()));
+        assert!(table::try_register(&owner::<2>(LANE.load(Ordering::SeqCst), NEW)).is_ok());
+    }
+}
+
+pub fn changing_hands() {
+    // All slots but one are taken, so that this one is reused at once.
+    let fillers: [_; CAPACITY - 1] = core::array::from_fn(|_| table::register(&adding(0)).expect("a slot"));
+    for (lane, name) in LANES.iter().enumerate() {
+        LANE.store(lane, Ordering::SeqCst);
+        let (mut old, mut new, mut stale) = (0, 0, 0);
+        for before in 0.. {
+            let slot = table::register(&owner::<1>(lane, OLD)).expect("a slot");
+            SLOT.store(slot.index(), Ordering::SeqCst);
+            LEFT.store(before, Ordering::SeqCst);
+            let result = stepped(hand_over, || repeat(address(slot.code()), 1));
+            if LEFT.load(Ordering::SeqCst) <= before {
+                assert_eq!(table::release(slot), Ok(()), "the call had fewer instructions");
+                break;
+            }
+            let Some(entry) = table::entry(slot.index()) else { panic!("the new owner") };
+            assert_eq!(table::release(entry.slot), Ok(()));
+            match result {
+                OLD => old += 1,
+                result if result == 2 * NEW => new += 1,
+                result if result == 0x20_0000 + slot.index() as isize => stale += 1,
+                other => {
+                    panic!("{name}, before instruction {before}: handler of one owner, data of another: {other:#x}")
+                }
+            }
+        }
+        assert!(old > 0 && new > 0 && stale > 0, "{name}: {old} old, {new} new, {stale} stale");
+    }
+    for filler in fillers {
+        assert_eq!(table::release(filler), Ok(()));
+    }
 }
 
 /// The next tick comes after a time that never is the same.

@@ -6,8 +6,6 @@ mod every_slot;
 mod interrupts;
 mod pages;
 mod processors;
-#[cfg_attr(target_arch = "x86", path = "registers_x86.rs")]
-#[cfg_attr(target_arch = "x86_64", path = "registers_x86_64.rs")]
 mod registers;
 #[cfg(target_arch = "x86")]
 pub mod seh;
@@ -47,6 +45,7 @@ pub const ALL: &[Case] = &[
     ("an exclusive closure is not entered again", Need::Nothing, conventions::exclusive),
     ("interrupted at every instruction of a call", Need::Nothing, interrupts::stepped_calls),
     ("interrupted at every instruction of register and release", Need::Nothing, interrupts::stepped_registration),
+    ("a slot changes hands at every instruction of a call", Need::Nothing, interrupts::changing_hands),
     ("a timer's callbacks inside dispatch and register", Need::Nothing, interrupts::timer),
     ("one callback on two processors", Need::Second, processors::one_callback),
     ("a slot changes hands while the other processor calls it", Need::Second, processors::changing_hands),

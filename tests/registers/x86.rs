@@ -1,5 +1,4 @@
-//! Every register, flag and stack word around a call, with handlers that wreck whatever they may: as tests/registers_x86.rs
-//! does on Linux.
+//! Every register, flag and stack word around a call on i686.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -11,7 +10,7 @@ use calltable_callers::{
     calltable_wreck_preserved, calltable_wreck_volatile,
 };
 
-const DATA: u32 = 0xda7a_0001;
+pub const DATA: u32 = 0xda7a_0001;
 /// What the wrecking handlers return in EAX and EDX.
 const RESULT: [u32; 2] = [0x7e57_0001, 0x7e57_0002];
 
@@ -39,7 +38,7 @@ impl fmt::Display for Case {
     }
 }
 
-fn pattern() -> Registers {
+pub fn pattern() -> Registers {
     Registers {
         general: core::array::from_fn(|i| 0x1100_c0de + ((i as u32) << 16)),
         stack: core::array::from_fn(|i| 0x3300_0000 + i as u32),
@@ -151,19 +150,4 @@ pub fn frame_lane() {
             }
         }
     }
-}
-
-/// The checks above would mean nothing if they passed without the save.
-pub fn without_the_save() {
-    // SAFETY: the handler takes any arguments and, being told so, removes its four words.
-    let registration = unsafe {
-        calltable_pops = 16;
-        Registration::direct(Convention::Stdcall, calltable_wreck_preserved as *const c_void, 3, DATA as *mut c_void)
-    };
-    let slot = table::register(&registration).expect("a slot");
-    let (before, mut after) = (pattern(), pattern());
-    // SAFETY: as in `call`; the dispatcher has lost its frame, and faults.
-    let fault = crate::traps::catch(|| unsafe { calltable_call_with(slot.code().as_ptr(), &before, &mut after) });
-    assert!(fault.is_err(), "a handler that loses EBP has no way back");
-    assert_eq!(table::release(slot), Ok(()));
 }

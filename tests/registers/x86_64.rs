@@ -1,5 +1,5 @@
-//! Every register, flag and stack word around a call, with handlers that wreck whatever they may: as tests/registers.rs
-//! does on Linux. A kernel that has switched SSE off leaves out the registers that it has not.
+//! Every register, flag and stack word around a call on x86_64. A kernel that has switched SSE off leaves out the registers
+//! that it has not.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -88,7 +88,7 @@ fn call(case: Case, registration: Registration, flags: u64) -> Registers {
         let (got, want) = (after.general[register], before.general[register]);
         assert_eq!(got, want, "{case}: {} is {got:#x} after the call, was {want:#x}", NAMES[register]);
     }
-    if cfg!(sse) {
+    if cfg!(target_feature = "sse2") {
         for register in 6..16 {
             assert_eq!(after.xmm[register], before.xmm[register], "{case}: XMM{register} after the call");
         }
@@ -119,7 +119,7 @@ fn assert_direct(case: Case, seen: &Registers, positions: usize) {
         let want = if index == positions { DATA } else { position(&before, index) };
         assert_eq!(got, want, "{case}: position {index} in the handler");
     }
-    if cfg!(sse) {
+    if cfg!(target_feature = "sse2") {
         // Floating-point arguments pass through where they are.
         assert_eq!(seen.xmm[..4], before.xmm[..4], "{case}: XMM0 to XMM3 in the handler");
     }
@@ -155,7 +155,7 @@ fn assert_frame(case: Case, seen: &Registers) {
     let before = pattern();
     assert_eq!(seen.general[RCX], DATA, "{case}: the data in the handler");
     assert_eq!(seen.frame[..2], [0, 0], "{case}: the result at first");
-    if cfg!(sse) {
+    if cfg!(target_feature = "sse2") {
         for index in 0..4 {
             assert_eq!(seen.frame[3 + index], before.xmm[index][0], "{case}: float {index} of the frame");
         }
@@ -206,7 +206,7 @@ pub fn without_the_save() {
     for register in PRESERVED {
         assert_ne!(after.general[register], before.general[register], "{}", NAMES[register]);
     }
-    if cfg!(sse) {
+    if cfg!(target_feature = "sse2") {
         for register in 6..16 {
             assert_ne!(after.xmm[register], before.xmm[register], "XMM{register}");
         }
