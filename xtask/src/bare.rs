@@ -77,7 +77,7 @@ pub fn qemu(mut command: Command, name: String, program: Option<PathBuf>) -> Mac
     command
         .args(["-accel", "tcg", "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    Machine { command, name: name.replace(", ", "-"), code: Some(WELL), limit: Duration::from_secs(120), program }
+    Machine { command, name: name.replace(", ", "-"), code: Some(WELL), limit: Duration::from_secs(300), program }
 }
 
 /// A machine with shadow stacks and indirect-branch tracking. It sets no exit code.
@@ -114,7 +114,7 @@ fn bochs(kernel: Kernel) -> Result<Machine> {
     fs::write(&start, "c\n")?;
     let mut command = Command::new("bochs");
     command.arg("-q").arg("-f").arg(settings).arg("-rc").arg(start);
-    let limit = Duration::from_secs(120);
+    let limit = Duration::from_secs(300);
     Ok(Machine { command, name: format!("cet-{}", kernel.target), code: None, limit, program: Some(program) })
 }
 
