@@ -85,7 +85,7 @@ fn entry(slot: usize) -> *const c_void {
 }
 
 pub fn before_the_first() {
-    set_stale_handler(Some(note));
+    set_stale_handler(Some(note)).expect("not sealed");
     for_each(|index, _, _, call| {
         // An entry that nobody has registered cannot know what its caller wants removed from the stack.
         if matches!(CONVENTIONS[index], Convention::Stdcall | Convention::Thiscall) {
