@@ -195,14 +195,12 @@ PROC calltable_dispatch
     mov     ecx, [ebp + 4]
 .if ELF
     call    calltable_here
-1:  sub     ecx, eax
+1:
 .att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
-    addl    $(1b - calltable_VERSION_table - ENTRY_RETURN), %ecx    // 16 * slot
     movl    calltable_VERSION_contexts - 1b(%eax), %edx
     movl    calltable_VERSION_seh - 1b(%eax), %eax
 .intel_syntax noprefix
 .else
-    sub     ecx, offset calltable_VERSION_table + ENTRY_RETURN      // 16 * slot
     mov     edx, [calltable_VERSION_contexts]
 .if WINDOWS
     mov     eax, offset calltable_VERSION_seh_handler
@@ -211,10 +209,12 @@ PROC calltable_dispatch
 .endif
 .endif
     mov     [ebp + AT_RECORD + 4], eax          // the handler, or 0 where there is no chain
-    lea     ecx, [edx + 2 * ecx]                // a context is two entries long
-    mov     [ebp + AT_CONTEXT], ecx
+    lea     ecx, [edx + 2 * ecx]                // a context is two entries long: EDX takes off what is too much
+    test    edx, edx
+    jz      7f
     mov     eax, [ecx + CONTEXT_STATE]
     mov     edx, [ecx + CONTEXT_CLEANUP]        // it outlives the registration, for stale calls
+8:  mov     [ebp + AT_CONTEXT], ecx
     mov     [ebp + AT_STATE], eax
     mov     [ebp + AT_CLEANUP], edx
     test    eax, STATE_COUNTED
@@ -261,6 +261,9 @@ PROC calltable_dispatch
 5:  call    calltable_save                      // what an exception leaves in registers is anything
     mov     word ptr [ebp + AT_ASKED], 0
     jmp     6b
+7:  xor     ecx, ecx                            // nothing has ever been registered: no context, and in EAX
+    xor     eax, eax                            // and EDX a state and a cleanup of 0
+    jmp     8b
 END_PROC calltable_dispatch
 
 // --- calltable_leave: back to the entry, the callee's cleanup done -------------------------------------------------

@@ -256,10 +256,10 @@ END_PROC calltable_VERSION_table
 //   rsp+0x00    home space of the handler
 PROC calltable_dispatch
     mov     r11, [rsp]
-    lea     rax, [rip + calltable_VERSION_table + ENTRY_RETURN]
-    sub     r11, rax                            // 16 * slot
     mov     rax, [rip + calltable_VERSION_contexts]
-    lea     r11, [rax + 2 * r11]                // a context is two entries long
+    test    rax, rax
+    jz      calltable_no_contexts
+    lea     r11, [rax + 2 * r11]                // a context is two entries long: RAX takes off what is too much
     mov     r10, [r11 + CONTEXT_STATE]
     movzx   eax, r10w
     dec     eax                                 // positions, if no flag is set; 0 wraps round
@@ -327,6 +327,10 @@ calltable_lanes:                                // calltable_contain calls this
 1:  lea     rcx, [rip + calltable_VERSION_stale]
     mov     rdx, r11                            // its data is the context
     jmp     calltable_frame
+calltable_no_contexts:                          // nothing has ever been registered: as if not live
+    xor     r11d, r11d
+    xor     r10d, r10d
+    jmp     calltable_select
 END_PROC calltable_select
 
 // --- calltable_count: tracked and exclusive registrations ---------------------------------------------------------

@@ -149,11 +149,11 @@ impl<F: FunctionPointer> Callback<'_, F> {
     /// Gives the slot back without waiting.
     ///
     /// # Errors
-    /// The handle comes back with [`ReleaseError::Busy`] (nothing has changed) or [`ReleaseError::InFlight`] (new calls
-    /// are refused already, running ones go on).
+    /// The handle comes back with [`ReleaseError::Busy`] or [`ReleaseError::Sealed`] (nothing has changed) or
+    /// [`ReleaseError::InFlight`] (new calls are refused already, running ones go on).
     pub fn try_release(self) -> Result<(), (Self, ReleaseError)> {
         match table::try_release(self.slot) {
-            Err(error @ (ReleaseError::Busy | ReleaseError::InFlight)) => Err((self, error)),
+            Err(error @ (ReleaseError::Busy | ReleaseError::InFlight | ReleaseError::Sealed)) => Err((self, error)),
             _ => {
                 let _released = ManuallyDrop::new(self);
                 Ok(())
@@ -179,7 +179,8 @@ impl<F: FunctionPointer> Callback<'static, F> {
 
 impl<F: FunctionPointer> Drop for Callback<'_, F> {
     fn drop(&mut self) {
-        // The slot is this handle's own, so it cannot have been released by anybody else.
+        // The slot is this handle's own, so it cannot have been released by anybody else. In a sealed table it stays live:
+        // whoever sealed it has promised that what the slot refers to stays valid.
         let _ = table::release(self.slot);
     }
 }
@@ -310,7 +311,7 @@ impl<'a> Callback<'a, CodePointer> {
     /// Registers a closure that may be called by several threads at once.
     ///
     /// # Errors
-    /// [`Error::TableFull`].
+    /// [`Error::TableFull`], [`Error::Sealed`].
     pub fn from_dynamic<C: Fn(&mut Frame<'_>) + Sync>(handler: &'a Dynamic<C>) -> Result<Self, Error> {
         Self::from_dynamic_with(Options::new(), handler)
     }
@@ -318,7 +319,7 @@ impl<'a> Callback<'a, CodePointer> {
     /// As [`Self::from_dynamic`], with options.
     ///
     /// # Errors
-    /// [`Error::TableFull`], [`Error::Busy`].
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
     pub fn from_dynamic_with<C: Fn(&mut Frame<'_>) + Sync>(
         options: Options,
         handler: &'a Dynamic<C>,
@@ -338,7 +339,7 @@ impl<'a> Callback<'a, CodePointer> {
     /// Registers a closure that may run only once at a time; a call that comes while it runs is stale.
     ///
     /// # Errors
-    /// [`Error::TableFull`].
+    /// [`Error::TableFull`], [`Error::Sealed`].
     pub fn from_dynamic_mut<C: FnMut(&mut Frame<'_>) + Send>(handler: &'a mut Dynamic<C>) -> Result<Self, Error> {
         Self::from_dynamic_mut_with(Options::new(), handler)
     }
@@ -346,7 +347,7 @@ impl<'a> Callback<'a, CodePointer> {
     /// As [`Self::from_dynamic_mut`], with options.
     ///
     /// # Errors
-    /// [`Error::TableFull`], [`Error::Busy`].
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
     pub fn from_dynamic_mut_with<C: FnMut(&mut Frame<'_>) + Send>(
         options: Options,
         handler: &'a mut Dynamic<C>,
@@ -368,7 +369,7 @@ impl<'a> Callback<'a, CodePointer> {
     /// says so.
     ///
     /// # Errors
-    /// [`Error::TableFull`], [`Error::NoExceptions`].
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::NoExceptions`].
     pub fn from_contained_dynamic<C: Fn(&mut Frame<'_>) + Sync, X: Sync>(
         handler: &'a Contained<CodePointer, Dynamic<C>, X>,
     ) -> Result<Self, Error> {
@@ -378,7 +379,7 @@ impl<'a> Callback<'a, CodePointer> {
     /// As [`Self::from_contained_dynamic`], with options.
     ///
     /// # Errors
-    /// [`Error::TableFull`], [`Error::NoExceptions`], [`Error::Busy`].
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::NoExceptions`], [`Error::Busy`].
     pub fn from_contained_dynamic_with<C: Fn(&mut Frame<'_>) + Sync, X: Sync>(
         options: Options,
         handler: &'a Contained<CodePointer, Dynamic<C>, X>,
@@ -452,7 +453,7 @@ macro_rules! callback {
             /// Registers a closure that may be called by several threads at once.
             ///
             /// # Errors
-            /// [`Error::TableFull`].
+            /// [`Error::TableFull`], [`Error::Sealed`].
             pub fn from_ref<C: Fn($($P),*) -> R + Sync>(closure: &'a C) -> Result<Self, Error> {
                 Self::from_ref_with(Options::new(), closure)
             }
@@ -460,7 +461,7 @@ macro_rules! callback {
             /// As `from_ref`, with options.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::Busy`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
             pub fn from_ref_with<C: Fn($($P),*) -> R + Sync>(
                 options: Options,
                 closure: &'a C,
@@ -480,7 +481,7 @@ macro_rules! callback {
             /// or another, is stale ([`StaleReason::Running`](crate::StaleReason::Running)).
             ///
             /// # Errors
-            /// [`Error::TableFull`].
+            /// [`Error::TableFull`], [`Error::Sealed`].
             pub fn from_mut<C: FnMut($($P),*) -> R + Send>(closure: &'a mut C) -> Result<Self, Error> {
                 Self::from_mut_with(Options::new(), closure)
             }
@@ -488,7 +489,7 @@ macro_rules! callback {
             /// As `from_mut`, with options.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::Busy`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
             pub fn from_mut_with<C: FnMut($($P),*) -> R + Send>(
                 options: Options,
                 closure: &'a mut C,
@@ -508,7 +509,7 @@ macro_rules! callback {
             /// Registers a function, named directly or as a closure that captures nothing, together with data.
             ///
             /// # Errors
-            /// [`Error::TableFull`].
+            /// [`Error::TableFull`], [`Error::Sealed`].
             pub fn from_fn<T: Sync, H: Fn(&T, $($P),*) -> R + Copy + Sync>(
                 data: &'a T,
                 function: H,
@@ -519,7 +520,7 @@ macro_rules! callback {
             /// As `from_fn`, with options.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::Busy`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
             pub fn from_fn_with<T: Sync, H: Fn(&T, $($P),*) -> R + Copy + Sync>(
                 options: Options,
                 data: &'a T,
@@ -544,7 +545,7 @@ macro_rules! callback {
             /// goes on when `foreign` has returned.
             ///
             /// # Errors
-            /// [`Error::TableFull`]; `foreign` has not been called then.
+            /// [`Error::TableFull`], [`Error::Sealed`]; `foreign` has not been called then.
             ///
             /// # Panics
             /// If the closure did.
@@ -566,7 +567,7 @@ macro_rules! callback {
             /// As `scope`, for a closure that changes what it captured; see `from_mut`.
             ///
             /// # Errors
-            /// [`Error::TableFull`]; `foreign` has not been called then.
+            /// [`Error::TableFull`], [`Error::Sealed`]; `foreign` has not been called then.
             ///
             /// # Panics
             /// If the closure did.
@@ -589,7 +590,7 @@ macro_rules! callback {
             /// policy says so.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::NoExceptions`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::NoExceptions`].
             pub fn from_contained<C: Fn($($P),*) -> R + Sync, X: Sync>(
                 handler: &'a Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
             ) -> Result<Self, Error> {
@@ -599,7 +600,7 @@ macro_rules! callback {
             /// As `from_contained`, with options.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::NoExceptions`], [`Error::Busy`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::NoExceptions`], [`Error::Busy`].
             pub fn from_contained_with<C: Fn($($P),*) -> R + Sync, X: Sync>(
                 options: Options,
                 handler: &'a Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
@@ -622,7 +623,7 @@ macro_rules! callback {
             /// ended, the closure sees what it captured as the exception left it.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::NoExceptions`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::NoExceptions`].
             pub fn from_contained_mut<C: FnMut($($P),*) -> R + Send, X: Send>(
                 handler: &'a mut Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,
             ) -> Result<Self, Error> {
@@ -632,7 +633,7 @@ macro_rules! callback {
             /// As `from_contained_mut`, with options.
             ///
             /// # Errors
-            /// [`Error::TableFull`], [`Error::NoExceptions`], [`Error::Busy`].
+            /// [`Error::TableFull`], [`Error::Sealed`], [`Error::NoExceptions`], [`Error::Busy`].
             pub fn from_contained_mut_with<C: FnMut($($P),*) -> R + Send, X: Send>(
                 options: Options,
                 handler: &'a mut Contained<unsafe extern $abi fn($($P),*) -> R, C, X>,

@@ -3,7 +3,8 @@
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use static_assertions::{const_assert, const_assert_eq};
 
@@ -14,6 +15,9 @@ pub(crate) mod layout {
 }
 
 use layout::*;
+
+use crate::arch;
+use crate::error::Error;
 
 /// One slot. The dispatchers read it at any moment and without a lock, so everything in it is atomic.
 ///
@@ -79,22 +83,58 @@ impl Context {
     }
 }
 
-/// The contexts of all slots.
-#[repr(transparent)]
-struct Contexts(UnsafeCell<heapless::Vec<Context, CAPACITY>>);
+/// The contexts of all slots, and what else a dispatcher follows, on pages of their own: an embedder may make them
+/// read-only ([`crate::table::seal`]). The dispatchers know the address of `base`, which comes first.
+#[repr(C, align(4096))]
+pub(crate) struct Contexts {
+    /// What makes the address of a slot's context of twice the return address in its entry, by an addition that wraps
+    /// round. 0 before `fill`, when every call is stale.
+    base: AtomicUsize,
+    /// The embedder's stale handler, a `StaleHandler`, or null.
+    pub(crate) stale_handler: AtomicPtr<()>,
+    /// Nothing changes any more. Changed under the registry's lock.
+    is_sealed: AtomicBool,
+    all: UnsafeCell<heapless::Vec<Context, CAPACITY>>,
+}
 
-// SAFETY: the vector itself changes only in `fill`, whose caller guarantees that it runs once and alone; the contexts
-// in it are atomic.
+const_assert_eq!(offset_of!(Contexts, base), 0);
+const_assert_eq!(size_of::<Contexts>() % PAGE, 0);
+const_assert_eq!(align_of::<Contexts>(), PAGE);
+// `base` is never 0 when set: twice an entry's address is a multiple of a context's size, as each context's address is.
+const_assert_eq!(align_of::<Context>(), CONTEXT_SIZE);
+const_assert!(2 * ENTRY_RETURN % CONTEXT_SIZE != 0);
+
+/// The smallest page of the processors that there is a table for.
+const PAGE: usize = 4096;
+
+// SAFETY: the vector itself changes only in `fill`, whose caller guarantees that it runs once and alone; all else is
+// atomic.
 unsafe impl Sync for Contexts {}
 
-static CONTEXTS: Contexts = Contexts(UnsafeCell::new(heapless::Vec::new()));
-
-/// Address of the first context, read by the dispatchers.
-///
-/// Before `fill` it points to the vector as the program's image has it, which is all zero: a call that comes so early
-/// reads a state of 0 and is stale.
+// In ELF files a linker script may place the section (`linker/`); its name tells compilers and linkers that it is all
+// zeros and takes no room in the file.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_contexts"))]
-static FIRST: AtomicPtr<Context> = AtomicPtr::new((&raw const CONTEXTS).cast_mut().cast());
+#[cfg_attr(not(any(windows, target_os = "uefi", target_os = "cygwin")), unsafe(link_section = ".bss.calltable"))]
+pub(crate) static CONTEXTS: Contexts = Contexts {
+    base: AtomicUsize::new(0),
+    stale_handler: AtomicPtr::new(core::ptr::null_mut()),
+    is_sealed: AtomicBool::new(false),
+    all: UnsafeCell::new(heapless::Vec::new()),
+};
+
+/// Whether anything may still change, to be asked under the registry's lock.
+pub(crate) fn check_open() -> Result<(), Error> {
+    if CONTEXTS.is_sealed.load(Ordering::Relaxed) { Err(Error::Sealed) } else { Ok(()) }
+}
+
+/// Sees to it that nothing changes any more, and returns the pages. To be called under the registry's lock.
+pub(crate) fn seal() -> Range<*const u8> {
+    if check_open().is_ok() {
+        CONTEXTS.is_sealed.store(true, Ordering::Relaxed); // the last write: next time the pages may be read-only
+    }
+    let start = (&raw const CONTEXTS).cast::<u8>();
+    start..start.wrapping_add(size_of::<Contexts>())
+}
 
 /// Makes a context for each slot, none live, each linked to the next, and returns them all.
 ///
@@ -102,7 +142,7 @@ static FIRST: AtomicPtr<Context> = AtomicPtr::new((&raw const CONTEXTS).cast_mut
 /// To be called once, and while no other thread does.
 pub(crate) unsafe fn fill() -> &'static [Context] {
     // SAFETY: by the caller's promise nobody else has a reference to the vector.
-    let contexts = unsafe { &mut *CONTEXTS.0.get() };
+    let contexts = unsafe { &mut *CONTEXTS.all.get() };
     let mut link = 2; // of slot 0: slot 1, written as index + 1
     while contexts
         .push(Context {
@@ -118,11 +158,7 @@ pub(crate) unsafe fn fill() -> &'static [Context] {
     {
         link += 1;
     }
-    FIRST.store(contexts.as_mut_ptr(), Ordering::Release);
+    let return_address = arch::entry(0).as_ptr().addr().wrapping_add(ENTRY_RETURN);
+    CONTEXTS.base.store(contexts.as_ptr().addr().wrapping_sub(return_address.wrapping_mul(2)), Ordering::Release);
     contexts
-}
-
-/// The slot that a context belongs to.
-pub(crate) fn index_of(context: *const Context) -> usize {
-    (context.addr() - FIRST.load(Ordering::Relaxed).addr()) / CONTEXT_SIZE
 }

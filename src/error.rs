@@ -5,7 +5,7 @@ use core::fmt;
 use crate::context::layout::{CAPACITY, MAX_POSITIONS};
 use crate::convention::Convention;
 
-/// Why a registration was refused. Nothing was registered and nothing that was registered before is affected.
+/// Why a registration, or another change of the table, was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -29,6 +29,13 @@ pub enum Error {
     NoExceptions,
     /// A registration is to contain exceptions, and its data, which should begin with a filter, is a null pointer.
     NullFilter,
+    /// The table is [sealed](crate::table::seal).
+    Sealed,
+    /// The table cannot be sealed: calls of this slot are counted, or one that was counted still runs.
+    Counted {
+        /// The slot.
+        slot: usize,
+    },
 }
 
 impl fmt::Display for Error {
@@ -58,11 +65,19 @@ impl fmt::Display for Error {
                 "the data of a registration that contains exceptions is a null pointer: give the address of a structure \
                  that begins with the filter",
             ),
+            Self::Sealed => f.write_str(SEALED),
+            Self::Counted { slot } => write!(
+                f,
+                "slot {slot} is tracked or exclusive, or such a call of it still runs: release it and let its calls \
+                 return before sealing, or register it without counting"
+            ),
         }
     }
 }
 
 impl core::error::Error for Error {}
+
+const SEALED: &str = "the table is sealed, and stays as it is: do this before calltable::table::seal";
 
 const NO_EXCEPTIONS: &str = if cfg!(target_arch = "x86") {
     "exceptions can be contained only where FS points to a thread information block: say so with calltable::seh::declare \
@@ -81,6 +96,8 @@ pub enum ReleaseError {
     Busy,
     /// The entry takes no new calls, but calls that began before still run. Releasing again ends the release.
     InFlight,
+    /// The table is [sealed](crate::table::seal): the registration stays live for ever.
+    Sealed,
 }
 
 impl fmt::Display for ReleaseError {
@@ -92,6 +109,7 @@ impl fmt::Display for ReleaseError {
                  waits"
             }
             Self::InFlight => "calls of this callback are still running: release it again when they have returned",
+            Self::Sealed => SEALED,
         })
     }
 }

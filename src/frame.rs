@@ -7,6 +7,17 @@ use crate::signature::{Signature, Type};
 
 pub use crate::arch::RawFrame;
 
+impl RawFrame {
+    /// The two words below the arguments: the return addresses in the entry and in the foreign code.
+    ///
+    /// # Safety
+    /// The frame must be the one that the dispatcher gave to a handler.
+    pub(crate) unsafe fn return_addresses(&self) -> [*const c_void; 2] {
+        // SAFETY: by the caller's promise; the dispatcher's picture of the stack has them there.
+        unsafe { self.arguments.cast::<[*const c_void; 2]>().sub(1).read() }
+    }
+}
+
 /// One call, seen through its signature.
 #[derive(Debug)]
 pub struct Frame<'a> {

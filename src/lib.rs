@@ -11,7 +11,7 @@
 //! 5. If the slot is not live, the handler is the stale one (`src/stale.rs`). If the handler raises an exception, it passes
 //!    through, or ends here (`src/seh`).
 //!
-//! Who gets which slot, and how it is given back, is `src/table.rs`.
+//! Who gets which slot, how it is given back, and how all this is sealed, is `src/table.rs`.
 #![no_std]
 
 #[cfg(feature = "std")]

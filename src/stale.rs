@@ -2,14 +2,15 @@
 
 use core::ffi::{CStr, c_void};
 use core::fmt::Write as _;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::Ordering;
 
 use crate::arch;
 use crate::context::layout::STATE_EXCLUSIVE;
-use crate::context::{self, Context};
+use crate::context::{CONTEXTS, Context};
+use crate::error::Error;
 use crate::frame::RawFrame;
 use crate::signature::Type;
-use crate::table::CodePointer;
+use crate::table::{self, CodePointer};
 
 /// Why an entry could not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,52 +42,51 @@ pub struct StaleCall {
 /// integer and in the floating-point result register.
 pub type StaleHandler = fn(&StaleCall) -> u64;
 
-/// The embedder's handler, a `StaleHandler`, or null.
-static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
-
 /// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message and an
 /// invalid instruction, which stops the program on the spot.
 ///
 /// On Linux the message goes to standard error; on Windows, with the feature `message`, there and to a debugger; on other
 /// targets there is none.
 ///
-/// The handler may be called from any thread and, on bare machines, in any context in which foreign code runs.
-pub fn set_stale_handler(handler: Option<StaleHandler>) {
+/// The handler may be called from any thread and, on bare machines, in any context in which foreign code runs. To set
+/// it waits for the table's lock.
+///
+/// # Errors
+/// [`Error::Sealed`]: the handler stays as it is.
+pub fn set_stale_handler(handler: Option<StaleHandler>) -> Result<(), Error> {
     let handler = handler.map_or(core::ptr::null_mut(), |handler| handler as *mut ());
-    HANDLER.store(handler, Ordering::Release);
+    table::unless_sealed(|| CONTEXTS.stale_handler.store(handler, Ordering::Release))
 }
 
-/// The frame handler of every stale call; its data is the slot's context.
+/// The frame handler of every stale call; its data is the slot's context, null as long as there are no contexts.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
-unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
-    let slot = context::index_of(context);
-    // SAFETY: the dispatcher passes the slot's context, which is static; before the table is filled it is all zero,
-    // which is a valid context.
-    let context = unsafe { &*context };
-    let state = context.load_state();
-    // This call is counted itself.
-    let others_run = state.shape() & STATE_EXCLUSIVE != 0 && context.in_flight.load(Ordering::Relaxed) > 1;
-    let call = StaleCall {
-        slot,
-        code: arch::entry(slot),
-        // SAFETY: the dispatcher passes its own frame.
-        caller: unsafe { (*frame).caller() },
-        reason: match (state.is_live(), state.generation()) {
-            (false, 0) => StaleReason::NeverRegistered,
-            _ if others_run => StaleReason::Running,
-            _ => StaleReason::Released,
-        },
-    };
-    let handler = HANDLER.load(Ordering::Acquire);
+unsafe extern "efiapi" fn stale(context: Option<&Context>, frame: *mut RawFrame) {
+    // SAFETY: the dispatcher passes its own frame.
+    let [entry, caller] = unsafe { (*frame).return_addresses() };
+    let slot = arch::slot_returned_to(entry);
+    let reason = context.map_or(StaleReason::NeverRegistered, reason);
+    let call = StaleCall { slot, code: arch::entry(slot), caller, reason };
+    let handler = CONTEXTS.stale_handler.load(Ordering::Acquire);
     let result = if handler.is_null() {
         stop(&call)
     } else {
-        // SAFETY: `HANDLER` holds nothing but null and what `set_stale_handler` was given.
+        // SAFETY: it is nothing but null and what `set_stale_handler` was given.
         let handler = unsafe { core::mem::transmute::<*mut (), StaleHandler>(handler) };
         handler(&call)
     };
     // SAFETY: as above; nobody else has a reference to the frame.
     unsafe { (*frame).set_result(Type::U64, result.into()) };
+}
+
+fn reason(context: &Context) -> StaleReason {
+    let state = context.load_state();
+    // This call is counted itself.
+    let others_run = state.shape() & STATE_EXCLUSIVE != 0 && context.in_flight.load(Ordering::Relaxed) > 1;
+    match (state.is_live(), state.generation()) {
+        (false, 0) => StaleReason::NeverRegistered,
+        _ if others_run => StaleReason::Running,
+        _ => StaleReason::Released,
+    }
 }
 
 fn stop(call: &StaleCall) -> ! {

@@ -12,10 +12,13 @@
 //! - A call that began before `release`, or while it runs, may still be running when `release` returns, unless the
 //!   registration is [tracked](Registration::tracked): then `release` returns when no call is running.
 //!
+//! After [`seal`] nothing changes any more.
+//!
 //! The lock is held for some dozens of instructions and never while user code runs, so a handler may register and
 //! release. An interrupt handler, which may have interrupted the holder of the lock, uses the `try_` forms.
 
 use core::ffi::c_void;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 
@@ -270,7 +273,7 @@ impl Registration {
 /// Registers, waiting for the lock if it is taken.
 ///
 /// # Errors
-/// [`Error::TableFull`], and those that say what is wrong with the registration.
+/// [`Error::TableFull`], [`Error::Sealed`], and those that say what is wrong with the registration.
 pub fn register(registration: &Registration) -> Result<Slot, Error> {
     let shape = registration.shape()?;
     lock().bind(registration, shape)
@@ -311,7 +314,7 @@ pub fn try_share(registration: &Registration) -> Result<Slot, Error> {
 /// call is running: it must not be called by the handler itself then, which would wait for its own end.
 ///
 /// # Errors
-/// [`ReleaseError::NotLive`] if it was released before.
+/// [`ReleaseError::NotLive`] if it was released before, [`ReleaseError::Sealed`] if the table is.
 pub fn release(slot: Slot) -> Result<(), ReleaseError> {
     loop {
         let released = lock().release(slot);
@@ -327,9 +330,51 @@ pub fn release(slot: Slot) -> Result<(), ReleaseError> {
 /// # Errors
 /// [`ReleaseError::Busy`] if the lock is taken: nothing has changed. [`ReleaseError::InFlight`] if the registration is
 /// tracked and calls of it are running: new ones are refused already, but the slot is not free before another call of
-/// this function or of [`release`] has succeeded. [`ReleaseError::NotLive`] if it was released before.
+/// this function or of [`release`] has succeeded. [`ReleaseError::NotLive`] and [`ReleaseError::Sealed`] as there.
 pub fn try_release(slot: Slot) -> Result<(), ReleaseError> {
     try_lock().ok_or(ReleaseError::Busy)?.release(slot)
+}
+
+/// Ends all change, and returns the whole pages that hold everything that a call follows to its handler, so that the
+/// embedder can make them read-only: nobody who can write to memory is able then to lead a code pointer elsewhere.
+/// Sealing again returns them again. Waits for the lock.
+///
+/// From then on whatever would change the table is refused with [`Error::Sealed`] or [`ReleaseError::Sealed`]:
+/// registering, sharing, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or stale, and the
+/// functions that only look ([`list`], [`live`], [`entry`]) go on as before.
+///
+/// The pages are those of 4096 bytes. Nothing else lies on them: not the registry's own bookkeeping, which calls do not
+/// look at, and not what the handlers' data point to, which stays writable.
+///
+/// ```no_run
+/// # fn protect(_: core::ops::Range<*const u8>) {}
+/// use calltable::{Callback, table};
+///
+/// let double = Callback::<unsafe extern "efiapi" fn(i32) -> i32>::from_ref(&|number| 2 * number)?.leak();
+/// // SAFETY: what is registered was leaked, and no call is running.
+/// let pages = unsafe { table::seal()? };
+/// protect(pages); // `mprotect`, `VirtualProtect`, or the kernel's own page tables
+/// assert_eq!(unsafe { double(21) }, 42);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Counted`]: each call of a tracked or exclusive registration writes to its context.
+///
+/// # Safety
+/// Handlers and data of all live registrations must stay valid for ever: a [`Callback`](crate::Callback) that is
+/// dropped later cannot give back its slot. If the pages are made read-only, no call may be running that began while a tracked
+/// or exclusive registration of the same slot was live.
+pub unsafe fn seal() -> Result<Range<*const u8>, Error> {
+    lock().seal()
+}
+
+/// Runs what changes the contexts' pages, under the lock, unless they are sealed. Does not fill the table.
+pub(crate) fn unless_sealed(change: impl FnOnce()) -> Result<(), Error> {
+    let _registry = REGISTRY.lock();
+    context::check_open()?;
+    change();
+    Ok(())
 }
 
 /// The slot whose entry starts at `code`, if that is an address in the table at all.
@@ -391,7 +436,7 @@ const CLOSED: u32 = u32::MAX;
 /// A context's `link` is used for one chain at a time: the line of free slots while it is free, its bucket's chain
 /// while it is shared.
 struct Registry {
-    /// Empty until the first registration.
+    /// Empty until the table is first used.
     contexts: Option<&'static [Context]>,
     /// The free slot that was released first, and the one that was released last.
     first: u32,
@@ -439,7 +484,18 @@ impl Registry {
         self.contexts.unwrap_or_default().get(index as usize)
     }
 
+    fn seal(&mut self) -> Result<Range<*const u8>, Error> {
+        let is_counted = |context: &Context| {
+            context.load_state().shape() & STATE_COUNTED != 0 || context.in_flight.load(Ordering::Acquire) != 0
+        };
+        match self.contexts.unwrap_or_default().iter().position(is_counted) {
+            Some(slot) => Err(Error::Counted { slot }),
+            None => Ok(context::seal()),
+        }
+    }
+
     fn bind(&mut self, registration: &Registration, shape: usize) -> Result<Slot, Error> {
+        context::check_open()?;
         let index = self.first.checked_sub(1).ok_or(Error::TableFull)?;
         let context = self.context(index).ok_or(Error::TableFull)?;
         self.first = context.link.load(Ordering::Relaxed);
@@ -459,6 +515,7 @@ impl Registry {
     }
 
     fn share(&mut self, registration: &Registration, shape: usize) -> Result<Slot, Error> {
+        context::check_open()?;
         let bucket = bucket_of(registration.handler, registration.data, shape);
         let mut link = self.buckets.get(bucket).copied().unwrap_or_default();
         while let Some(context) = link.checked_sub(1).and_then(|index| self.context(index)) {
@@ -486,6 +543,7 @@ impl Registry {
     }
 
     fn release(&mut self, slot: Slot) -> Result<(), ReleaseError> {
+        context::check_open().map_err(|_| ReleaseError::Sealed)?;
         let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
         let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
         let state = context.load_state();

@@ -101,7 +101,7 @@ fn interleave(old: Registration, replacement: Option<Registration>, tracked: boo
         action.sa_flags = libc::SA_SIGINFO;
         assert_eq!(libc::sigaction(libc::SIGTRAP, &action, std::ptr::null_mut()), 0);
     }
-    set_stale_handler(Some(note_stale));
+    set_stale_handler(Some(note_stale)).unwrap();
     // All slots but one are taken, so that this one is reused at once.
     // SAFETY: never called.
     let filler =

@@ -19,7 +19,7 @@ type Unary = unsafe extern "efiapi" fn(isize) -> isize;
 fn alone() -> MutexGuard<'static, ()> {
     static SERIAL: Mutex<()> = Mutex::new(());
     let guard = SERIAL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    set_stale_handler(None);
+    set_stale_handler(None).unwrap();
     assert_eq!(table::live(), 0, "slots that another test left: {:?}", table::list().collect::<Vec<_>>());
     guard
 }
@@ -317,7 +317,7 @@ static STALE: AtomicUsize = AtomicUsize::new(0);
 #[test]
 fn a_stale_handler_answers_for_entries_that_are_not_live() {
     let _alone = alone();
-    set_stale_handler(Some(answer_stale));
+    set_stale_handler(Some(answer_stale)).unwrap();
     let slot = table::register(&telling(1)).unwrap();
     table::release(slot).unwrap();
     assert_eq!(call(slot.code(), 5), 2);
@@ -330,13 +330,13 @@ fn a_stale_handler_answers_for_entries_that_are_not_live() {
         let float = unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> f64>()() };
         assert_eq!(float.to_bits(), 2);
     }
-    set_stale_handler(None);
+    set_stale_handler(None).unwrap();
 }
 
 #[test]
 fn an_exclusive_closure_is_never_entered_twice() {
     let _alone = alone();
-    set_stale_handler(Some(answer_stale));
+    set_stale_handler(Some(answer_stale)).unwrap();
     static CODE: AtomicUsize = AtomicUsize::new(0);
     let mut depth = 0;
     let mut closure = |value: isize| {
@@ -372,7 +372,7 @@ fn an_exclusive_closure_is_never_entered_twice() {
     });
     drop(callback);
     assert_eq!(count + STALE.load(Ordering::Relaxed), 8 * 20_000);
-    set_stale_handler(None);
+    set_stale_handler(None).unwrap();
 }
 
 #[test]

@@ -32,6 +32,8 @@ unsafe extern "C" {
     fn unwind_wreck_control();
     fn unwind_wreck_frame();
     fn unwind_wreck_control_frame();
+    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table")]
+    static unwind_table: u8;
 }
 
 unsafe extern "efiapi" {
@@ -238,7 +240,10 @@ fn trace_every_lane(program: &Program) {
 #[test]
 fn every_lane_returns_to_a_caller_in_assembly() {
     let _alone = alone();
-    calltable::set_stale_handler(Some(|_| STALE));
+    calltable::set_stale_handler(Some(|_| STALE)).unwrap();
+    // When gdb steps through this test there are no contexts yet.
+    // SAFETY: no slot is live, and the stale handler returns.
+    assert_eq!(unsafe { unwind_caller((&raw const unwind_table).cast(), 0) }, STALE);
     let handlers = Handlers {
         direct: unwind_plain as *const c_void,
         frame: unwind_plain_frame,

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::context::layout::{CAPACITY, ENTRY_STRIDE};
+use crate::context::layout::{CAPACITY, ENTRY_RETURN, ENTRY_STRIDE};
 use crate::table::CodePointer;
 
 cfg_if::cfg_if! {
@@ -51,6 +51,11 @@ pub(crate) fn entry(slot: usize) -> CodePointer {
 pub(crate) fn slot_at(code: *const c_void) -> Option<usize> {
     let offset = code.addr().wrapping_sub((&raw const TABLE).addr());
     (offset % ENTRY_STRIDE == 0 && offset / ENTRY_STRIDE < CAPACITY).then_some(offset / ENTRY_STRIDE)
+}
+
+/// The slot whose entry's CALL pushes this return address.
+pub(crate) fn slot_returned_to(address: *const c_void) -> usize {
+    address.addr().wrapping_sub((&raw const TABLE).addr() + ENTRY_RETURN) / ENTRY_STRIDE
 }
 
 /// Stops the program on the spot.

@@ -256,12 +256,6 @@ impl RawFrame {
         };
         self.result = [bits as u32, (bits >> 32) as u32];
     }
-
-    /// The foreign return address: the word below the arguments.
-    pub(crate) unsafe fn caller(&self) -> *const core::ffi::c_void {
-        // SAFETY: by the caller's promise this is the dispatcher's frame.
-        unsafe { self.arguments.sub(1).cast::<*const core::ffi::c_void>().read() }
-    }
 }
 
 /// Writes to standard error.

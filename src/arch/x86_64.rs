@@ -139,12 +139,6 @@ impl RawFrame {
     pub(crate) fn set_result(&mut self, _ty: Type, bits: u128) {
         self.result = [bits as u64, (bits >> 64) as u64];
     }
-
-    /// The foreign return address: the word below the arguments.
-    pub(crate) unsafe fn caller(&self) -> *const core::ffi::c_void {
-        // SAFETY: by the caller's promise this is the dispatcher's frame.
-        unsafe { self.arguments.sub(1).cast::<*const core::ffi::c_void>().read() }
-    }
 }
 
 /// Writes to standard error.

@@ -2,10 +2,13 @@
 
 use std::env;
 
+/// The linker's scripts.
+const SCRIPTS: &str = "../../linker";
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src");
-    println!("cargo::rerun-if-changed=kernel.ld");
+    println!("cargo::rerun-if-changed={SCRIPTS}");
     println!("cargo::rustc-check-cfg=cfg(sse)");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
     let mut build = cc::Build::new();
@@ -16,9 +19,14 @@ fn main() {
     build.file("src/start.S").file(format!("src/traps_{arch}.S")).compile("kernel");
     let folder = env::var("CARGO_MANIFEST_DIR").unwrap();
     // The image's place in memory is fixed, and nobody is there to relocate it.
-    for argument in
-        [&format!("-T{folder}/kernel.ld"), "-no-pie", "-zmax-page-size=4096", "-znorelro", "--build-id=none"]
-    {
+    for argument in [
+        &format!("-L{folder}/{SCRIPTS}"),
+        "-Tkernel.ld",
+        "-no-pie",
+        "-zmax-page-size=4096",
+        "-znorelro",
+        "--build-id=none",
+    ] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 }

@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 
 use crate::cpu::apic;
 
-// Code, then constants, then variables, then shadow stacks; from kernel.ld.
+// Code, then constants, then variables, the contexts among them, then shadow stacks; from linker/.
 unsafe extern "C" {
     static code_start: u8;
     static code_end: u8;
@@ -15,8 +15,10 @@ unsafe extern "C" {
     static shadow_start: u8;
     static shadow_end: u8;
     static bss_end: u8;
-    static table_start: u8;
-    static table_end: u8;
+    static calltable_text_start: u8;
+    static calltable_text_end: u8;
+    static calltable_contexts_start: u8;
+    static calltable_contexts_end: u8;
     /// What the second processor takes for its tables.
     static mut page_root: u64;
     static ap_begin: u8;
@@ -41,7 +43,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 #[repr(C, align(4096))]
 struct Table(UnsafeCell<[u64; 512]>);
 
-// SAFETY: written before there is a second processor.
+// SAFETY: written by the first processor alone.
 unsafe impl Sync for Table {}
 
 impl Table {
@@ -50,8 +52,8 @@ impl Table {
     }
 
     fn set(&self, index: usize, entry: u64) {
-        // SAFETY: within the table, and this is the only access.
-        unsafe { (*self.0.get())[index] = entry };
+        // SAFETY: within the table; but for the processors, who may read it at any moment, this is the only access.
+        unsafe { self.0.get().cast::<u64>().add(index % 512).write_volatile(entry) };
     }
 
     fn entry(&self) -> u64 {
@@ -68,7 +70,12 @@ static ROOT: Table = Table::new();
 
 /// The CALL table and its dispatchers.
 pub fn table() -> core::ops::Range<usize> {
-    (&raw const table_start).addr()..(&raw const table_end).addr()
+    (&raw const calltable_text_start).addr()..(&raw const calltable_text_end).addr()
+}
+
+/// The pages of the contexts.
+pub fn contexts() -> core::ops::Range<*const u8> {
+    &raw const calltable_contexts_start..&raw const calltable_contexts_end
 }
 
 /// All code of the kernel.
@@ -137,6 +144,21 @@ pub fn start() {
         page_root = address as u64;
         asm!("mov cr3, {}", in(reg) address, options(nostack));
     }
+}
+
+/// Makes whole pages of variables read-only, for this processor; others go on as before until they [`forget`].
+pub fn make_read_only(pages: core::ops::Range<*const u8>) {
+    for address in (pages.start.addr()..pages.end.addr()).step_by(PAGE) {
+        // Not dirty any more either: that would be a shadow stack.
+        PAGES[address / LARGE].set(address % LARGE / PAGE, address as u64 | PRESENT | NO_EXECUTE);
+    }
+    forget();
+}
+
+/// Has this processor forget what it remembers of the tables.
+pub fn forget() {
+    // SAFETY: the same tables again.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
 }
 
 /// Whether a page may be read, written, executed, as the tables say that the processor uses.

@@ -66,6 +66,11 @@ pub fn while_second_runs<R>(work: fn(), own: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Whether there is a second processor.
+pub fn is_up() -> bool {
+    IS_UP.load(Ordering::SeqCst)
+}
+
 /// Whether the second processor is still at it.
 pub fn is_busy() -> bool {
     !WORK.load(Ordering::SeqCst).is_null()

@@ -161,7 +161,7 @@ fn stale() {
     fn note(_: &StaleCall) -> u64 {
         CALLS.fetch_add(1, Ordering::SeqCst) as u64 + 77
     }
-    set_stale_handler(Some(note));
+    make(set_stale_handler(Some(note)));
     let slot = make(table::register(&adding(1)));
     make(table::release(slot));
     assert_eq!(call(slot.code(), 1), 77);

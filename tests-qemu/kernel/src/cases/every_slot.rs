@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::without_provenance_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::table::{self, CAPACITY, Registration};
+use calltable::table::{self, CAPACITY, Registration, Slot};
 use calltable::{Convention, Error, Frame, RawFrame, Signature, StaleCall, StaleReason, Type, set_stale_handler};
 
 /// The data of the first registration; those that follow have one more each.
@@ -85,7 +85,7 @@ fn entry(slot: usize) -> *const c_void {
 }
 
 pub fn before_the_first() {
-    set_stale_handler(Some(note));
+    set_stale_handler(Some(note)).expect("not sealed");
     for_each(|index, _, _, call| {
         // An entry that nobody has registered cannot know what its caller wants removed from the stack.
         if matches!(CONVENTIONS[index], Convention::Stdcall | Convention::Thiscall) {
@@ -141,4 +141,32 @@ pub fn all() {
         }
     });
     assert_eq!(table::list().count(), 0);
+}
+
+/// A slot for each convention and each lane that counts no calls.
+pub type Uncounted = [[Option<Slot>; 4]; 4];
+
+pub fn register_uncounted() -> Uncounted {
+    let mut slots = Uncounted::default();
+    for_each(|index, direct, words, _| {
+        let (signature, data) = (signature(CONVENTIONS[index]), without_provenance_mut(FIRST + index));
+        // SAFETY: the handlers have this convention and these words, and take any data.
+        let registrations = unsafe {
+            let in_place = Registration::direct(CONVENTIONS[index], direct, words, data);
+            let foreign = Registration::frame_foreign(frame as *const c_void, &signature, data);
+            [in_place, in_place.saving_control_words(), Registration::frame(frame, &signature, data), foreign]
+        };
+        slots[index] = registrations.map(|registration| table::register(&registration).ok());
+    });
+    slots
+}
+
+/// Calls them all.
+pub fn call_uncounted(slots: &Uncounted) {
+    for_each(|index, _, _, call| {
+        for (lane, slot) in slots[index].iter().enumerate() {
+            let Some(slot) = slot else { panic!("no slot for lane {lane}, {}", CONVENTIONS[index]) };
+            assert_eq!(call(slot.code().as_ptr(), 3, 7), 10 + FIRST + index, "lane {lane}, {}", CONVENTIONS[index]);
+        }
+    });
 }

@@ -75,6 +75,8 @@ pub const ALL: &[Case] = &[
     ("nested calls unwind in order", Need::NoCet, seh::unwound_in_order),
     #[cfg(target_arch = "x86")]
     ("a corrupt chain is refused", Need::Nothing, seh::corrupt),
+    // The last: there is no way back.
+    ("a sealed table serves calls, refuses change, and its contexts cannot be written", Need::Nothing, pages::sealed),
 ];
 
 /// What comes before the first case.

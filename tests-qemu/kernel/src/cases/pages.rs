@@ -2,12 +2,17 @@
 
 use core::ffi::c_void;
 use core::hint::black_box;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
 use calltable::table::{self, CAPACITY};
+use calltable::{Error, ReleaseError, set_stale_handler};
 
+use super::every_slot::{call_uncounted, register_uncounted};
 use super::{adding, address, repeat};
 use crate::cpu::apic;
 use crate::paging::{self, PAGE};
+use crate::smp;
 use crate::traps::{Fault, PAGE_FAULT, catch};
 
 /// Bits of a page fault's error code.
@@ -58,4 +63,47 @@ pub fn run_data() {
         let fault = catch(|| unsafe { core::mem::transmute::<*const c_void, extern "C" fn()>(place)() });
         assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | EXECUTE, address: place.addr() }));
     }
+}
+
+pub fn sealed() {
+    static SUM: AtomicIsize = AtomicIsize::new(0);
+    static CODE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+    let repeat_kept = || repeat(CODE.load(Ordering::SeqCst), 3);
+    let (kept, uncounted) = (table::register(&adding(2)).expect("a slot"), register_uncounted());
+    CODE.store(address(kept.code()).cast_mut(), Ordering::SeqCst);
+    // The cases before this one have set a handler that answers.
+    let released = table::register(&adding(2)).expect("a slot");
+    assert_eq!(table::release(released), Ok(()));
+    let stale = repeat(address(released.code()), 3);
+    let tracked = table::register(&adding(2).tracked()).expect("a slot");
+    let live = table::live();
+    // SAFETY: handlers and data are static, and no call is running.
+    let seal = || unsafe { table::seal() };
+    assert_eq!(seal(), Err(Error::Counted { slot: tracked.index() }));
+    assert_eq!(table::release(tracked), Ok(()));
+
+    assert_eq!(seal(), Ok(paging::contexts()));
+    paging::make_read_only(paging::contexts());
+    if smp::is_up() {
+        smp::while_second_runs(paging::forget, || ());
+    }
+    call_uncounted(&uncounted);
+    assert_eq!((repeat_kept(), repeat(address(released.code()), 3)), (3 + 3 * 2, stale));
+    if smp::is_up() {
+        let work = || SUM.store(repeat(CODE.load(Ordering::SeqCst), 3), Ordering::SeqCst);
+        assert_eq!(smp::while_second_runs(work, repeat_kept), 9);
+        assert_eq!(SUM.load(Ordering::SeqCst), 9);
+    }
+    for page in (paging::contexts().start.addr()..paging::contexts().end.addr()).step_by(PAGE) {
+        assert_eq!(paging::rights(page), Some((false, false)));
+        let byte = core::ptr::with_exposed_provenance_mut::<u8>(page);
+        // SAFETY: it faults, which ends it.
+        let fault = catch(|| unsafe { black_box(byte).write_volatile(0) });
+        assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | WRITE, address: page }));
+    }
+    assert_eq!(table::register(&adding(2)), Err(Error::Sealed));
+    assert_eq!(table::share(&adding(2)), Err(Error::Sealed));
+    assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+    assert_eq!(table::release(kept), Err(ReleaseError::Sealed));
+    assert_eq!((table::live(), repeat_kept()), (live - 1, 9));
 }

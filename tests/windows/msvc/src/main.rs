@@ -299,10 +299,10 @@ fn is_stale() -> bool {
     // SAFETY: it lives.
     let live = unsafe { code(null_mut()) };
     drop(callback);
-    set_stale_handler(Some(|_| 77));
+    set_stale_handler(Some(|_| 77)).unwrap();
     // SAFETY: stale, and the stale handler returns.
     let result = unsafe { code(null_mut()) };
-    set_stale_handler(None);
+    set_stale_handler(None).unwrap();
     (live, result) == (3, 77)
 }
 

@@ -1,0 +1,202 @@
+//! A table that is sealed, and its pages read-only. It is one test, since there is no way back.
+#![cfg(any(target_os = "linux", windows))]
+
+use std::ffi::c_void;
+use std::ops::Range;
+
+use calltable::table::{self, Registration};
+use calltable::{
+    Callback, Convention, Dynamic, Error, Frame, Options, RawFrame, ReleaseError, Signature, StaleCall, StaleReason,
+    Type, set_stale_handler,
+};
+use calltable_callers::REPEAT;
+
+const PAGE: usize = 4096;
+
+type Unary = unsafe extern "efiapi" fn(isize) -> isize;
+
+/// The C caller: 0 to 4, one after the other; the sum of the results.
+fn call(code: *const c_void) -> isize {
+    // SAFETY: every entry that tests pass here serves `Unary`, or is stale.
+    unsafe { REPEAT(code, 5) }
+}
+
+unsafe extern "efiapi" fn add(argument: isize, data: isize) -> isize {
+    argument + data
+}
+
+fn adding(data: usize) -> Registration {
+    // SAFETY: `add` takes one argument and any data.
+    unsafe { Registration::direct(Convention::C, add as *const c_void, 1, std::ptr::without_provenance_mut(data)) }
+}
+
+fn signature() -> Signature {
+    Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)).unwrap()
+}
+
+unsafe extern "efiapi" fn add_in_frame(data: *mut c_void, frame: *mut RawFrame) {
+    let signature = signature();
+    // SAFETY: it is registered with that signature.
+    let mut frame = unsafe { Frame::new(&mut *frame, &signature) };
+    frame.set_result(frame.get::<isize>(0).unwrap() + data.addr() as isize).unwrap();
+}
+
+/// Registers in every lane what stays for ever: code pointers, and what each adds to its argument.
+fn register_in_every_lane() -> Vec<(*const c_void, isize)> {
+    // SAFETY: the handler has that signature and takes any data.
+    let frame = unsafe { Registration::frame(add_in_frame, &signature(), std::ptr::without_provenance_mut(4)) };
+    let registrations = [adding(1), adding(2).saving(), adding(3).saving_control_words(), frame, frame.saving()];
+    let codes = registrations.map(|registration| table::share(&registration).unwrap().code());
+    let typed = Callback::<Unary>::from_ref(&|argument| argument + 5).unwrap().untyped().leak();
+    let dynamic = Dynamic::new(signature(), |frame| {
+        frame.set_result(frame.get::<isize>(0).unwrap() + 6).unwrap();
+    });
+    let dynamic = Callback::from_dynamic(Box::leak(Box::new(dynamic))).unwrap().leak();
+    codes.into_iter().chain([typed, dynamic]).map(|code| code.as_ptr()).zip([1, 2, 3, 4, 4, 5, 6]).collect()
+}
+
+fn seal() -> Result<Range<*const u8>, Error> {
+    // SAFETY: what is live at the last of these calls stays valid for ever; no counted call begins before it and ends
+    // after.
+    unsafe { table::seal() }
+}
+
+/// A tracked callback that is released by its own handler: its slot is not live any more, but the call has not ended.
+fn seal_during_a_counted_call() -> (usize, Option<Error>) {
+    let slot = std::sync::OnceLock::new();
+    let result = std::sync::OnceLock::new();
+    let handler = |argument: isize| {
+        assert_eq!(table::try_release(*slot.get().unwrap()), Err(ReleaseError::InFlight));
+        result.set(seal().err()).unwrap();
+        argument
+    };
+    let callback = Callback::<Unary>::from_ref_with(Options::new().tracked(), &handler).unwrap();
+    slot.set(callback.slot()).unwrap();
+    // SAFETY: the callback lives.
+    assert_eq!(unsafe { callback.code()(7) }, 7);
+    (callback.slot().index(), *result.get().unwrap())
+}
+
+#[cfg(unix)]
+fn make_read_only(pages: &Range<*const u8>) {
+    let size = pages.end.addr() - pages.start.addr();
+    // SAFETY: nothing writes to these whole pages any more.
+    let result = unsafe { libc::mprotect(pages.start.cast_mut().cast(), size, libc::PROT_READ) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[cfg(windows)]
+fn make_read_only(pages: &Range<*const u8>) {
+    use windows_sys::Win32::System::Memory::{PAGE_READONLY, VirtualProtect};
+    let (size, mut before) = (pages.end.addr() - pages.start.addr(), 0);
+    // SAFETY: nothing writes to these whole pages any more.
+    let result = unsafe { VirtualProtect(pages.start.cast(), size, PAGE_READONLY, &mut before) };
+    assert_ne!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Something that writes to an address and says whether that faults. Made before the table is sealed.
+#[cfg(unix)]
+fn writer() -> impl Fn(*const u8) -> bool {
+    // SAFETY: a child process writes, and ends by that or by the next instruction.
+    |address| unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+            address.cast_mut().write_volatile(address.read_volatile());
+            libc::_exit(0);
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV
+    }
+}
+
+#[cfg(windows)]
+fn writer() -> impl Fn(*const u8) -> bool {
+    use calltable::{Contained, seh};
+    type Write = unsafe extern "efiapi" fn(*mut u8) -> bool;
+    let write = |address: *mut u8| {
+        // SAFETY: a fault ends this callback, and not the program.
+        unsafe { address.write_volatile(address.read_volatile()) };
+        false
+    };
+    let policy = |exception: &seh::Exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(true);
+    let handler = Box::leak(Box::new(Contained::new(write, policy)));
+    let code = Callback::<Write>::from_contained(handler).unwrap().leak();
+    // SAFETY: it lives for ever.
+    move |address| unsafe { code(address.cast_mut()) }
+}
+
+fn answer(call: &StaleCall) -> u64 {
+    let reason = match call.reason {
+        StaleReason::NeverRegistered => 1000,
+        StaleReason::Released => 2000,
+        _ => 3000,
+    };
+    reason + call.slot as u64
+}
+
+#[test]
+fn a_sealed_table_serves_calls_and_refuses_change() {
+    set_stale_handler(Some(answer)).unwrap();
+    let released = table::register(&adding(0)).unwrap();
+    let live = register_in_every_lane();
+    let writes_fault = writer();
+    let mut closure = |argument: isize| argument;
+    let exclusive = Callback::<Unary>::from_mut(&mut closure).unwrap();
+    let slot = exclusive.slot().index();
+    assert_eq!(seal(), Err(Error::Counted { slot }));
+    drop(exclusive);
+    let tracked = table::register(&adding(0).tracked()).unwrap();
+    assert_eq!(seal(), Err(Error::Counted { slot: tracked.index() }));
+    assert_eq!(table::release(tracked), Ok(()));
+    let (slot, error) = seal_during_a_counted_call();
+    assert_eq!(error, Some(Error::Counted { slot }));
+    assert!(error.unwrap().to_string().starts_with(&format!("slot {slot} is tracked or exclusive")));
+    // A refusal changes nothing.
+    assert_eq!(table::release(released), Ok(()));
+    let closure = |argument: isize| argument + 8;
+    let dropped = Callback::<Unary>::from_ref(&closure).unwrap();
+    let code = dropped.slot().code().as_ptr();
+    let never = dropped.slot().index() + 1;
+    let count = table::live();
+
+    let pages = seal().unwrap();
+    assert_eq!((pages.start.addr() % PAGE, pages.end.addr() % PAGE), (0, 0));
+    assert!(!writes_fault(pages.start));
+    make_read_only(&pages);
+    assert_eq!(seal(), Ok(pages.clone()));
+    for page in (pages.start.addr()..pages.end.addr()).step_by(PAGE) {
+        let page = pages.start.with_addr(page);
+        assert!(writes_fault(page) && writes_fault(page.wrapping_add(PAGE - 1)));
+    }
+
+    for _ in 0..2 {
+        for (code, addend) in &live {
+            assert_eq!(call(*code), 10 + 5 * addend, "adding {addend}");
+        }
+        let entry = |slot: usize| code.wrapping_byte_add(16 * slot).wrapping_byte_sub(16 * (never - 1));
+        assert_eq!(call(entry(released.index())), 5 * (2000 + released.index() as isize));
+        assert_eq!(call(entry(never)), 5 * (1000 + never as isize));
+
+        assert_eq!(table::register(&adding(1)), Err(Error::Sealed));
+        assert_eq!(table::try_register(&adding(1)), Err(Error::Sealed));
+        assert_eq!(table::share(&adding(1)), Err(Error::Sealed));
+        assert_eq!(table::try_share(&adding(1)), Err(Error::Sealed));
+        assert_eq!(Callback::<Unary>::from_ref(&|argument| argument).unwrap_err(), Error::Sealed);
+        assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+        let entries: Vec<_> = table::list().collect();
+        assert_eq!((entries.len(), table::live()), (count, count));
+        for entry in entries {
+            assert_eq!(table::release(entry.slot), Err(ReleaseError::Sealed));
+            assert_eq!(table::try_release(entry.slot), Err(ReleaseError::Sealed));
+        }
+    }
+    let (dropped, error) = dropped.try_release().unwrap_err();
+    assert_eq!(error, ReleaseError::Sealed);
+    assert_eq!(error.to_string(), Error::Sealed.to_string());
+    assert_eq!(error.to_string(), "the table is sealed, and stays as it is: do this before calltable::table::seal");
+    drop(dropped);
+    assert_eq!(call(code), 10 + 5 * 8);
+    assert_eq!(table::live(), count);
+}
