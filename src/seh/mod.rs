@@ -23,18 +23,18 @@
 //! In a kernel, in firmware or in a host of Windows code nobody hands out exceptions, so it is the embedder who does,
 //! in these steps:
 //!
-//! 1. It gives each thread a [`Block`]: where the chain of that thread's calls begins, and where its stack lies.
+//! 1. It gives each thread a `Block`: where the chain of that thread's calls begins, and where its stack lies.
 //!    `declare` says how the block is found: on i686 FS leads to it, on x86_64 a function returns its address. A
 //!    scheduler switches the block with the thread.
 //! 2. From then on calls put a record first in the chain while their handler runs (on i686 all, on x86_64 the contained
 //!    and the counted ones), and contained registrations are accepted.
 //! 3. When the processor reports a fault, the trap handler (on Linux a signal handler) fills in an [`ExceptionRecord`]
-//!    and calls [`dispatch`] with it and with whatever describes the interrupted state, which filters get as
+//!    and calls `dispatch` with it and with whatever describes the interrupted state, which filters get as
 //!    [`Exception::context`].
-//! 4. [`dispatch`] asks the filters from the innermost call outwards. It returns `Ok(true)` if one has mended the cause
+//! 4. `dispatch` asks the filters from the innermost call outwards. It returns `Ok(true)` if one has mended the cause
 //!    ([`Verdict::CONTINUE`]): the trap handler returns to the state that it was called with, as the filter has left
 //!    it. It returns `Ok(false)` if nobody wants the exception: it is the embedder's own. If a filter ends it,
-//!    [`dispatch`] does not return: counted calls further in are no longer counted, their records are taken off, and
+//!    `dispatch` does not return: counted calls further in are no longer counted, their records are taken off, and
 //!    the stack pointer goes back to the call that returns the value.
 //!
 //! What the embedder must know of that last way: the trap handler's frames are dropped like those of the handler, on

@@ -105,7 +105,8 @@ pub(super) unsafe fn context_of(record: *const Record) -> Option<*const Context>
     // SAFETY: by the caller's promise; with that handler it lies in the dispatcher's locals.
     unsafe {
         let handler = (*record).handler.map(|handler| handler as usize);
-        (handler == Some(seh_handler as usize)).then(|| (*record.byte_sub(LOCALS_RECORD).cast::<Locals>()).context)
+        (handler == Some(seh_handler as *const () as usize))
+            .then(|| (*record.byte_sub(LOCALS_RECORD).cast::<Locals>()).context)
     }
 }
 
