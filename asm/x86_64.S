@@ -19,6 +19,7 @@
 // calltable_select     reads handler and data, picks one of the lanes below; through it go also
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
 // calltable_contain    calls whose exceptions the embedder may end here
+// calltable_link       puts a counted or contained call in the thread's chain, outside of Windows
 // calltable_direct     direct lane, any number of positions
 // calltable_frame      frame lane; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
@@ -509,7 +510,7 @@ calltable_VERSION_resume:
 .if ELF
     .cfi_def_cfa_register rsp
 .endif
-    mov     rdx, [rsp + LINKED_SHADOW]
+    mov     rdx, [rsp + LINKED_SHADOW]          // 0 where there is none
     test    rdx, rdx
     jz      2f
     rdsspq  rax

@@ -354,8 +354,8 @@ pub enum Location {
 /// Whether a program counter lies in the table or in a dispatcher; for trap handlers, debuggers and profilers.
 ///
 /// The slot that a dispatcher runs for is told by the return address in the entry. Whoever walks the stack asks about each
-/// address that it finds; one walk may find several, those of nested calls, innermost first. Without a walk,
-/// `seh::slot_of` knows the calls that are in the chain of exceptions.
+/// address that it finds; one walk may find several, those of nested calls, innermost first. Without a walk, where there is
+/// a chain of exception records, `seh::slot_of` knows the calls that are in it.
 ///
 /// ```
 /// use calltable::table::{self, Location};

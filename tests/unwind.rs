@@ -41,6 +41,9 @@ unsafe extern "efiapi" {
     fn unwind_plain_frame(data: *mut c_void, frame: *mut RawFrame);
 }
 
+/// Where a contained call goes on after an exception.
+const RESUME: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_resume");
+
 /// What every handler here returns, and what a stale call returns.
 const RESULT: u64 = 7;
 const STALE: u64 = 9;
@@ -379,7 +382,7 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
         ["unwind_caller", "unwind_call", "unwind_returned", "unwind_plain", "unwind_end"]
             .map(|name| program.address(name));
     let (table, end) = (functions[0].range.start, functions.last().unwrap().range.end);
-    let (contain, resume) = (contain.range.start, program.address(image::RESUME));
+    let (contain, resume) = (contain.range.start, program.address(RESUME));
     let plan = format!(
         "{{\"report\": {report:?}, \"stale\": {STALE}, \"compares\": {compares:?}, \"caller\": {caller}, \
          \"call\": {call}, \"returned\": {returned}, \"handlers\": {handlers}, \"handlers_end\": {handlers_end}, \

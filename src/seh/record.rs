@@ -32,7 +32,7 @@ pub type RecordHandler = unsafe extern "C" fn(
 ) -> i32;
 
 /// What must be known of a thread whose exceptions are asked about: the beginning of Windows' thread information block
-/// (`NT_TIB`). On i686 it is at FS:0, on x86_64 where [`declare`](super::declare) has been told.
+/// (`NT_TIB`). On i686 it is at FS:0, on x86_64 outside of Windows where `declare` has been told.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Block {
@@ -202,7 +202,7 @@ pub unsafe fn unwind(target: *mut Record, exception: *mut ExceptionRecord) {
 /// The slot whose call has put a record in the chain; `None` for records that are not a dispatcher's.
 ///
 /// The first such record of the [`chain`] belongs to the innermost call; on x86_64 to the innermost of those that are
-/// contained or counted.
+/// contained or counted. A call that is both has two.
 ///
 /// # Safety
 /// The record must be one that [`chain`] has given out, and still be in the chain.

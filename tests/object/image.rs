@@ -9,9 +9,6 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex
 /// The name of the table; the contexts and the stale handler are named alike.
 pub const TABLE: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table");
 
-/// Where a contained call goes on.
-pub const RESUME: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_resume");
-
 /// What lies behind the last of them.
 pub const TEXT_END: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_text_end");
 
