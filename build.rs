@@ -33,6 +33,7 @@ const SHARED: Layout = &[
 ];
 
 const X86_64: Layout = &[
+    ("CONTEXTS_SEH", 8, "Offset from the contexts' symbol of how the thread's chain is found, 0 if there is none."),
     ("CONTEXT_DATA", 8, "Offset of the data in a context."),
     ("CONTEXT_STATE", 16, "Offset of the state in a context."),
     ("CONTEXT_IN_FLIGHT", 24, "Offset of the count of running calls in a context."),
@@ -47,9 +48,16 @@ const X86_64: Layout = &[
     ("CONTAINED_X87", 148, "Offset of the x87 control word as the foreign code left it in a contained call."),
     ("CONTAINED_ASKED", 150, "Offset in a contained call of what says that its filter has been asked."),
     ("CONTAINED_SIZE", 152, "Size of a contained call."),
+    ("LINK_BLOCK", 16, "Offset of the thread's block in a link, which begins with a record; 0 in no chain."),
+    ("LINK_CONTEXT", 24, "Offset of the context in a link."),
+    ("LINK_SIZE", 32, "Size of a link: what puts a call in the chain outside of Windows."),
+    ("LINKED_LINK", 152, "Offset of the link in a linked call, which begins with a contained call."),
+    ("LINKED_SHADOW", 184, "Offset of the shadow stack's pointer, or 0, in a linked call."),
+    ("LINKED_SIZE", 192, "Size of a linked call."),
 ];
 
 const X86: Layout = &[
+    ("CONTEXTS_SEH", 4, "Offset from the contexts' symbol of the dispatcher's SEH handler, 0 if there is no chain."),
     ("CONTEXT_DATA", 4, "Offset of the data in a context."),
     ("CONTEXT_STATE", 8, "Offset of the state in a context."),
     ("CONTEXT_IN_FLIGHT", 12, "Offset of the count of running calls in a context."),
@@ -67,16 +75,17 @@ const X86: Layout = &[
     ("LOCALS_X87", 96, "Offset of the x87 control word in the locals."),
     ("LOCALS_ASKED", 98, "Offset in the locals of what says that the filter has been asked."),
     ("LOCALS_MXCSR", 100, "Offset of MXCSR in the locals."),
-    ("LOCALS_EDI", 104, "Offset of the foreign code's EDI in the locals."),
-    ("LOCALS_ESI", 108, "Offset of the foreign code's ESI in the locals."),
-    ("LOCALS_EBX", 112, "Offset of the foreign code's EBX in the locals."),
-    ("LOCALS_HANDLER", 116, "Offset of the handler in the locals."),
-    ("LOCALS_DATA", 120, "Offset of the data in the locals."),
-    ("LOCALS_CLEANUP", 124, "Offset of the number of bytes of arguments to remove in the locals."),
-    ("LOCALS_STATE", 128, "Offset in the locals of the flags for this call; STATE_COUNTED as long as it is counted."),
-    ("LOCALS_CONTEXT", 132, "Offset of the context in the locals."),
-    ("LOCALS_ECX", 136, "Offset of ECX and EDX, as the foreign code passed them, in the locals."),
-    ("LOCALS_SIZE", 144, "Size of the locals; EBP points behind them."),
+    ("LOCALS_SHADOW", 104, "Offset of the shadow stack's pointer, or 0, in the locals; not on Windows."),
+    ("LOCALS_EDI", 108, "Offset of the foreign code's EDI in the locals."),
+    ("LOCALS_ESI", 112, "Offset of the foreign code's ESI in the locals."),
+    ("LOCALS_EBX", 116, "Offset of the foreign code's EBX in the locals."),
+    ("LOCALS_HANDLER", 120, "Offset of the handler in the locals."),
+    ("LOCALS_DATA", 124, "Offset of the data in the locals."),
+    ("LOCALS_CLEANUP", 128, "Offset of the number of bytes of arguments to remove in the locals."),
+    ("LOCALS_STATE", 132, "Offset in the locals of the flags for this call; STATE_COUNTED as long as it is counted."),
+    ("LOCALS_CONTEXT", 136, "Offset of the context in the locals."),
+    ("LOCALS_ECX", 140, "Offset of ECX and EDX, as the foreign code passed them, in the locals."),
+    ("LOCALS_SIZE", 148, "Size of the locals; EBP points behind them."),
 ];
 
 fn main() {

@@ -31,9 +31,10 @@
 // The locals (build.rs, X86; src/seh/x86.rs, Locals), as offsets from EBP.
 .set AT_ANSWER,   -LOCALS_SIZE                  // contained calls only: what the filter says
 .set AT_RECORD,   LOCALS_RECORD - LOCALS_SIZE   // the SEH record: next record, handler
-.set AT_X87,      LOCALS_X87 - LOCALS_SIZE      // these six: the saving lanes and contained calls only
+.set AT_X87,      LOCALS_X87 - LOCALS_SIZE      // these seven: the saving lanes and contained calls only
 .set AT_ASKED,    LOCALS_ASKED - LOCALS_SIZE
 .set AT_MXCSR,    LOCALS_MXCSR - LOCALS_SIZE
+.set AT_SHADOW,   LOCALS_SHADOW - LOCALS_SIZE
 .set AT_EDI,      LOCALS_EDI - LOCALS_SIZE
 .set AT_ESI,      LOCALS_ESI - LOCALS_SIZE
 .set AT_EBX,      LOCALS_EBX - LOCALS_SIZE
@@ -114,9 +115,9 @@
 .if ELF
     .section .text.calltable, "ax", @progbits
     .hidden calltable_VERSION_table
+    .hidden calltable_VERSION_text_end
     .hidden calltable_VERSION_contexts
     .hidden calltable_VERSION_stale
-    .hidden calltable_VERSION_seh
     .hidden calltable_VERSION_seh_handler
     .hidden calltable_VERSION_exception
     .hidden calltable_VERSION_end
@@ -198,14 +199,14 @@ PROC calltable_dispatch
 1:
 .att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
     movl    calltable_VERSION_contexts - 1b(%eax), %edx
-    movl    calltable_VERSION_seh - 1b(%eax), %eax
+    movl    calltable_VERSION_contexts + CONTEXTS_SEH - 1b(%eax), %eax
 .intel_syntax noprefix
 .else
     mov     edx, [calltable_VERSION_contexts]
 .if WINDOWS
     mov     eax, offset calltable_VERSION_seh_handler
 .else
-    mov     eax, [calltable_VERSION_seh]
+    mov     eax, [calltable_VERSION_contexts + CONTEXTS_SEH]
 .endif
 .endif
     mov     [ebp + AT_RECORD + 4], eax          // the handler, or 0 where there is no chain
@@ -260,6 +261,11 @@ PROC calltable_dispatch
     jmp     calltable_frame
 5:  call    calltable_save                      // what an exception leaves in registers is anything
     mov     word ptr [ebp + AT_ASKED], 0
+.ifeq WINDOWS
+    xor     edx, edx
+    rdsspd  edx                                 // does nothing on processors without shadow stacks, or with theirs off
+    mov     [ebp + AT_SHADOW], edx
+.endif
     jmp     6b
 7:  xor     ecx, ecx                            // nothing has ever been registered: no context, and in EAX
     xor     eax, eax                            // and EDX a state and a cleanup of 0
@@ -473,6 +479,7 @@ END_PROC calltable_VERSION_seh_handler
 // given the dispatcher's frame here, since RtlUnwind keeps EBP and no other register.
     .globl  calltable_VERSION_end
 PROC calltable_VERSION_end, 2
+    endbr32                                     // Rust may call it through a pointer in memory
     mov     ecx, [esp + 4]
     mov     edx, [esp + 8]
     mov     eax, [esp + 12]
@@ -496,6 +503,21 @@ END_PROC calltable_VERSION_end
 PROC_IN_FRAME calltable_VERSION_resume, 2
     KEPT_IN_LOCALS
     lea     esp, [ebp - LOCALS_SIZE]
+.ifeq WINDOWS
+    mov     edx, [ebp + AT_SHADOW]              // Windows has done that itself
+    test    edx, edx
+    jz      2f
+    rdsspd  eax
+    sub     edx, eax
+    shr     edx, 2                              // return addresses, and what the processor keeps for an exception
+1:  mov     eax, 255                            // the most that can be dropped at once
+    cmp     edx, eax
+    cmovb   eax, edx
+    incsspd eax
+    sub     edx, eax
+    jnz     1b
+2:
+.endif
     cld                                         // the handler may have been anywhere, in the middle of a string
     fninit                                      // instruction or of x87 code
     fldcw   [ebp + AT_X87]
@@ -525,6 +547,9 @@ PROC_IN_FRAME calltable_VERSION_resume, 2
     fld     qword ptr [ebp + AT_ANSWER + FRAME_RESULT]
     jmp     calltable_leave
 END_PROC calltable_VERSION_resume
+
+    .globl  calltable_VERSION_text_end          // src/arch/mod.rs, locate
+calltable_VERSION_text_end:
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 

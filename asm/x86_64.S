@@ -18,7 +18,8 @@
 // calltable_dispatch   finds the context; itself the direct lane for 0 to 4 positions, else jumps to
 // calltable_select     reads handler and data, picks one of the lanes below; through it go also
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
-// calltable_contain    calls whose exceptions the embedder may end here (Windows)
+// calltable_contain    calls whose exceptions the embedder may end here
+// calltable_link       puts a counted or contained call in the thread's chain, outside of Windows
 // calltable_direct     direct lane, any number of positions
 // calltable_frame      frame lane; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
@@ -113,9 +114,10 @@
 .endif
 .endm
 
-// Saves the preserved register XMM`number` at RSP + `offset`, a multiple of 16; restores it.
+// Saves the preserved register XMM`number` at RSP + `offset`, a multiple of 16; restores it. (RSP itself is none in
+// calltable_contain; where it is one, MOVUPS is as fast as MOVAPS.)
 .macro SAVE_XMM number, offset
-    movaps  [rsp + \offset], xmm\number
+    movups  [rsp + \offset], xmm\number
 .if ELF
     .cfi_rel_offset xmm\number, \offset
 .else
@@ -124,7 +126,7 @@
 .endm
 
 .macro RESTORE_XMM number, offset
-    movaps  xmm\number, [rsp + \offset]
+    movups  xmm\number, [rsp + \offset]
 .if ELF
     .cfi_restore xmm\number
 .endif
@@ -140,13 +142,13 @@
 //   rsp+room+0x00        XMM6 to XMM15, 16 bytes each
 //   rsp+0x00             `room` bytes for the lane: first of all the handler's home space
 //
-// Eight pushes keep RSP a multiple of 16; the room and what lies above it do, too.
+// Eight pushes keep RSP a multiple of 16; the room and what lies above it do, too. Above that are `more` bytes.
 .set SAVED_STATE,   0xA0
 .set SAVED_MXCSR,   0xA8
 .set SAVED_X87,     0xB0
 .set SAVE_AREA,     0xC0
 
-.macro SAVE_ALL room
+.macro SAVE_ALL room, more=0
     SAVE_REG rbx
     SAVE_REG rbp
     SAVE_REG rdi
@@ -155,7 +157,7 @@
     SAVE_REG r13
     SAVE_REG r14
     SAVE_REG r15
-    ALLOC   (\room + SAVE_AREA)
+    ALLOC   (\room + SAVE_AREA + \more)
 .if SSE
     SAVE_XMM 6,  (\room + 0x00)
     SAVE_XMM 7,  (\room + 0x10)
@@ -180,7 +182,7 @@
     cld                                         // the handler's own convention may rely on it
 .endm
 
-.macro RESTORE_ALL room
+.macro RESTORE_ALL room, more=0
     cld                                         // the foreign caller relies on it
 .if SSE
     test    dword ptr [rsp + \room + SAVED_STATE], STATE_CONTROL
@@ -199,7 +201,7 @@
     RESTORE_XMM 14, (\room + 0x80)
     RESTORE_XMM 15, (\room + 0x90)
 .endif
-    FREE    (\room + SAVE_AREA)
+    FREE    (\room + SAVE_AREA + \more)
     RESTORE_REG r15
     RESTORE_REG r14
     RESTORE_REG r13
@@ -217,6 +219,9 @@
     .hidden calltable_VERSION_table             // no use of these names passes through a PLT or a GOT,
     .hidden calltable_VERSION_contexts          // and none becomes part of a shared object's interface
     .hidden calltable_VERSION_stale
+    .hidden calltable_VERSION_link
+    .hidden calltable_VERSION_resume
+    .hidden calltable_VERSION_text_end
 .else
     .text
 .endif
@@ -298,23 +303,21 @@ END_PROC calltable_dispatch
 PROC calltable_select
     END_PROLOGUE
     lea     rax, [rsp + 0x10]
-    test    r10d, STATE_COUNTED
-    jnz     calltable_count
-calltable_counted:                              // calltable_count calls this with RAX, R10 and R11 set
     mov     [rax + 0x00], rcx                   // all arguments in memory, in order
     mov     [rax + 0x08], rdx
     mov     [rax + 0x10], r8
     mov     [rax + 0x18], r9
+    test    r10d, STATE_COUNTED
+    jnz     calltable_count
+calltable_counted:                              // calltable_count calls this with RAX, R10 and R11 set
     test    r10w, r10w
     jz      1f                                  // not live
     mov     rcx, [r11 + CONTEXT_HANDLER]
     mov     rdx, [r11 + CONTEXT_DATA]
     cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
     jne     1f
-.if WINDOWS
     test    r10d, STATE_CONTAIN
     jnz     calltable_contain
-.endif
 calltable_lanes:                                // calltable_contain calls this
     test    r10b, STATE_SAVE
     jnz     2f
@@ -333,21 +336,94 @@ calltable_no_contexts:                          // nothing has ever been registe
     jmp     calltable_select
 END_PROC calltable_select
 
+// --- The chain of calls that exceptions must know of, outside of Windows (src/seh/linked.rs) ----------------------
+//
+// Windows finds calls by their unwind data. Elsewhere a link of each contained or counted call is in a chain of the
+// thread's, once the embedder has said where the chain begins.
+
+// Puts the link at RSP + `at` first in the chain, if there is one. R8 and R9 are lost, the arguments being in memory.
+.macro LINK at, contains
+.ifeq WINDOWS
+    lea     r8, [rsp + \at]
+    mov     r9d, \contains
+    mov     qword ptr [r8 + LINK_BLOCK], 0
+    cmp     qword ptr [rip + calltable_VERSION_contexts + CONTEXTS_SEH], 0
+    je      9f
+    call    calltable_link
+9:
+.endif
+.endm
+
+// Takes it off again, and with it whatever the handler has left before it. Keeps RAX and XMM0, the result.
+.macro UNLINK at
+.ifeq WINDOWS
+    mov     rcx, [rsp + \at + LINK_BLOCK]
+    test    rcx, rcx
+    jz      9f
+    mov     rdx, [rsp + \at]                    // the next record
+    mov     [rcx], rdx                          // is the head
+9:
+.endif
+.endm
+
+// Calls Rust with a link; keeps all that a lane or its choice needs.
+//
+//   address     during the call
+//   rsp+0x88    nothing: keeps RSP aligned
+//   rsp+0x60    RAX RCX RDX R10 R11
+//   rsp+0x20    XMM0 to XMM3
+//   rsp+0x00    home space
+.ifeq WINDOWS
+PROC calltable_link
+    ALLOC   0x90
+    END_PROLOGUE
+    mov     [rsp + 0x60], rax
+    mov     [rsp + 0x68], rcx
+    mov     [rsp + 0x70], rdx
+    mov     [rsp + 0x78], r10
+    mov     [rsp + 0x80], r11
+.if SSE
+    movaps  [rsp + 0x20], xmm0
+    movaps  [rsp + 0x30], xmm1
+    movaps  [rsp + 0x40], xmm2
+    movaps  [rsp + 0x50], xmm3
+.endif
+    mov     rcx, r8
+    mov     edx, r9d
+    call    calltable_VERSION_link
+.if SSE
+    movaps  xmm0, [rsp + 0x20]
+    movaps  xmm1, [rsp + 0x30]
+    movaps  xmm2, [rsp + 0x40]
+    movaps  xmm3, [rsp + 0x50]
+.endif
+    mov     rax, [rsp + 0x60]
+    mov     rcx, [rsp + 0x68]
+    mov     rdx, [rsp + 0x70]
+    mov     r10, [rsp + 0x78]
+    mov     r11, [rsp + 0x80]
+    FREE    0x90
+    RETURN
+END_PROC calltable_link
+.endif
+
 // --- calltable_count: tracked and exclusive registrations ---------------------------------------------------------
 //
 // The locked addition is a full barrier: either a release sees this call in the count, or this call sees the
 // release in the state when calltable_select compares it.
 //
 //   address     while the lane runs
-//   rsp+0x20    return address in the foreign caller
-//   rsp+0x18    return address in the entry
-//   rsp+0x08    nothing: keeps RSP aligned
-//   rsp+0x00    context
+//   rsp+0x30    return address in the foreign caller
+//   rsp+0x28    return address in the entry
+//   rsp+0x20    nothing: keeps RSP aligned
+//   rsp+0x00    link: the context, and outside of Windows what the chain needs
+.set COUNT_ROOM, LINK_SIZE + 8
+
 PROC calltable_count
     ON_EXCEPTION calltable_uncount, @unwind
-    ALLOC   0x18
+    ALLOC   COUNT_ROOM
     END_PROLOGUE
-    mov     [rsp], r11
+    mov     [rsp + LINK_CONTEXT], r11
     mov     eax, 1
     lock xadd dword ptr [r11 + CONTEXT_IN_FLIGHT], eax
     test    eax, eax
@@ -355,11 +431,14 @@ PROC calltable_count
     test    r10d, STATE_EXCLUSIVE
     jz      1f
     xor     r10d, r10d                          // an exclusive handler is running already: refuse, as if not live
-1:  lea     rax, [rsp + 0x18 + 0x10]
+1:
+    LINK    0, 0
+    lea     rax, [rsp + COUNT_ROOM + 0x10]
     call    calltable_counted
-    mov     r11, [rsp]
+    UNLINK  0
+    mov     r11, [rsp + LINK_CONTEXT]
     lock dec dword ptr [r11 + CONTEXT_IN_FLIGHT]
-    FREE    0x18
+    FREE    COUNT_ROOM
     RETURN
 END_PROC calltable_count
 
@@ -367,7 +446,7 @@ END_PROC calltable_count
 .if WINDOWS
 PROC calltable_uncount
     END_PROLOGUE
-    mov     r11, [rdx]
+    mov     r11, [rdx + LINK_CONTEXT]
     lock dec dword ptr [r11 + CONTEXT_IN_FLIGHT]
     mov     eax, 1                              // ExceptionContinueSearch: go on unwinding
     RETURN
@@ -376,58 +455,109 @@ END_PROC calltable_uncount
 
 // --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------
 //
-// Windows calls calltable_VERSION_exception (src/seh/x86_64.rs) when an exception leaves the handler. That asks the
-// filter at the start of the data; if it is to end the exception, the stack is unwound to here and the call goes on at
-// calltable_VERSION_resume, with every general register and XMM register that the convention preserves as it was at
-// the CALL. DF, the x87 stack and the control words are mended there.
+// When an exception leaves the handler, a function of Rust asks the filter at the start of the data: Windows calls
+// calltable_VERSION_exception (src/seh/x86_64.rs), elsewhere the embedder's trap handler comes to it by the chain
+// (src/seh/linked.rs). If the filter ends the exception, the call goes on at calltable_VERSION_resume, with every
+// register that the convention preserves as it was at the CALL: Windows unwinds the stack for that; elsewhere RCX leads
+// back to here, and they have been saved. DF, the x87 stack, the control words and the shadow stack are mended there.
 //
-//   address     when the lane is called (RSP becomes a multiple of 16 by that)
+//   address     when the lane is called (RSP becomes a multiple of 16 by that): Windows
 //   rsp+0xA0    return address in the foreign caller; frame of calltable_count, if the call is counted
 //   rsp+0x98    return address in the entry; in calltable_count
-//   rsp+0x00    the contained call (src/seh/x86_64.rs, Call): answer, data, state, control words
-.if WINDOWS
+//   rsp+0x00    the contained call (src/seh/call.rs, Call): answer, data, state, control words
+//
+//   address     elsewhere
+//   rsp+0x1C8   return address in the entry; in calltable_count
+//   rsp+0xC0    8 bytes more than the full save, which is described above
+//   rsp+0x98    link, shadow stack's pointer (src/seh/linked.rs, LinkedCall)
+//   rsp+0x00    the contained call
 PROC calltable_contain
     ON_EXCEPTION calltable_VERSION_exception, @unwind, @except
+.if WINDOWS
     ALLOC   CONTAINED_SIZE
     END_PROLOGUE
+.else
+    SAVE_ALL LINKED_SIZE, 8
+.endif
     mov     [rsp + CONTAINED_DATA], rdx
     mov     [rsp + CONTAINED_STATE], r10
-    stmxcsr [rsp + CONTAINED_MXCSR]
-    fnstcw  [rsp + CONTAINED_X87]
     mov     word ptr [rsp + CONTAINED_ASKED], 0
     mov     [rsp + FRAME_ARGUMENTS], rax
+.if SSE
+    stmxcsr [rsp + CONTAINED_MXCSR]
+    fnstcw  [rsp + CONTAINED_X87]
     movsd   [rsp + FRAME_FLOATS + 0x00], xmm0
     movsd   [rsp + FRAME_FLOATS + 0x08], xmm1
     movsd   [rsp + FRAME_FLOATS + 0x10], xmm2
     movsd   [rsp + FRAME_FLOATS + 0x18], xmm3
-1:  call    calltable_lanes
-    nop                                         // or the return address would look like an epilogue
-    FREE    CONTAINED_SIZE
-    RETURN
+.endif
+.ifeq WINDOWS
+    xor     r8d, r8d
+    rdsspq  r8                                  // does nothing on processors without shadow stacks, or with theirs off
+    mov     [rsp + LINKED_SHADOW], r8
+    mov     [rsp + LINKED_LINK + LINK_CONTEXT], r11
+.endif
+    LINK    LINKED_LINK, 1
+    jmp     3f
     .globl  calltable_VERSION_resume
+.ifeq ELF
     .def    calltable_VERSION_resume; .scl 2; .type 32; .endef
+.endif
 calltable_VERSION_resume:
+.ifeq WINDOWS
+.if ELF
+    .cfi_def_cfa_register rcx
+.endif
+    endbr64                                     // Rust may call it through a pointer in memory
+    mov     rsp, rcx
+.if ELF
+    .cfi_def_cfa_register rsp
+.endif
+    mov     rdx, [rsp + LINKED_SHADOW]          // 0 where there is none
+    test    rdx, rdx
+    jz      2f
+    rdsspq  rax
+    sub     rdx, rax
+    shr     rdx, 3                              // return addresses, and what the processor keeps for an exception
+1:  mov     eax, 255                            // the most that can be dropped at once
+    cmp     rdx, rax
+    cmovb   rax, rdx
+    incsspq rax
+    sub     rdx, rax
+    jnz     1b
+2:
+.endif
     cld                                         // the handler may have been anywhere, in the middle of a string
+.if SSE
     fninit                                      // instruction or of x87 code
     fldcw   [rsp + CONTAINED_X87]
     ldmxcsr [rsp + CONTAINED_MXCSR]
-    mov     rcx, [rsp + ANSWER_HANDLER]
-    test    rcx, rcx
-    jz      2f
-    lea     rdx, [rsp + ANSWER_ROOM]            // the same call again, to a handler that makes the result
-    mov     rax, [rsp + FRAME_ARGUMENTS]
-    mov     r10, [rsp + CONTAINED_STATE]
     movsd   xmm0, [rsp + FRAME_FLOATS + 0x00]
     movsd   xmm1, [rsp + FRAME_FLOATS + 0x08]
     movsd   xmm2, [rsp + FRAME_FLOATS + 0x10]
     movsd   xmm3, [rsp + FRAME_FLOATS + 0x18]
-    jmp     1b
-2:  mov     rax, [rsp + FRAME_RESULT]
+.endif
+    lea     rdx, [rsp + ANSWER_ROOM]            // the same call again, to a handler that makes the result
+    mov     rax, [rsp + FRAME_ARGUMENTS]
+    mov     r10, [rsp + CONTAINED_STATE]
+    mov     rcx, [rsp + ANSWER_HANDLER]
+    test    rcx, rcx
+    jnz     3f
+    mov     rax, [rsp + FRAME_RESULT]           // or there is none
+.if SSE
     movups  xmm0, [rsp + FRAME_RESULT]
+.endif
+    jmp     4f
+3:  call    calltable_lanes
+    nop                                         // or the return address would look like an epilogue
+4:  UNLINK  LINKED_LINK
+.if WINDOWS
     FREE    CONTAINED_SIZE
+.else
+    RESTORE_ALL LINKED_SIZE, 8
+.endif
     RETURN
 END_PROC calltable_contain
-.endif
 
 // --- Direct lane, any number of positions -------------------------------------------------------------------------
 //
@@ -520,6 +650,9 @@ PROC calltable_frame_saving
     RESTORE_ALL FRAME_ROOM
     RETURN
 END_PROC calltable_frame_saving
+
+    .globl  calltable_VERSION_text_end          // src/arch/mod.rs, locate
+calltable_VERSION_text_end:
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 

@@ -225,7 +225,7 @@ impl<C> Dynamic<C> {
 /// // SAFETY: not at all for any pointer; but a fault ends this callback, and not the program.
 /// let read = |pointer: *const u32| i64::from(unsafe { pointer.read_volatile() });
 /// let handler = Contained::new(read, |exception| (exception.code() == ACCESS_VIOLATION).then_some(-1));
-/// let callback = Callback::<Read>::from_contained(&handler)?; // on Windows
+/// let callback = Callback::<Read>::from_contained(&handler)?; // elsewhere after seh::declare
 /// // SAFETY: the callback lives.
 /// assert_eq!(unsafe { callback.code()(std::ptr::without_provenance(16)) }, -1);
 /// # Ok::<(), calltable::Error>(())

@@ -90,6 +90,9 @@ pub(crate) struct Contexts {
     /// What makes the address of a slot's context of twice the return address in its entry, by an addition that wraps
     /// round. 0 before `fill`, when every call is stale.
     base: AtomicUsize,
+    /// Where a chain of exception handlers has been declared: on x86_64 a `FindBlock`, on i686 the dispatcher's handler.
+    #[cfg(not(windows))]
+    pub(crate) seh: AtomicPtr<()>,
     /// The embedder's stale handler, a `StaleHandler`, or null.
     pub(crate) stale_handler: AtomicPtr<()>,
     /// Nothing changes any more. Changed under the registry's lock.
@@ -98,6 +101,8 @@ pub(crate) struct Contexts {
 }
 
 const_assert_eq!(offset_of!(Contexts, base), 0);
+#[cfg(not(windows))]
+const_assert_eq!(offset_of!(Contexts, seh), CONTEXTS_SEH);
 const_assert_eq!(size_of::<Contexts>() % PAGE, 0);
 const_assert_eq!(align_of::<Contexts>(), PAGE);
 // `base` is never 0 when set: twice an entry's address is a multiple of a context's size, as each context's address is.
@@ -117,6 +122,8 @@ unsafe impl Sync for Contexts {}
 #[cfg_attr(not(any(windows, target_os = "uefi", target_os = "cygwin")), unsafe(link_section = ".bss.calltable"))]
 pub(crate) static CONTEXTS: Contexts = Contexts {
     base: AtomicUsize::new(0),
+    #[cfg(not(windows))]
+    seh: AtomicPtr::new(core::ptr::null_mut()),
     stale_handler: AtomicPtr::new(core::ptr::null_mut()),
     is_sealed: AtomicBool::new(false),
     all: UnsafeCell::new(heapless::Vec::new()),
@@ -158,7 +165,18 @@ pub(crate) unsafe fn fill() -> &'static [Context] {
     {
         link += 1;
     }
-    let return_address = arch::entry(0).as_ptr().addr().wrapping_add(ENTRY_RETURN);
-    CONTEXTS.base.store(contexts.as_ptr().addr().wrapping_sub(return_address.wrapping_mul(2)), Ordering::Release);
+    CONTEXTS.base.store(contexts.as_ptr().addr().wrapping_sub(twice_first_return()), Ordering::Release);
     contexts
+}
+
+/// Twice the return address in the first entry.
+fn twice_first_return() -> usize {
+    arch::entry(0).as_ptr().addr().wrapping_add(ENTRY_RETURN).wrapping_mul(2)
+}
+
+/// The slot that a context belongs to.
+#[cfg(any(not(windows), target_arch = "x86"))]
+pub(crate) fn index_of(context: *const Context) -> usize {
+    let first = CONTEXTS.base.load(Ordering::Relaxed).wrapping_add(twice_first_return());
+    (context.addr() - first) / CONTEXT_SIZE
 }

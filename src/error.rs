@@ -24,8 +24,8 @@ pub enum Error {
     ConventionUnavailable(Convention),
     /// A shared registration has been counted `u32::MAX` times.
     TooManyUses,
-    /// A registration is to contain exceptions, and there are none that could be contained: on x86_64 outside of Windows,
-    /// on i686 where no thread information block has been declared.
+    /// A registration is to contain exceptions, and outside of Windows nobody has said where their chain is:
+    /// `calltable::seh::declare` does.
     NoExceptions,
     /// A registration is to contain exceptions, and its data, which should begin with a filter, is a null pointer.
     NullFilter,
@@ -83,7 +83,8 @@ const NO_EXCEPTIONS: &str = if cfg!(target_arch = "x86") {
     "exceptions can be contained only where FS points to a thread information block: say so with calltable::seh::declare \
      first, or register without containing"
 } else {
-    "this target has no structured exceptions that could be contained: register without containing"
+    "exceptions can be contained only where each thread has a block with their chain: say how to find it with \
+     calltable::seh::declare first, or register without containing"
 };
 
 /// Why a release did not happen, or has not yet come to its end.

@@ -179,8 +179,9 @@ impl Registration {
 
     /// Calls in flight are counted, so that [`release`] can wait until none is running.
     ///
-    /// Each call then writes to the slot twice. On Windows, and on i686 where a chain of SEH handlers has been declared, a
-    /// call that an exception or `longjmp` leaves is no longer counted. Elsewhere, and if its thread ends, it stays counted.
+    /// Each call then writes to the slot twice. On Windows a call that an exception or `longjmp` leaves is no longer counted;
+    /// elsewhere it is so where a chain has been declared ([`seh`]) and whoever leaves it unwinds the chain. Otherwise, and
+    /// if its thread ends, it stays counted.
     #[must_use]
     pub const fn tracked(self) -> Self {
         Self { flags: self.flags | STATE_COUNTED, ..self }
@@ -237,7 +238,7 @@ impl Registration {
     ///         assert_eq!(unsafe { code(7) }, i32::MAX);
     ///         table::release(slot)?;
     ///     }
-    ///     Err(error) => assert_eq!(error, calltable::Error::NoExceptions), // not on Windows
+    ///     Err(error) => assert_eq!(error, calltable::Error::NoExceptions), // nothing is declared
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -381,6 +382,49 @@ pub(crate) fn unless_sealed(change: impl FnOnce()) -> Result<(), Error> {
 #[must_use]
 pub fn slot_of(code: *const c_void) -> Option<usize> {
     arch::slot_at(code)
+}
+
+/// Where in this crate's assembly an address lies: see [`locate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// In the entry of a slot, live or not.
+    Entry {
+        /// Its index.
+        slot: usize,
+    },
+    /// In a dispatcher.
+    Dispatcher,
+}
+
+/// Whether a program counter lies in the table or in a dispatcher; for trap handlers, debuggers and profilers.
+///
+/// The slot that a dispatcher runs for is told by the return address in the entry. Whoever walks the stack asks about each
+/// address that it finds; one walk may find several, those of nested calls, innermost first. Without a walk, where there is
+/// a chain of exception records, `seh::slot_of` knows the calls that are in it.
+///
+/// ```
+/// use calltable::table::{self, Location};
+/// use calltable::Callback;
+/// use std::sync::Mutex;
+///
+/// let found = Mutex::new(Vec::new());
+/// let closure = || {
+///     backtrace::trace(|frame| {
+///         found.lock().unwrap().extend(table::locate(frame.ip()));
+///         true
+///     });
+/// };
+/// let callback = Callback::<unsafe extern "efiapi" fn()>::from_ref(&closure)?;
+/// assert_eq!(table::locate(callback.code() as *const _), Some(Location::Entry { slot: callback.slot().index() }));
+/// // SAFETY: the callback lives.
+/// unsafe { callback.code()() };
+/// let slot = callback.slot().index();
+/// assert_eq!(*found.lock().unwrap(), [Location::Dispatcher, Location::Entry { slot }]);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+#[must_use]
+pub fn locate(code: *const c_void) -> Option<Location> {
+    arch::locate(code)
 }
 
 /// The number of live slots, and of released ones that wait for running calls.

@@ -160,7 +160,11 @@ fn every_assembler_makes_the_same_elf_code() {
         }
     }
     let symbols: Vec<_> = gas.references.values().map(|to| to.symbol.rsplit('_').next().unwrap()).collect();
-    assert_eq!(symbols, ["contexts", "stale"], "other names than these are left to the linker");
+    assert_eq!(
+        symbols,
+        ["contexts", "stale", "link", "contexts", "contexts"],
+        "other names than these are left to the linker"
+    );
 }
 
 /// LLVM leaves calls to the linker, and does not shorten jumps, where GAS does both; so bytes differ between the two.
@@ -177,6 +181,26 @@ fn every_assembler_makes_the_same_coff_instructions() {
             assert_eq!(a, b, "{}, instruction {index}: GAS on the left, Clang on the right", function.name);
         }
         assert_eq!(expected.len(), texts.len(), "{} has another length", function.name);
+    }
+}
+
+/// By this symbol `table::locate` knows a dispatcher from what is linked behind it.
+#[test]
+fn the_end_of_the_dispatchers_is_marked() {
+    for (assembler, format) in [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
+        .into_iter()
+        .flat_map(|a| [(a, Format::Elf), (a, Format::Coff)])
+    {
+        let made = assemble(assembler, format, &format!("end-{}", format as u8), &[]);
+        let file = parse(&made);
+        let code = Code::read(&file);
+        let end = file.symbol_by_name(image::TEXT_END).unwrap();
+        assert_eq!(end.section_index(), Some(code.section), "{assembler:?}");
+        for function in &code.functions {
+            assert!(function.range.end <= end.address(), "{assembler:?}: {} lies behind the end", function.name);
+        }
+        let rest = &code.bytes[(end.address() - code.address) as usize..];
+        assert!(rest.iter().all(|byte| matches!(byte, 0 | 0x90 | 0xcc)), "{assembler:?}: code behind the end");
     }
 }
 
@@ -302,8 +326,10 @@ fn elf_objects_are_ready_for_cet_and_need_no_executable_stack() {
 
 #[test]
 fn code_keeps_to_its_instruction_set() {
-    use CpuidFeature::{CET_IBT, CMOV, FPU, FPU287, INTEL186, INTEL286, INTEL386, INTEL486, INTEL8086, SSE, SSE2, X64};
-    let integer = [INTEL8086, INTEL186, INTEL286, INTEL386, INTEL486, X64, CMOV, CET_IBT].to_vec();
+    use CpuidFeature::{
+        CET_IBT, CET_SS, CMOV, FPU, FPU287, INTEL186, INTEL286, INTEL386, INTEL486, INTEL8086, SSE, SSE2, X64,
+    };
+    let integer = [INTEL8086, INTEL186, INTEL286, INTEL386, INTEL486, X64, CMOV, CET_IBT, CET_SS].to_vec();
     let baseline = [&integer[..], &[FPU, FPU287, SSE, SSE2]].concat();
     for (sse, allowed) in [(0, integer), (1, baseline)] {
         for format in [Format::Elf, Format::Coff] {

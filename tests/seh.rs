@@ -1,39 +1,81 @@
-//! i686 without Windows: a thread information block that the test itself declares, and signals that the test turns into
+//! Exceptions without Windows: a block of each thread that the test itself declares, and signals that the test turns into
 //! exceptions, as a host of Windows code does.
-#![cfg(all(target_os = "linux", target_arch = "x86"))]
+#![cfg(target_os = "linux")]
 
-use std::cell::RefCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
 
-use calltable::seh::{self, ChainError, END, ExceptionRecord, Record, Verdict};
+use calltable::seh::{self, Block, ChainError, END, ExceptionRecord, Record, Verdict};
 use calltable::table::{self, Registration, Slot};
 use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, Signature, Type};
 
-/// What of a thread information block is used.
-#[repr(C)]
-struct Tib {
-    head: *mut Record,
-    stack_base: usize,
-    stack_limit: usize,
-    unused: [usize; 3],
-    this: *mut Tib,
+/// On i686 every call of an entry has a record, on x86_64 those that are contained or counted.
+const EVERY_CALL: bool = cfg!(target_arch = "x86");
+
+#[cfg(target_arch = "x86")]
+const CONVENTIONS: &[Convention] =
+    &[Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
+#[cfg(target_arch = "x86")]
+type Unary = unsafe extern "stdcall" fn(i32) -> i64;
+#[cfg(target_arch = "x86")]
+type Binary<R> = unsafe extern "stdcall" fn(f64, i32) -> R;
+
+#[cfg(target_arch = "x86_64")]
+const CONVENTIONS: &[Convention] = &[Convention::Win64];
+#[cfg(target_arch = "x86_64")]
+type Unary = unsafe extern "win64" fn(i32) -> i64;
+#[cfg(target_arch = "x86_64")]
+type Binary<R> = unsafe extern "win64" fn(f64, i32) -> R;
+
+thread_local! {
+    static BLOCK: UnsafeCell<Block> =
+        const { UnsafeCell::new(Block { head: END, stack_base: 0, stack_limit: 0 }) };
+}
+
+/// This thread's block.
+unsafe extern "efiapi" fn block() -> *mut Block {
+    BLOCK.with(UnsafeCell::get)
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn declare_block() {
+    // SAFETY: each thread has its own.
+    unsafe { seh::declare(block) }.unwrap();
+}
+
+/// Has FS lead to the block.
+#[cfg(target_arch = "x86")]
+unsafe fn declare_block() {
+    // SAFETY: sets up a segment of this thread that nothing else uses; glibc's is GS.
+    unsafe {
+        // struct user_desc: number (-1: any free one), base, limit, flags: 32 bits, limit in pages, usable.
+        let mut segment = [u32::MAX, block().addr() as u32, 0xf_ffff, 0b101_0001];
+        assert_eq!(libc::syscall(libc::SYS_set_thread_area, segment.as_mut_ptr()), 0);
+        let selector = segment[0] << 3 | 3;
+        std::arch::asm!("mov fs, {0:e}", in(reg) selector, options(nostack, preserves_flags));
+        seh::declare().unwrap();
+    }
 }
 
 /// Gives this thread a block of its own, and lets signals be exceptions.
 fn declare() {
+    const SIGNAL_STACK: usize = 0x2_0000;
     static SIGNALS: Once = Once::new();
     SIGNALS.call_once(|| {
         for signal in [libc::SIGSEGV, libc::SIGFPE, libc::SIGILL] {
             // SAFETY: the handler only asks the chain; zeros are an empty set of signals. A handler that leaves by
-            // unwinding leaves the signal unblocked.
+            // unwinding leaves the signal unblocked. One of them comes on another stack.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as *const () as usize;
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+                if signal == libc::SIGILL {
+                    action.sa_flags |= libc::SA_ONSTACK;
+                }
                 assert_eq!(libc::sigaction(signal, &action, null_mut()), 0);
             }
         }
@@ -45,23 +87,14 @@ fn declare() {
         assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
         assert_eq!(libc::pthread_attr_getstack(&attributes, &mut address, &mut size), 0);
         libc::pthread_attr_destroy(&mut attributes);
-    }
-    let tib = Box::leak(Box::new(Tib {
-        head: END,
-        stack_base: address.addr() + size,
-        stack_limit: address.addr(),
-        unused: [0; 3],
-        this: null_mut(),
-    }));
-    tib.this = tib;
-    // struct user_desc: number (-1: any free one), base, limit, flags: 32 bits, limit in pages, usable.
-    let mut segment = [u32::MAX, tib.this.addr() as u32, 0xf_ffff, 0b101_0001];
-    // SAFETY: sets up a segment of this thread that nothing else uses; glibc's is GS.
-    unsafe {
-        assert_eq!(libc::syscall(libc::SYS_set_thread_area, segment.as_mut_ptr()), 0);
-        let selector = segment[0] << 3 | 3;
-        std::arch::asm!("mov fs, {0:e}", in(reg) selector, options(nostack, preserves_flags));
-        seh::declare();
+        let signal_stack = libc::stack_t {
+            ss_sp: Box::leak(vec![0_u8; SIGNAL_STACK].into_boxed_slice()).as_mut_ptr().cast(),
+            ss_flags: 0,
+            ss_size: SIGNAL_STACK,
+        };
+        assert_eq!(libc::sigaltstack(&signal_stack, null_mut()), 0);
+        block().write(Block { head: END, stack_base: address.addr() + size, stack_limit: address.addr() });
+        declare_block();
     }
 }
 
@@ -98,10 +131,14 @@ fn chain() -> Vec<usize> {
 }
 
 fn head() -> usize {
-    let head;
     // SAFETY: as above.
-    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) head, options(nostack, readonly)) };
-    head
+    unsafe { (*block()).head.addr() }
+}
+
+/// The slots whose calls have records, innermost first.
+fn slots() -> Vec<Option<usize>> {
+    // SAFETY: as above; nothing is taken off meanwhile.
+    unsafe { seh::chain().map(|record| seh::slot_of(record.unwrap())).collect() }
 }
 
 #[test]
@@ -115,50 +152,60 @@ fn the_record_is_first_while_a_handler_runs_and_gone_after_it() {
     declare();
     let empty = head();
     assert_eq!(empty, END.addr());
-    for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
+    for &convention in CONVENTIONS {
         let signature = Signature::new(convention, &[], None).unwrap();
         // SAFETY: the handler takes any data.
         let plain = unsafe { Registration::frame(frame, &signature, null_mut()) };
-        for registration in [plain, plain.saving(), plain.tracked(), plain.exclusive().saving_control_words()] {
+        for (is_counted, registration) in [
+            (false, plain),
+            (false, plain.saving()),
+            (true, plain.tracked()),
+            (true, plain.exclusive().saving_control_words()),
+        ] {
             let slot = table::register(&registration).unwrap();
             // SAFETY: it lives; without arguments all conventions are the same.
-            unsafe { slot.code().cast::<unsafe extern "C" fn()>()() };
+            unsafe { slot.code().cast::<unsafe extern "efiapi" fn()>()() };
             table::release(slot).unwrap();
             assert_eq!(head(), empty, "{registration:?}");
             let [during] = SEEN.take().try_into().unwrap();
-            assert_eq!(during.len(), 1, "{registration:?}");
+            assert_eq!(during.len(), usize::from(EVERY_CALL || is_counted), "{registration:?}");
             let here = 0_u8;
-            assert!(during[0].abs_diff((&raw const here).addr()) < 0x1_0000, "in this stack");
+            assert!(during.iter().all(|at| at.abs_diff((&raw const here).addr()) < 0x1_0000), "in this stack");
         }
     }
     // Records of nested calls, seen from the innermost.
-    let innermost = || {
+    let found = Mutex::new(Vec::new());
+    let mut innermost = |_: i32| {
         SEEN.with_borrow_mut(|seen| seen.push(chain()));
+        *found.lock().unwrap() = slots();
         0
     };
-    let first = Callback::<unsafe extern "stdcall" fn() -> i32>::from_ref(&innermost).unwrap();
+    let first = Callback::<Unary>::from_mut(&mut innermost).unwrap();
     // SAFETY: they live.
-    let middle = |_: i32| unsafe { first.code()() };
-    let second = Callback::<unsafe extern "fastcall" fn(i32) -> i32>::from_ref(&middle).unwrap();
+    let middle = |kind: i32| unsafe { first.code()(kind) };
+    let second = Callback::<unsafe extern "efiapi" fn(i32) -> i64>::from_ref_with(Options::new().tracked(), &middle);
+    let second = second.unwrap();
     // SAFETY: as above.
-    let outermost = |a: i32, _: i64| unsafe { second.code()(a) };
-    let third = Callback::<unsafe extern "cdecl" fn(i32, i64) -> i32>::from_ref(&outermost).unwrap();
+    let outermost = Contained::new(|kind: i32| unsafe { second.code()(kind) }, |_| None);
+    let third = Callback::<Unary>::from_contained(&outermost).unwrap();
     // SAFETY: as above.
-    unsafe { third.code()(1, 2) };
+    unsafe { third.code()(1) };
     let seen = SEEN.take();
     assert_eq!(seen[0].len(), 3);
     assert!(seen[0].is_sorted(), "further out, further up: {seen:x?}");
+    let slots = [first.slot(), second.slot(), third.slot()];
+    assert_eq!(*found.lock().unwrap(), slots.map(|slot| Some(slot.index())));
     assert_eq!(head(), empty);
 }
 
 #[test]
 fn what_a_handler_leaves_on_the_chain_goes_with_its_record() {
     declare();
-    let closure = || {
+    let mut closure = || {
         // SAFETY: the stack outlives the record, which goes with the dispatcher's.
         unsafe { seh::push(Box::leak(Box::new(Record { next: null_mut(), handler: None }))) };
     };
-    let callback = Callback::<unsafe extern "C" fn()>::from_ref(&closure).unwrap();
+    let callback = Callback::<unsafe extern "efiapi" fn()>::from_mut(&mut closure).unwrap();
     // SAFETY: it lives.
     unsafe { callback.code()() };
     assert_eq!(head(), END.addr());
@@ -172,8 +219,6 @@ fn assert_idle(slot: Slot) {
         std::process::abort();
     }
 }
-
-type Unary = unsafe extern "stdcall" fn(i32) -> i64;
 
 fn fault(kind: i32) {
     // SAFETY: not at all; the signals are what is tested.
@@ -190,11 +235,11 @@ fn fault(kind: i32) {
 #[test]
 fn faults_end_in_a_policy_a_hundred_thousand_times() {
     declare();
-    let place = AtomicU32::new(0);
+    let place = AtomicUsize::new(0);
     let handler = Contained::new(
         |kind: i32| {
             let here = 0_u8;
-            place.store(black_box(&raw const here).addr() as u32, Ordering::Relaxed);
+            place.store(black_box(&raw const here).addr(), Ordering::Relaxed);
             fault(kind);
             i64::from(kind) << 32
         },
@@ -221,7 +266,7 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
 fn dynamic_policies_and_results_of_every_shape() {
     declare();
     for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 12 }] {
-        let signature = Signature::new(Convention::Stdcall, &[Type::F64, Type::I32], Some(result)).unwrap();
+        let signature = Signature::new(CONVENTIONS[0], &[Type::F64, Type::I32], Some(result)).unwrap();
         let handler = Dynamic::new(signature, |_| fault(1)).contained(move |_, frame| {
             let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
             match result {
@@ -238,11 +283,11 @@ fn dynamic_policies_and_results_of_every_shape() {
             let code = callback.code();
             for _ in 0..20 {
                 match result {
-                    Type::I64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> i64>()(1.5, 3), 4),
-                    Type::F32 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> f32>()(1.5, 3), 4.5),
-                    Type::F64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> f64>()(1.5, 3), 4.5),
+                    Type::I64 => assert_eq!(code.cast::<Binary<i64>>()(1.5, 3), 4),
+                    Type::F32 => assert_eq!(code.cast::<Binary<f32>>()(1.5, 3), 4.5),
+                    Type::F64 => assert_eq!(code.cast::<Binary<f64>>()(1.5, 3), 4.5),
                     _ => {
-                        let [low, high, last] = code.cast::<unsafe extern "stdcall" fn(f64, i32) -> [u32; 3]>()(1.5, 3);
+                        let [low, high, last] = code.cast::<Binary<[u32; 3]>>()(1.5, 3);
                         let sum = f64::from_bits(u64::from(high) << 32 | u64::from(low));
                         assert_eq!((sum, last), (4.5, 0));
                     }
@@ -345,13 +390,13 @@ fn a_record_that_windows_would_not_accept_ends_the_walk() {
     // SAFETY: writes to the records above and to the head of this thread's chain, which is set back.
     unsafe {
         let walk = |first: *mut Record| {
-            std::arch::asm!("mov fs:[0], {}", in(reg) first);
+            (*block()).head = first;
             let mut exception: ExceptionRecord = std::mem::zeroed();
             exception.code = 5;
             let result = seh::dispatch(&mut exception, null_mut());
             assert_eq!(exception.flags, if result.is_err() { 8 } else { 0 });
             let walked: Vec<_> = seh::chain().collect();
-            std::arch::asm!("mov fs:[0], {}", in(reg) END);
+            (*block()).head = END;
             assert_eq!(walked.last().unwrap().err(), result.err());
             (walked.len(), result)
         };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard};
 use std::thread;
 
-use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::table::{self, CAPACITY, Location, Registration, Slot};
 use calltable::{
     Callback, CodePointer, Contained, Convention, Dynamic, Error, MAX_POSITIONS, Options, ReleaseError, Signature,
     SignatureError, StaleCall, StaleReason, Type, set_stale_handler,
@@ -222,6 +222,24 @@ fn bad_registrations_are_refused_with_a_reason() {
     }
     assert!(too_many.to_string().contains("use a frame handler"));
     assert!(error.to_string().starts_with("the result has no bytes"));
+}
+
+#[test]
+fn every_address_of_the_table_and_the_dispatchers_is_located() {
+    let _alone = alone();
+    let callback = Callback::<unsafe extern "efiapi" fn()>::from_ref(&|| ()).unwrap();
+    let first = (callback.code() as *const u8).wrapping_sub(16 * callback.slot().index());
+    let locate = |offset: usize| table::locate(first.wrapping_add(offset).cast());
+    for offset in 0..16 * CAPACITY {
+        assert_eq!(locate(offset), Some(Location::Entry { slot: offset / 16 }), "{offset}");
+    }
+    let dispatchers = (16 * CAPACITY..).take_while(|&offset| locate(offset) == Some(Location::Dispatcher)).count();
+    assert!((200..0x1000).contains(&dispatchers), "{dispatchers} bytes");
+    for offset in [usize::MAX, 16 * CAPACITY + dispatchers] {
+        assert_eq!(locate(offset), None);
+    }
+    assert_eq!(table::locate(std::ptr::null()), None);
+    assert_eq!(table::locate(alone as *const c_void), None);
 }
 
 #[test]

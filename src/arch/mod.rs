@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use crate::context::layout::{CAPACITY, ENTRY_RETURN, ENTRY_STRIDE};
-use crate::table::CodePointer;
+use crate::table::{CodePointer, Location};
 
 cfg_if::cfg_if! {
     if #[cfg(all(target_arch = "x86_64", not(target_vendor = "apple")))] {
@@ -29,6 +29,9 @@ unsafe extern "C" {
     /// The first entry of the CALL table.
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table")]
     static TABLE: u8;
+    /// Behind the dispatchers, which follow the table.
+    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_text_end")]
+    static TEXT_END: u8;
 }
 
 /// How a call gets at its arguments and the handler at its data.
@@ -56,6 +59,17 @@ pub(crate) fn slot_at(code: *const c_void) -> Option<usize> {
 /// The slot whose entry's CALL pushes this return address.
 pub(crate) fn slot_returned_to(address: *const c_void) -> usize {
     address.addr().wrapping_sub((&raw const TABLE).addr() + ENTRY_RETURN) / ENTRY_STRIDE
+}
+
+/// Where in the table and the dispatchers an address lies.
+pub(crate) fn locate(code: *const c_void) -> Option<Location> {
+    let start = (&raw const TABLE).addr();
+    let offset = code.addr().wrapping_sub(start);
+    if offset / ENTRY_STRIDE < CAPACITY {
+        Some(Location::Entry { slot: offset / ENTRY_STRIDE })
+    } else {
+        (offset < (&raw const TEXT_END).addr() - start).then_some(Location::Dispatcher)
+    }
 }
 
 /// Stops the program on the spot.

@@ -7,8 +7,8 @@ use core::ptr::null_mut;
 use super::GCC_THROW;
 use super::gcc::{GccException, destroy};
 use super::policy::ExceptionRecord;
-use super::record::{chain, pop, set_head};
-use super::x86::Locals;
+use super::record::{chain, pop};
+use super::x86::{Locals, set_head};
 use crate::context::layout::LOCALS_RECORD;
 
 /// What a personality routine is asked, and what it answers (Itanium C++ ABI, "Exception Handling").

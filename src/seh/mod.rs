@@ -19,6 +19,68 @@
 //!   another overflow before that ends the process. The filter runs on what is left of the stack, about a page or two
 //!   unless the program has called `SetThreadStackGuarantee`: it should decide, and do its work later.
 //!
+//! # Without Windows
+//! In a kernel, in firmware or in a host of Windows code nobody hands out exceptions, so it is the embedder who does,
+//! in these steps:
+//!
+//! 1. It gives each thread a `Block`: where the chain of that thread's calls begins, and where its stack lies.
+//!    `declare` says how the block is found: on i686 FS leads to it, on x86_64 a function returns its address. A
+//!    scheduler switches the block with the thread.
+//! 2. From then on calls put a record first in the chain while their handler runs (on i686 all, on x86_64 the contained
+//!    and the counted ones), and contained registrations are accepted.
+//! 3. When the processor reports a fault, the trap handler (on Linux a signal handler) fills in an [`ExceptionRecord`]
+//!    and calls `dispatch` with it and with whatever describes the interrupted state, which filters get as
+//!    [`Exception::context`].
+//! 4. `dispatch` asks the filters from the innermost call outwards. It returns `Ok(true)` if one has mended the cause
+//!    ([`Verdict::CONTINUE`]): the trap handler returns to the state that it was called with, as the filter has left
+//!    it. It returns `Ok(false)` if nobody wants the exception: it is the embedder's own. If a filter ends it,
+//!    `dispatch` does not return: counted calls further in are no longer counted, their records are taken off, and
+//!    the stack pointer goes back to the call that returns the value.
+//!
+//! What the embedder must know of that last way: the trap handler's frames are dropped like those of the handler, on
+//! whatever stack they are. What the processor or the system changed when it reported the fault stays as it is: the
+//! trap handler sets the interrupt flag back first if the gate has cleared it, and a signal handler is installed with
+//! `SA_NODEFER` or unblocks its signal. Its privilege must be that of the code that faulted, and so must its shadow
+//! stack, if there is one: the words on it that belong to dropped frames are dropped, too. A non-maskable interrupt or
+//! a machine check should not end in a filter.
+//!
+//! ```no_run
+//! # #[cfg(all(not(windows), target_arch = "x86_64"))]
+//! # mod kernel {
+//! use calltable::seh::{self, Block, END, ExceptionRecord};
+//! use std::cell::UnsafeCell;
+//! use std::ffi::c_void;
+//!
+//! thread_local! {
+//!     static BLOCK: UnsafeCell<Block> =
+//!         const { UnsafeCell::new(Block { head: END, stack_base: 0, stack_limit: 0 }) }; // filled in at the start
+//! }
+//!
+//! unsafe extern "efiapi" fn block() -> *mut Block {
+//!     BLOCK.with(UnsafeCell::get)
+//! }
+//!
+//! pub fn start() -> Result<(), calltable::Error> {
+//!     // SAFETY: each thread has a block of its own, whose address does not change.
+//!     unsafe { seh::declare(block) }
+//! }
+//!
+//! /// Returns whether what has faulted is to go on.
+//! pub unsafe fn trap(code: u32, address: *mut c_void, frame: *mut c_void) -> bool {
+//!     let mut record = ExceptionRecord {
+//!         code,
+//!         flags: 0,
+//!         nested: std::ptr::null_mut(),
+//!         address,
+//!         parameter_count: 0,
+//!         parameters: [0; 15],
+//!     };
+//!     // SAFETY: the exception is this thread's.
+//!     unsafe { seh::dispatch(&mut record, frame) }.unwrap_or(false)
+//! }
+//! # }
+//! ```
+//!
 //! Sources: "Structured Exception Handling" and "x64 exception handling", Microsoft; `_Unwind_Exception`, Itanium C++ ABI.
 
 mod policy;
@@ -28,6 +90,7 @@ pub use policy::{Answer, Exception, ExceptionFilter, ExceptionRecord, Verdict};
 cfg_if::cfg_if! {
     if #[cfg(all(windows, target_arch = "x86_64"))] {
         mod ask;
+        mod call;
         mod gcc;
         mod x86_64;
         pub(crate) use x86_64::{is_available, prepare};
@@ -41,18 +104,21 @@ cfg_if::cfg_if! {
         mod x86;
         #[cfg(not(windows))]
         pub use x86::declare;
-        pub use record::{Chain, ChainError, END, Record, RecordHandler, chain, dispatch, pop, push, unwind};
+        use x86::{block, context_of, set_head};
         pub(crate) use x86::{is_available, prepare};
     } else {
-        /// To be called before the first contained registration.
-        pub(crate) fn prepare() {}
-
-        /// Whether exceptions can be contained.
-        pub(crate) fn is_available() -> bool {
-            false
-        }
+        mod ask;
+        mod call;
+        mod linked;
+        mod record;
+        use linked::{block, context_of, set_head};
+        pub use linked::{FindBlock, declare};
+        pub(crate) use linked::{is_available, prepare};
     }
 }
+
+#[cfg(any(not(windows), target_arch = "x86"))]
+pub use record::{Block, Chain, ChainError, END, Record, RecordHandler, chain, dispatch, pop, push, slot_of, unwind};
 
 /// Exception code: memory that may not be read, written or executed.
 pub const ACCESS_VIOLATION: u32 = 0xC000_0005;

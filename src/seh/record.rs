@@ -1,14 +1,15 @@
-//! The chain of exception registration records of i686, whose head is at FS:0.
+//! The chain of exception registration records: that of Windows on i686, whose head is at FS:0, and one like it on x86_64
+//! outside of Windows.
 //!
 //! On Windows the system walks it. Where there is no system (firmware, kernels, loaders that host Windows code), this is
 //! what walks it: [`dispatch`] when an exception has come, [`unwind`] when a handler wants to go on in its own frame.
 
-use core::arch::asm;
 use core::ffi::c_void;
 use core::fmt;
 
 use super::ask::{CONTINUE_EXECUTION, UNWINDING};
 use super::policy::ExceptionRecord;
+use super::{block, context_of, set_head};
 
 /// An exception registration record (`EXCEPTION_REGISTRATION_RECORD`): part of a stack frame.
 #[repr(C)]
@@ -30,6 +31,19 @@ pub type RecordHandler = unsafe extern "C" fn(
     dispatcher: *mut c_void,
 ) -> i32;
 
+/// What must be known of a thread whose exceptions are asked about: the beginning of Windows' thread information block
+/// (`NT_TIB`). On i686 it is at FS:0, on x86_64 outside of Windows where `declare` has been told.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Block {
+    /// The first record of the chain, or [`END`].
+    pub head: *mut Record,
+    /// The address behind the stack (`StackBase`).
+    pub stack_base: usize,
+    /// The stack's lowest address (`StackLimit`).
+    pub stack_limit: usize,
+}
+
 /// Ends the chain.
 pub const END: *mut Record = core::ptr::without_provenance_mut(!0);
 
@@ -37,7 +51,7 @@ pub const END: *mut Record = core::ptr::without_provenance_mut(!0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChainError {
-    /// It is not aligned to 4 bytes.
+    /// It is not aligned as a pointer is.
     Unaligned(*const Record),
     /// It does not lie in the thread's stack.
     OutsideStack(*const Record),
@@ -50,7 +64,7 @@ pub enum ChainError {
 impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (record, what) = match self {
-            Self::Unaligned(record) => (record, "is not aligned to 4 bytes"),
+            Self::Unaligned(record) => (record, "is not aligned as a pointer is"),
             Self::OutsideStack(record) => (record, "lies outside of the thread's stack"),
             Self::NotAscending(record) => (record, "lies deeper in the stack than the one before it"),
             Self::BadHandler(record) => (record, "has a handler in the stack, or none"),
@@ -61,35 +75,15 @@ impl fmt::Display for ChainError {
 
 impl core::error::Error for ChainError {}
 
-/// Reads a field of the thread information block.
-///
-/// # Safety
-/// FS must point to one.
-unsafe fn read<const OFFSET: usize>() -> *mut Record {
-    let value;
-    // SAFETY: by the caller's promise.
-    unsafe {
-        asm!("mov {}, fs:[{}]", out(reg) value, const OFFSET, options(nostack, preserves_flags, readonly));
-    }
-    value
-}
-
-/// # Safety
-/// FS must point to a thread information block.
-pub(super) unsafe fn set_head(record: *mut Record) {
-    // SAFETY: by the caller's promise; 0 is the place of the chain's head.
-    unsafe { asm!("mov fs:[0], {}", in(reg) record, options(nostack, preserves_flags)) };
-}
-
 /// Puts a record first in this thread's chain, and sets its `next`.
 ///
 /// # Safety
-/// FS must point to a thread information block. The record must lie in this thread's stack, in a frame that calls [`pop`]
+/// The thread must have a [`Block`]. The record must lie in this thread's stack, in a frame that calls [`pop`]
 /// before it returns, and must not move meanwhile.
 pub unsafe fn push(record: *mut Record) {
     // SAFETY: by the caller's promise.
     unsafe {
-        (*record).next = read::<0>();
+        (*record).next = block().head;
         set_head(record);
     }
 }
@@ -112,16 +106,16 @@ pub struct Chain {
     stack: core::ops::Range<usize>,
 }
 
-/// Walks this thread's chain with the checks of Windows: each record is aligned to 4 bytes, lies in the thread's stack and
-/// further out than the one before, and its handler does not lie in the stack.
+/// Walks this thread's chain with the checks of Windows: each record is aligned as a pointer is, lies in the thread's stack
+/// and further out than the one before, and its handler does not lie in the stack.
 ///
 /// # Safety
-/// FS must point to a thread information block whose StackBase and StackLimit are those of the stack in use, and no
-/// record may be taken off during the walk, other than the one that was given out last.
+/// The thread must have a [`Block`] with the bounds of the stack that the records lie in, and no record may be taken off
+/// during the walk, other than the one that was given out last.
 pub unsafe fn chain() -> Chain {
     // SAFETY: by the caller's promise.
-    let (head, base, limit) = unsafe { (read::<0>(), read::<4>(), read::<8>()) };
-    Chain { next: head, lowest: limit.addr(), stack: limit.addr()..base.addr() }
+    let Block { head, stack_base, stack_limit } = unsafe { block() };
+    Chain { next: head, lowest: stack_limit, stack: stack_limit..stack_base }
 }
 
 impl Iterator for Chain {
@@ -203,6 +197,19 @@ pub unsafe fn unwind(target: *mut Record, exception: *mut ExceptionRecord) {
             set_head((*record).next);
         }
     }
+}
+
+/// The slot whose call has put a record in the chain; `None` for records that are not a dispatcher's.
+///
+/// The first such record of the [`chain`] belongs to the innermost call; on x86_64 to the innermost of those that are
+/// contained or counted. A call that is both has two.
+///
+/// # Safety
+/// The record must be one that [`chain`] has given out, and still be in the chain.
+#[must_use]
+pub unsafe fn slot_of(record: *const Record) -> Option<usize> {
+    // SAFETY: by the caller's promise.
+    unsafe { context_of(record) }.map(crate::context::index_of)
 }
 
 /// The one of the two flags in [`UNWINDING`] that says that a frame will go on (EXCEPTION_UNWINDING).

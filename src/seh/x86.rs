@@ -1,5 +1,6 @@
 //! i686: the dispatcher's record is in the chain of SEH handlers while a handler runs.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
 use core::ptr::null_mut;
@@ -9,7 +10,7 @@ use static_assertions::const_assert_eq;
 
 use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
 use super::policy::{Answer, ExceptionRecord};
-use super::record::Record;
+use super::record::{Block, Record};
 use crate::context::Context;
 use crate::context::layout::*;
 use crate::frame::RawFrame;
@@ -23,6 +24,7 @@ pub(super) struct Locals {
     /// Whether the filter is deciding or has ended an exception: then those that come are not its own.
     asked: u16,
     mxcsr: u32,
+    shadow: u32,
     edi: u32,
     esi: u32,
     ebx: u32,
@@ -38,6 +40,7 @@ const_assert_eq!(offset_of!(Locals, record), LOCALS_RECORD);
 const_assert_eq!(offset_of!(Locals, x87), LOCALS_X87);
 const_assert_eq!(offset_of!(Locals, asked), LOCALS_ASKED);
 const_assert_eq!(offset_of!(Locals, mxcsr), LOCALS_MXCSR);
+const_assert_eq!(offset_of!(Locals, shadow), LOCALS_SHADOW);
 const_assert_eq!(offset_of!(Locals, edi), LOCALS_EDI);
 const_assert_eq!(offset_of!(Locals, esi), LOCALS_ESI);
 const_assert_eq!(offset_of!(Locals, ebx), LOCALS_EBX);
@@ -61,6 +64,50 @@ unsafe extern "C" {
     /// Ends an exception: unwinds the stack to the frame, and goes on at `calltable_resume`.
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_end")]
     fn end(frame: *mut Record, exception: *mut ExceptionRecord, unwind: Unwind) -> !;
+
+    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_seh_handler")]
+    fn seh_handler();
+}
+
+/// Reads a field of the thread information block.
+///
+/// # Safety
+/// FS must point to one.
+unsafe fn read<const OFFSET: usize>() -> *mut Record {
+    let value;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        asm!("mov {}, fs:[{}]", out(reg) value, const OFFSET, options(nostack, preserves_flags, readonly));
+    }
+    value
+}
+
+/// # Safety
+/// As for [`read`].
+pub(super) unsafe fn block() -> Block {
+    // SAFETY: by the caller's promise.
+    let (head, base, limit) = unsafe { (read::<0>(), read::<4>(), read::<8>()) };
+    Block { head, stack_base: base.addr(), stack_limit: limit.addr() }
+}
+
+/// # Safety
+/// As for [`read`]; the chain from there on must be one that may be walked.
+pub(super) unsafe fn set_head(record: *mut Record) {
+    // SAFETY: by the caller's promise; 0 is the place of the chain's head.
+    unsafe { asm!("mov fs:[0], {}", in(reg) record, options(nostack, preserves_flags)) };
+}
+
+/// The context whose call has put a record in the chain.
+///
+/// # Safety
+/// The record must be one of the chain.
+pub(super) unsafe fn context_of(record: *const Record) -> Option<*const Context> {
+    // SAFETY: by the caller's promise; with that handler it lies in the dispatcher's locals.
+    unsafe {
+        let handler = (*record).handler.map(|handler| handler as usize);
+        (handler == Some(seh_handler as *const () as usize))
+            .then(|| (*record.byte_sub(LOCALS_RECORD).cast::<Locals>()).context)
+    }
 }
 
 /// What unwinds, once something has been contained: a program that contains nothing, such as a driver, need not import it.
@@ -95,26 +142,23 @@ cfg_if::cfg_if! {
             true
         }
     } else {
-        unsafe extern "C" {
-            #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_seh_handler")]
-            fn seh_handler();
-        }
-
-        /// The handler for the dispatcher's record, once there is a chain to put it in.
-        #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_seh"))]
-        static HANDLER: AtomicPtr<()> = AtomicPtr::new(null_mut());
+        use crate::context::CONTEXTS;
+        use crate::error::Error;
+        use crate::table;
 
         /// Says that FS points to a thread information block, as on Windows: from now on every call of an entry puts a
         /// record of the dispatcher first in the chain of SEH handlers while its handler runs, and registrations can
         /// [contain](crate::table::Registration::contained) exceptions.
         ///
-        /// The block must hold at 0 the chain's head (0xFFFFFFFF if it is empty), at 4 the address behind the thread's stack
-        /// (StackBase), at 8 its lowest one (StackLimit).
+        /// The block must begin with a [`Block`].
         ///
         /// # Safety
         /// From now on FS must point to such a block, one for each thread, whenever a thread calls an entry.
-        pub unsafe fn declare() {
-            HANDLER.store(seh_handler as *mut (), Ordering::Release);
+        ///
+        /// # Errors
+        /// [`Error::Sealed`]: nothing has changed.
+        pub unsafe fn declare() -> Result<(), Error> {
+            table::unless_sealed(|| CONTEXTS.seh.store(seh_handler as *mut (), Ordering::Release))
         }
 
         /// To be called before the first contained registration.
@@ -134,7 +178,7 @@ cfg_if::cfg_if! {
 
         /// Whether exceptions can be contained.
         pub(crate) fn is_available() -> bool {
-            !HANDLER.load(Ordering::Acquire).is_null()
+            !CONTEXTS.seh.load(Ordering::Acquire).is_null()
         }
     }
 }

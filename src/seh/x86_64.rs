@@ -2,37 +2,14 @@
 
 use core::ffi::c_void;
 use core::hint::black_box;
-use core::mem::offset_of;
 use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use static_assertions::const_assert_eq;
-
 use super::GCC_THROW;
-use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
+use super::ask::{CONTINUE_SEARCH, UNWINDING};
+use super::call::Call;
 use super::gcc::{GccException, destroy};
-use super::policy::{Answer, ExceptionRecord};
-use crate::context::layout::*;
-use crate::frame::RawFrame;
-
-/// The frame of `calltable_contain`.
-#[repr(C)]
-struct Call {
-    answer: Answer,
-    data: *mut c_void,
-    state: usize,
-    mxcsr: u32,
-    x87: u16,
-    /// Whether the filter is deciding or has ended an exception: then those that come are not its own.
-    asked: u16,
-}
-
-const_assert_eq!(offset_of!(Call, data), CONTAINED_DATA);
-const_assert_eq!(offset_of!(Call, state), CONTAINED_STATE);
-const_assert_eq!(offset_of!(Call, mxcsr), CONTAINED_MXCSR);
-const_assert_eq!(offset_of!(Call, x87), CONTAINED_X87);
-const_assert_eq!(offset_of!(Call, asked), CONTAINED_ASKED);
-const_assert_eq!(size_of::<Call>(), CONTAINED_SIZE);
+use super::policy::ExceptionRecord;
 
 /// What is used of `DISPATCHER_CONTEXT`.
 #[repr(C)]
@@ -109,14 +86,7 @@ unsafe extern "win64" fn exception(
             }
             return CONTINUE_SEARCH;
         }
-        if (*call).asked != 0 {
-            return CONTINUE_SEARCH;
-        }
-        (*call).asked = 1;
-        let RawFrame { arguments, floats, .. } = (*call).answer.frame;
-        let frame = RawFrame { result: [0; 2], arguments, floats };
-        if let Some(disposition) = ask((*call).data, record, context, &raw mut (*call).answer, frame) {
-            (*call).asked = 0;
+        if let Some(disposition) = Call::consider(call, record, context) {
             return disposition;
         }
         let resume = &raw const RESUME;

@@ -9,11 +9,16 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex
 /// The name of the table; the contexts and the stale handler are named alike.
 pub const TABLE: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table");
 
+/// What lies behind the last of them.
+pub const TEXT_END: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_text_end");
+
 /// The functions behind the table, as `asm/x86_64.S` lists them.
-pub const DISPATCHERS: [&str; 7] = [
+pub const DISPATCHERS: [&str; 9] = [
     "calltable_dispatch",
     "calltable_select",
+    "calltable_link",
     "calltable_count",
+    "calltable_contain",
     "calltable_direct",
     "calltable_direct_saving",
     "calltable_frame",

@@ -3,11 +3,12 @@
 use core::ffi::c_void;
 use core::fmt;
 
+use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
 use calltable::table::{self, Registration};
 use calltable::{Convention, Signature, Type};
 use calltable_callers::{
-    Registers, calltable_call_with, calltable_has_frame, calltable_pops, calltable_seen, calltable_wreck_control,
-    calltable_wreck_preserved, calltable_wreck_volatile,
+    Registers, calltable_call_with, calltable_has_frame, calltable_pops, calltable_seen, calltable_wreck_and_fault,
+    calltable_wreck_control, calltable_wreck_preserved, calltable_wreck_volatile,
 };
 
 pub const DATA: u32 = 0xda7a_0001;
@@ -150,4 +151,65 @@ pub fn frame_lane() {
             }
         }
     }
+}
+
+/// Data that begins with a filter, which ends every exception with the result that the wrecking handlers return.
+static FILTER: ExceptionFilter = {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+        // SAFETY: the call's answer.
+        unsafe { (*answer).frame.result = RESULT };
+        Verdict::RETURN
+    }
+    filter
+};
+
+/// A handler that wrecks all that there is and then faults, in each lane, even in those that rely on the handler; with 0 to
+/// 64 bytes of arguments that the entry removes.
+#[allow(dead_code, reason = "for where somebody makes exceptions of faults")]
+pub fn after_a_fault() {
+    let (handler, data) = (calltable_wreck_and_fault as *const (), (&raw const FILTER).cast_mut().cast());
+    for convention in CONVENTIONS {
+        for words in 0..=16 {
+            let registers = match convention {
+                Convention::Thiscall => 1,
+                Convention::Fastcall => 2,
+                _ => 0,
+            };
+            let types = &[Type::U32; 18][..words + registers];
+            let Ok(signature) = Signature::new(convention, types, Some(Type::U64)) else { panic!("signature") };
+            // SAFETY: the handler takes any arguments; the second is also a function that takes data and a frame, which
+            // it does not look at. The data begins with a filter.
+            let (direct, frame, foreign) = unsafe {
+                let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
+                (
+                    Registration::direct(convention, handler.cast(), words, data).contained(),
+                    Registration::frame(frame, &signature, data).contained(),
+                    Registration::frame_foreign(handler.cast(), &signature, data).contained(),
+                )
+            };
+            let entry_pops = if convention == Convention::Cdecl { 0 } else { 4 * words as u32 };
+            for (name, registration) in [
+                ("direct", direct),
+                ("direct, saving", direct.saving()),
+                ("direct, saving control words, tracked", direct.saving_control_words().tracked()),
+                ("direct, exclusive", direct.exclusive()),
+                ("frame", frame),
+                ("frame, tracked", frame.tracked()),
+                ("frame, foreign", foreign),
+                ("frame, foreign, control words, exclusive", foreign.saving_control_words().exclusive()),
+            ] {
+                let case = Case("after a fault", convention, words, name);
+                call(case, registration, [0, entry_pops], 0, false);
+                assert_eq!(x87_tags(), 0xffff, "{case}: something is left on the x87 stack");
+            }
+        }
+    }
+}
+
+/// Two bits for each x87 register, 3 for an empty one.
+fn x87_tags() -> u16 {
+    let mut environment = [0_u16; 14];
+    // SAFETY: stores what is loaded again.
+    unsafe { core::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) environment.as_mut_ptr()) };
+    environment[4]
 }

@@ -4,11 +4,12 @@
 use core::ffi::c_void;
 use core::fmt;
 
+use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
 use calltable::table::{self, Registration};
 use calltable::{Convention, Signature, Type};
 use calltable_callers::{
-    Registers, calltable_call_with, calltable_has_frame, calltable_seen, calltable_wreck_control,
-    calltable_wreck_preserved, calltable_wreck_volatile,
+    Registers, calltable_call_with, calltable_has_frame, calltable_seen, calltable_wreck_and_fault,
+    calltable_wreck_control, calltable_wreck_preserved, calltable_wreck_volatile,
 };
 
 const DATA: u64 = 0xda7a_0000_0000_0001;
@@ -194,6 +195,61 @@ pub fn frame_lane() {
     }
     // SAFETY: as above.
     unsafe { calltable_has_frame = 0 };
+}
+
+/// Data that begins with a filter, which ends every exception with the result that the wrecking handlers return.
+static FILTER: ExceptionFilter = {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+        // SAFETY: the call's answer.
+        unsafe { (*answer).frame.result = RESULT };
+        Verdict::RETURN
+    }
+    filter
+};
+
+/// A handler that wrecks all that there is and then faults, in each lane, even in those that rely on the handler.
+#[allow(dead_code, reason = "for where somebody makes exceptions of faults")]
+pub fn after_a_fault() {
+    let Ok(signature) = Signature::new(Convention::Win64, &[Type::U64; 8], Some(Type::U64)) else {
+        panic!("signature")
+    };
+    let (handler, data) = (calltable_wreck_and_fault as *const (), (&raw const FILTER).cast_mut().cast());
+    for positions in [0, 3, 4, 5, 32] {
+        // SAFETY: the handler takes any arguments; the second is also a function that takes data and a frame, which it
+        // does not look at. The data begins with a filter.
+        let (direct, frame, foreign) = unsafe {
+            let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
+            (
+                Registration::direct(Convention::Win64, handler.cast(), positions, data).contained(),
+                Registration::frame(frame, &signature, data).contained(),
+                Registration::frame_foreign(handler.cast(), &signature, data).contained(),
+            )
+        };
+        for (name, registration) in [
+            ("direct", direct),
+            ("direct, saving", direct.saving()),
+            ("direct, saving control words, tracked", direct.saving_control_words().tracked()),
+            ("direct, exclusive", direct.exclusive()),
+            ("frame", frame),
+            ("frame, tracked", frame.tracked()),
+            ("frame, foreign", foreign),
+            ("frame, foreign, control words, exclusive", foreign.saving_control_words().exclusive()),
+        ] {
+            let case = Case("after a fault", positions, name);
+            call(case, registration, 0);
+            #[cfg(target_feature = "sse2")]
+            assert_eq!(x87_tags(), 0xffff, "{case}: something is left on the x87 stack");
+        }
+    }
+}
+
+/// Two bits for each x87 register, 3 for an empty one.
+#[cfg(target_feature = "sse2")]
+fn x87_tags() -> u16 {
+    let mut environment = [0_u16; 14];
+    // SAFETY: stores what is loaded again.
+    unsafe { core::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) environment.as_mut_ptr()) };
+    environment[4]
 }
 
 /// The checks above would mean nothing if they passed without the save.

@@ -113,6 +113,26 @@ BEGIN unwind_wreck
     WRECK
 END unwind_wreck
 
+// Direct lane: wrecks the same registers, and raises an exception.
+BEGIN unwind_raise
+    sub     rsp, 0x28
+    .cfi_adjust_cfa_offset 0x28
+    mov     rcx, -1
+.irp register, rbx, rbp, rdi, rsi, r12, r13, r14, r15
+    mov     \register, rcx
+.endr
+.irp number, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    pcmpeqd xmm\number, xmm\number
+.endr
+    fldpi
+    mov     dword ptr [rsp], 0x7f80
+    ldmxcsr [rsp]
+    mov     dword ptr [rsp], 0x0f7f
+    fldcw   [rsp]
+    call    unwind_dispatch
+    ud2
+END unwind_raise
+
 // The same, and other rounding in both control words.
 .macro CONTROL
     mov     dword ptr [rsp + 8], 0x7f80

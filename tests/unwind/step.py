@@ -98,6 +98,7 @@ class Call:
 
     def run(self, parent, alter):
         returns, pc = [parent], gdb.newest_frame().pc()
+        resume, contained = plan["resume"] + self.bias, None  # what is to be answered when the contained call goes on
         for _ in range(MOST_STEPS):
             mnemonic = self.instruction(pc).split()[0]
             if alter and pc - self.bias in plan["compares"]:
@@ -113,16 +114,22 @@ class Call:
                     self.problem(pc, "RET came back to another address than its CALL noted")
             if pc == self.returned and len(returns) == 1:
                 break
+            if pc - self.bias == plan["contain"]:
+                contained = returns[:]
             if self.inside(pc, "table", "end"):
                 visited.add(pc - self.bias)
                 self.check(pc, returns)
             elif self.inside(pc, "handlers", "handlers_end"):
                 self.check(pc, returns)
-            else:  # compiled code: run to its end
-                gdb.execute("tbreak *%d" % returns[-1], to_string=True)
+            else:  # compiled code: run to its end, or to where an exception that it raises has the call go on
+                stops = [gdb.Breakpoint("*%d" % place, internal=True) for place in (returns[-1], resume)]
                 gdb.execute("continue", to_string=True)
+                for stop in stops:
+                    stop.delete()
                 pc = gdb.newest_frame().pc()
-                if pc != returns.pop():
+                if pc == resume:
+                    returns = contained
+                elif pc != returns.pop():
                     raise RuntimeError("call %d stopped at %#x inside a function called by the dispatchers" % (calls, pc))
                 visited.add(pc - self.bias)
                 self.check(pc, returns)

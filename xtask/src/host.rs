@@ -10,7 +10,8 @@ use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
 use crate::{demo, setup};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
-const RUNNING: &[&str] = &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "unwind"];
+const RUNNING: &[&str] =
+    &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "seh", "unwind"];
 
 const RUNNING_ON_I686: &[&str] =
     &["registers", "signatures", "results", "table", "sealed", "stale", "panics", "seh", "unwind_x86"];

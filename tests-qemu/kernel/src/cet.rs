@@ -39,6 +39,7 @@ pub fn start() {
     }
     IS_ON.store(true, Ordering::SeqCst);
     const SHADOW_STACK: u32 = 1;
+    const WRITES: u32 = 1 << 1; // by WRSS, for `set_return`
     const LANDING_PADS: u32 = 1 << 2;
     const NO_TRACK: u32 = 1 << 4; // compilers mark jumps through tables of their own as not to be tracked
     // SAFETY: the token lies where the first register is told, on a page that is mapped as a shadow stack; all code of the
@@ -56,10 +57,26 @@ pub fn start() {
             "wrmsr",
             "setssbsy",
             scratch = out(reg) _,
-            flags = const SHADOW_STACK | LANDING_PADS | NO_TRACK,
+            flags = const SHADOW_STACK | WRITES | LANDING_PADS | NO_TRACK,
             inout("eax") (paging::shadow_top() - 8) as u32 => _,
             out("ecx") _,
             out("edx") _,
         );
+    }
+}
+
+/// Has the return from a trap accept another instruction pointer. `shadow` is the shadow stack as the trap has left it, or
+/// null: the shadow stack's pointer before, the instruction pointer, CS.
+pub fn set_return(shadow: *mut u64, ip: usize) {
+    if shadow.is_null() {
+        return;
+    }
+    // SAFETY: that word belongs to the trap that returns next.
+    unsafe {
+        let place = shadow.add(1);
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!("wrssq [{}], {}", in(reg) place, in(reg) ip, options(nostack, preserves_flags));
+        #[cfg(target_arch = "x86")]
+        core::arch::asm!("wrssd [{}], {}", in(reg) place, in(reg) ip, options(nostack, preserves_flags));
     }
 }

@@ -41,7 +41,7 @@ extern "C" fn main() -> ! {
     );
     cases::prepare();
     for (index, (name, need, run)) in cases::ALL.iter().enumerate() {
-        if (*need == Need::Second && !second) || (*need == Need::Cet && !cet) || (*need == Need::NoCet && cet) {
+        if (*need == Need::Second && !second) || (*need == Need::Cet && !cet) {
             continue;
         }
         CASE.store(index, Ordering::SeqCst);

@@ -40,7 +40,6 @@ fn pause(turns: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn ap_main() -> ! {
     traps::load();
-    #[cfg(target_arch = "x86")]
     crate::cases::seh::set_block(1);
     allow_interrupts(true);
     IS_UP.store(true, Ordering::SeqCst);

@@ -153,7 +153,6 @@ pub struct Fault {
 
 static PLACE: AtomicPtr<Place> = AtomicPtr::new(null_mut());
 /// The head of the chain of SEH records then.
-#[cfg(target_arch = "x86")]
 static CHAIN: AtomicPtr<calltable::seh::Record> = AtomicPtr::new(null_mut());
 static FAULT: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
@@ -166,7 +165,6 @@ pub fn catch<F: FnMut()>(mut function: F) -> Result<(), Fault> {
     }
     let mut place = Place { sp: 0, shadow: 0 };
     let before = PLACE.swap(&raw mut place, Ordering::SeqCst);
-    #[cfg(target_arch = "x86")]
     let (head, outer) = {
         let head = crate::cases::seh::head();
         (head, CHAIN.swap(head, Ordering::SeqCst))
@@ -174,19 +172,16 @@ pub fn catch<F: FnMut()>(mut function: F) -> Result<(), Fault> {
     // SAFETY: the function and the place live as long as the call.
     let ended = unsafe { attempt(call::<F>, (&raw mut function).cast(), &raw mut place) };
     PLACE.store(before, Ordering::SeqCst);
-    #[cfg(target_arch = "x86")]
-    {
-        CHAIN.store(outer, Ordering::SeqCst);
-        // SAFETY: the chain as it was.
-        unsafe { crate::cases::seh::set_head(head) };
-    }
+    CHAIN.store(outer, Ordering::SeqCst);
+    // SAFETY: the chain as it was.
+    unsafe { crate::cases::seh::set_head(head) };
     let [number, error, address] = [0, 1, 2].map(|index| FAULT[index].load(Ordering::SeqCst));
     if ended == 0 { Ok(()) } else { Err(Fault { number, error, address }) }
 }
 
 /// Called by the stubs.
 #[unsafe(no_mangle)]
-extern "C" fn trap(frame: &mut Frame) {
+extern "C" fn trap(frame: &mut Frame, shadow: *mut u64) {
     let hook = HOOKS[frame.number].load(Ordering::SeqCst);
     if !hook.is_null() {
         // SAFETY: only `set_hook` stores.
@@ -199,15 +194,14 @@ extern "C" fn trap(frame: &mut Frame) {
     if frame.number == usize::from(SPURIOUS) {
         return;
     }
-    #[cfg(target_arch = "x86")]
     if crate::cases::seh::raise(frame) {
+        crate::cet::set_return(shadow, frame.ip);
         return;
     }
     let place = PLACE.load(Ordering::SeqCst);
     if place.is_null() || frame.number >= FIRST_INTERRUPT {
         report(frame);
     }
-    #[cfg(target_arch = "x86")]
     crate::cases::seh::unwind(frame, CHAIN.load(Ordering::SeqCst));
     for (word, value) in FAULT.iter().zip([frame.number, frame.error, cpu::fault_address()]) {
         word.store(value, Ordering::SeqCst);

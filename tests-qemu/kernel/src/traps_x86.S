@@ -1,7 +1,7 @@
 // Traps and interrupts of the 32-bit kernel, and calls that a fault may end.
 .intel_syntax noprefix
 
-//   address     when Rust's `trap` is called with it (src/traps.rs, Frame)
+//   address     when Rust's `trap` is called with it (src/traps.rs, Frame) and with the shadow stack or 0
 //   ebx+0x28+   EIP, CS, EFLAGS, as the processor pushed them
 //   ebx+0x24    error code, or 0
 //   ebx+0x20    number of the trap
@@ -36,6 +36,9 @@ trap_common:
     fxsave  [esp]
     sub     esp, 16
     mov     [esp], ebx
+    xor     eax, eax
+    rdsspd  eax                                 // does nothing where there is no shadow stack
+    mov     [esp + 4], eax
     call    trap
     add     esp, 16
     fxrstor [esp]

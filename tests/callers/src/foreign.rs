@@ -19,6 +19,8 @@ unsafe extern "C" {
     pub fn calltable_wreck_volatile();
     pub fn calltable_wreck_preserved();
     pub fn calltable_wreck_control();
+    /// The last of them, but for the end: an invalid instruction.
+    pub fn calltable_wreck_and_fault();
     pub static mut calltable_seen: Registers;
     /// Whether the handlers above are to look at a frame.
     pub static mut calltable_has_frame: u64;

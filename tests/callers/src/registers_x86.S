@@ -184,6 +184,17 @@ HANDLER calltable_wreck_control
     std
     LEAVE
 
+// The same, with the x87 stack full, and then a fault.
+HANDLER calltable_wreck_and_fault
+    WRECK_PRESERVED
+    ldmxcsr [other_mxcsr]
+    fldcw   [other_x87]
+.rept 8
+    fldpi
+.endr
+    std
+    ud2
+
 #ifdef __ELF__
     .section .note.GNU-stack, "", @progbits
 #endif

@@ -264,6 +264,18 @@ HANDLER calltable_wreck_control
     WRECK_VOLATILE
     ret
 
+// The same, with the x87 stack full, and then a fault.
+HANDLER calltable_wreck_and_fault
+    WRECK_PRESERVED
+#ifndef CALLTABLE_NO_SSE
+    ldmxcsr [rip + other_mxcsr]
+    fldcw   [rip + other_x87]
+.rept 8
+    fldpi
+.endr
+#endif
+    ud2
+
     .section .rodata
     .p2align 2
 other_mxcsr:    .long 0x7f80                    // rounds toward zero

@@ -1,9 +1,11 @@
 //! Callbacks in interrupt handlers, while what was interrupted is inside the table, the dispatchers or the registry.
 
 use core::ffi::c_void;
+use core::ptr::without_provenance;
 use core::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
-use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
+use calltable::table::{self, CAPACITY, Location, Registration, Slot};
 use calltable::{Convention, Error, Frame, RawFrame, ReleaseError, Signature, Type};
 
 use super::{adding, address, repeat};
@@ -18,6 +20,10 @@ static ALL: AtomicUsize = AtomicUsize::new(0);
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 static FREE: AtomicUsize = AtomicUsize::new(0);
+
+/// The slot whose call is interrupted at every instruction, or none.
+static STEPPED: AtomicUsize = AtomicUsize::new(NONE);
+const NONE: usize = usize::MAX;
 
 const DATA: isize = 1000;
 
@@ -35,10 +41,26 @@ fn count(counter: &AtomicUsize) -> usize {
 /// Calls a callback, and registers and releases another, if the lock is free.
 pub fn work(interrupted: &Interrupted) {
     ALL.fetch_add(1, Ordering::SeqCst);
-    if paging::table().contains(&interrupted.ip) {
+    let (table, ip) = (paging::table(), interrupted.ip);
+    if table.contains(&ip) {
         INSIDE.fetch_add(1, Ordering::SeqCst);
     }
-    let code = core::ptr::without_provenance(CODE.load(Ordering::SeqCst) as usize);
+    let location = match table::locate(without_provenance(ip)) {
+        // What runs in an entry is one of its three instructions.
+        Some(Location::Entry { slot }) => {
+            assert!([0, 4, 9].contains(&(ip - table.start - 16 * slot)), "{ip:#x} is in the entry of slot {slot}");
+            let stepped = STEPPED.load(Ordering::SeqCst);
+            assert!(stepped == NONE || stepped == slot, "slot {stepped} is called, not {slot}");
+            true
+        }
+        Some(Location::Dispatcher) => {
+            assert!(ip >= table.start + 16 * CAPACITY, "{ip:#x} is in the table");
+            true
+        }
+        None => false,
+    };
+    assert_eq!(location, table.contains(&ip), "{ip:#x}");
+    let code = without_provenance(CODE.load(Ordering::SeqCst) as usize);
     assert_eq!(repeat(code, 2), 2 * DATA + 1);
     match table::try_register(&adding(7)) {
         Ok(slot) => {
@@ -78,6 +100,22 @@ unsafe extern "efiapi" fn frame<const FACTOR: isize>(data: *mut c_void, frame: *
     assert_eq!(frame.set_result(value.unwrap_or(0) + FACTOR * data.addr() as isize), Ok(()));
 }
 
+/// The data of a contained handler.
+#[repr(C)]
+struct Filtered {
+    filter: ExceptionFilter,
+    number: isize,
+}
+
+unsafe extern "efiapi" fn add_filtered(value: isize, data: *const Filtered) -> isize {
+    // SAFETY: the data is such.
+    value + unsafe { (*data).number }
+}
+
+unsafe extern "efiapi" fn pass(_: *mut c_void, _: *const Exception, _: *mut Answer) -> Verdict {
+    Verdict::SEARCH_ON
+}
+
 pub fn stepped_calls() {
     let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)) else { panic!("signature") };
     let data = core::ptr::without_provenance_mut(5);
@@ -87,6 +125,12 @@ pub fn stepped_calls() {
             Registration::frame(frame::<1>, &signature, data),
             Registration::frame_foreign(frame::<1> as *const c_void, &signature, data),
         )
+    };
+    let data = Filtered { filter: pass, number: 5 };
+    // SAFETY: it takes one word and that data, which begins with a filter.
+    let contained = unsafe {
+        let data = (&raw const data).cast_mut().cast();
+        Registration::direct(Convention::C, add_filtered as *const c_void, 1, data).contained()
     };
     let inner = table::register(&adding(DATA)).expect("a slot");
     for (lane, registration) in [
@@ -99,10 +143,15 @@ pub fn stepped_calls() {
         ("frame, tracked", kept.tracked()),
         ("frame saving", foreign),
         ("frame saving control words", foreign.saving_control_words()),
+        ("contained", contained),
+        ("contained, tracked", contained.tracked()),
+        ("contained, saving", contained.saving()),
     ] {
         let slot = table::register(&registration).expect("a slot");
         set(inner);
+        STEPPED.store(slot.index(), Ordering::SeqCst);
         let sum = stepped(work, || repeat(address(slot.code()), 3));
+        STEPPED.store(NONE, Ordering::SeqCst);
         assert_eq!(sum, 5 + 6 + 7, "{lane}");
         // An entry has 3 instructions, the shortest dispatcher more than 10.
         assert!(count(&INSIDE) > 3 * 13, "{lane}: only {} of {} traps inside", count(&INSIDE), count(&ALL));

@@ -7,7 +7,6 @@ mod interrupts;
 mod pages;
 mod processors;
 mod registers;
-#[cfg(target_arch = "x86")]
 pub mod seh;
 
 use core::ffi::c_void;
@@ -23,10 +22,6 @@ pub enum Need {
     Second,
     /// A processor whose control-flow enforcement is on.
     Cet,
-    /// One without it: the shadow stack is not told of the frames that an ended exception leaves, nor of an instruction
-    /// pointer that a filter has changed.
-    #[allow(dead_code, reason = "only i686 has such cases")]
-    NoCet,
 }
 
 /// Name, what it needs, and the case.
@@ -59,21 +54,17 @@ pub const ALL: &[Case] = &[
     ("a dropped return address is a control-protection fault", Need::Cet, cet::dropped_address),
     ("a call of what is no landing pad is a control-protection fault", Need::Cet, cet::no_landing_pad),
     ("an entry is a landing pad, and leaves the shadow stack as it was", Need::Cet, cet::entries),
-    #[cfg(target_arch = "x86")]
     ("the record is first while a handler runs", Need::Nothing, seh::record_while_running),
-    #[cfg(target_arch = "x86")]
     ("what a handler leaves on the chain goes with its record", Need::Nothing, seh::left_on_the_chain),
-    #[cfg(target_arch = "x86")]
-    ("the processor's faults end in a policy", Need::NoCet, seh::contained),
-    #[cfg(target_arch = "x86")]
-    ("a fault that passes ends at an outer policy and ends the counts", Need::NoCet, seh::passing),
-    #[cfg(target_arch = "x86")]
+    ("the processor's faults end in a policy", Need::Nothing, seh::contained),
+    ("every fault in every lane ends in a filter", Need::Nothing, seh::every_lane),
+    #[cfg(sse)]
+    ("a dynamic policy makes results of every shape", Need::Nothing, seh::results),
+    ("a fault that passes ends at an outer policy and ends the counts", Need::Nothing, seh::passing),
     ("a fault that nobody contains passes out of every callback", Need::Nothing, seh::passing_out),
-    #[cfg(target_arch = "x86")]
-    ("a filter that mends what was wrong", Need::NoCet, seh::mended),
-    #[cfg(target_arch = "x86")]
-    ("nested calls unwind in order", Need::NoCet, seh::unwound_in_order),
-    #[cfg(target_arch = "x86")]
+    ("a filter that mends what was wrong", Need::Nothing, seh::mended),
+    ("registers after a fault in each lane", Need::Nothing, registers::after_a_fault),
+    ("nested calls unwind in order", Need::Nothing, seh::unwound_in_order),
     ("a corrupt chain is refused", Need::Nothing, seh::corrupt),
     // The last: there is no way back.
     ("a sealed table serves calls, refuses change, and its contexts cannot be written", Need::Nothing, pages::sealed),
@@ -81,7 +72,6 @@ pub const ALL: &[Case] = &[
 
 /// What comes before the first case.
 pub fn prepare() {
-    #[cfg(target_arch = "x86")]
     seh::declare();
 }
 

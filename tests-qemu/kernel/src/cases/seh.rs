@@ -1,5 +1,5 @@
-//! Structured exception handling on bare i686: FS leads to a thread information block of the kernel's, and the processor's
-//! faults become exceptions that the chain is asked about.
+//! Structured exception handling on bare machines: FS (i686) or GS (x86_64) leads to a block of the processor's, and the
+//! processor's faults become exceptions that the chain is asked about.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -8,33 +8,46 @@ use core::hint::black_box;
 use core::ptr::{null_mut, without_provenance, without_provenance_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use calltable::seh::{self, ChainError, END, ExceptionRecord, Record, Verdict};
+#[cfg(sse)]
+use calltable::Dynamic;
+use calltable::seh::{self, Block, ChainError, END, ExceptionRecord, Record, Verdict};
 use calltable::table::{self, Registration};
-use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, Signature, Type};
+use calltable::{Callback, Contained, Convention, Options, RawFrame, Signature, Type};
 
 use crate::traps::{Fault, Frame, PAGE_FAULT, catch};
 
 /// What of a thread information block is used.
 #[repr(C)]
-struct Block {
-    head: *mut Record,
-    stack_base: usize,
-    stack_limit: usize,
+struct Tib {
+    block: Block,
+    #[cfg(target_arch = "x86")]
     unused: [usize; 3],
     this: *mut Self,
 }
 
+/// Where `this` is.
+const THIS: usize = 24;
+const _: () = assert!(core::mem::offset_of!(Tib, this) == THIS);
+
 /// One for each processor.
-struct Blocks(UnsafeCell<[Block; 2]>);
+struct Blocks(UnsafeCell<[Tib; 2]>);
 
 // SAFETY: each processor writes its own.
 unsafe impl Sync for Blocks {}
 
 static BLOCKS: Blocks = Blocks(UnsafeCell::new(
-    [const { Block { head: END, stack_base: 0, stack_limit: 0, unused: [0; 3], this: null_mut() } }; 2],
+    [const {
+        Tib {
+            block: Block { head: END, stack_base: 0, stack_limit: 0 },
+            #[cfg(target_arch = "x86")]
+            unused: [0; 3],
+            this: null_mut(),
+        }
+    }; 2],
 ));
 
 unsafe extern "C" {
+    #[cfg(target_arch = "x86")]
     static mut gdt: [u64; 6];
     static stack: u8;
     static stack_end: u8;
@@ -42,44 +55,72 @@ unsafe extern "C" {
     static ap_stack_end: u8;
 }
 
-/// Has FS of this processor lead to its block.
+/// Has FS or GS of this processor lead to its block.
 pub fn set_block(processor: usize) {
-    /// In the descriptor table of start.S.
-    const FIRST: usize = 4;
     let limits = [(&raw const stack, &raw const stack_end), (&raw const ap_stack, &raw const ap_stack_end)];
     let (limit, base) = limits[processor];
-    // SAFETY: this processor's block and descriptor; nothing else uses FS.
+    // SAFETY: this processor's block and descriptor or register; nothing else uses them.
     unsafe {
-        let block = BLOCKS.0.get().cast::<Block>().add(processor);
-        (*block).stack_base = base.addr();
-        (*block).stack_limit = limit.addr();
-        (*block).this = block;
-        let address = block.addr() as u64;
-        let descriptor = (&raw mut gdt).cast::<u64>().add(FIRST + processor);
-        *descriptor |= (address & 0xff_ffff) << 16 | (address >> 24) << 56;
-        asm!("mov fs, {0:e}", in(reg) 8 * (FIRST + processor), options(nostack, preserves_flags));
+        let tib = BLOCKS.0.get().cast::<Tib>().add(processor);
+        (*tib).block.stack_base = base.addr();
+        (*tib).block.stack_limit = limit.addr();
+        (*tib).this = tib;
+        let address = tib.addr() as u64;
+        #[cfg(target_arch = "x86")]
+        {
+            /// In the descriptor table of start.S.
+            const FIRST: usize = 4;
+            let descriptor = (&raw mut gdt).cast::<u64>().add(FIRST + processor);
+            *descriptor |= (address & 0xff_ffff) << 16 | (address >> 24) << 56;
+            asm!("mov fs, {0:e}", in(reg) 8 * (FIRST + processor), options(nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "x86_64")]
+        asm!(
+            "wrmsr",
+            in("ecx") 0xc000_0101_u32, // IA32_GS_BASE
+            in("eax") address as u32,
+            in("edx") (address >> 32) as u32,
+            options(nostack, preserves_flags),
+        );
     }
+}
+
+/// This processor's block.
+unsafe extern "efiapi" fn block() -> *mut Block {
+    let block;
+    // SAFETY: FS or GS leads to one.
+    unsafe {
+        #[cfg(target_arch = "x86")]
+        asm!("mov {}, fs:[{}]", out(reg) block, const THIS, options(nostack, readonly, preserves_flags));
+        #[cfg(target_arch = "x86_64")]
+        asm!("mov {}, gs:[{}]", out(reg) block, const THIS, options(nostack, readonly, preserves_flags));
+    }
+    block
 }
 
 /// From now on there is a chain.
 pub fn declare() {
     set_block(0);
-    // SAFETY: FS leads to a block, and the second processor sets its own before it calls anything.
-    unsafe { seh::declare() };
+    // SAFETY: FS or GS leads to a block, and the second processor sets its own before it calls anything.
+    unsafe {
+        #[cfg(target_arch = "x86")]
+        let declared = seh::declare();
+        #[cfg(target_arch = "x86_64")]
+        let declared = seh::declare(block);
+        assert_eq!(declared, Ok(()));
+    }
 }
 
 pub fn head() -> *mut Record {
-    let head;
-    // SAFETY: FS leads to a block.
-    unsafe { asm!("mov {}, fs:[0]", out(reg) head, options(nostack, readonly, preserves_flags)) };
-    head
+    // SAFETY: this processor's.
+    unsafe { (*block()).head }
 }
 
 /// # Safety
 /// The chain from there on must be one that may be walked.
 pub unsafe fn set_head(head: *mut Record) {
     // SAFETY: as above.
-    unsafe { asm!("mov fs:[0], {}", in(reg) head, options(nostack, preserves_flags)) };
+    unsafe { (*block()).head = head };
 }
 
 /// Why the last walk ended early: the record, and which check it has failed.
@@ -143,7 +184,23 @@ pub fn unwind(frame: &Frame, target: *mut Record) {
     }
 }
 
+/// On i686 every call of an entry has a record, on x86_64 those that are contained or counted.
+const EVERY_CALL: bool = cfg!(target_arch = "x86");
+
+#[cfg(target_arch = "x86")]
+const CONVENTIONS: &[Convention] =
+    &[Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
+#[cfg(target_arch = "x86")]
 type Unary = unsafe extern "stdcall" fn(i32) -> i64;
+#[cfg(target_arch = "x86")]
+type Binary<R> = unsafe extern "stdcall" fn(f64, i32) -> R;
+
+#[cfg(target_arch = "x86_64")]
+const CONVENTIONS: &[Convention] = &[Convention::Win64];
+#[cfg(target_arch = "x86_64")]
+type Unary = unsafe extern "win64" fn(i32) -> i64;
+#[cfg(all(target_arch = "x86_64", sse))]
+type Binary<R> = unsafe extern "win64" fn(f64, i32) -> R;
 
 const CODES: [u32; 4] =
     [seh::ACCESS_VIOLATION, seh::INTEGER_DIVISION_BY_ZERO, seh::ILLEGAL_INSTRUCTION, seh::ACCESS_VIOLATION];
@@ -168,7 +225,7 @@ fn chain() -> ([usize; 8], usize) {
     // SAFETY: FS leads to a block.
     for record in unsafe { seh::chain() } {
         match record {
-            Ok(record) => records[count] = record.addr(),
+            Ok(record) => records[count] = record.expose_provenance(),
             Err(error) => panic!("{error}"),
         }
         count += 1;
@@ -185,48 +242,64 @@ pub fn record_while_running() {
     unsafe extern "efiapi" fn frame(_: *mut c_void, _: *mut RawFrame) {
         let (records, count) = chain();
         let here = 0_u8;
-        assert!(records[0].abs_diff((&raw const here).addr()) < 0x1000, "in this stack, close by");
+        let is_close = |record: &usize| record.abs_diff((&raw const here).addr()) < 0x1000;
+        assert!(records[..count].iter().all(is_close), "in this stack, close by");
         COUNT.store(count, Ordering::SeqCst);
     }
     assert_eq!(head(), END);
-    for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
+    for &convention in CONVENTIONS {
         let Ok(signature) = Signature::new(convention, &[], None) else { panic!("signature") };
         // SAFETY: the handler takes any data.
         let plain = unsafe { Registration::frame(frame, &signature, null_mut()) };
-        for registration in [plain, plain.saving(), plain.tracked(), plain.exclusive().saving_control_words()] {
+        for (is_counted, registration) in [
+            (false, plain),
+            (false, plain.saving()),
+            (true, plain.tracked()),
+            (true, plain.exclusive().saving_control_words()),
+        ] {
             let slot = table::register(&registration).expect("a slot");
             // SAFETY: it lives; without arguments all conventions are the same.
-            unsafe { slot.code().cast::<unsafe extern "C" fn()>()() };
+            unsafe { slot.code().cast::<unsafe extern "efiapi" fn()>()() };
             assert_eq!(table::release(slot), Ok(()));
             assert_eq!(head(), END, "{registration:?}");
-            assert_eq!(COUNT.swap(0, Ordering::SeqCst), 1, "{registration:?}");
+            let expected = usize::from(EVERY_CALL || is_counted);
+            assert_eq!(COUNT.swap(0, Ordering::SeqCst), expected, "{registration:?}");
         }
     }
     // Records of nested calls, seen from the innermost.
-    let innermost = || {
+    static SLOTS: [AtomicUsize; 3] = [const { AtomicUsize::new(usize::MAX) }; 3];
+    let mut innermost = |_: i32| {
         let (records, count) = chain();
         assert!(records[..count].is_sorted(), "further out, further up: {records:x?}");
-        count as i32
+        for (place, record) in SLOTS.iter().zip(records) {
+            // SAFETY: the records are still there.
+            let slot = unsafe { seh::slot_of(core::ptr::with_exposed_provenance(record)) };
+            place.store(slot.unwrap_or(usize::MAX), Ordering::SeqCst);
+        }
+        count as i64
     };
-    let first = Callback::<unsafe extern "stdcall" fn() -> i32>::from_ref(&innermost).expect("a slot");
+    let first = Callback::<Unary>::from_mut(&mut innermost).expect("a slot");
     // SAFETY: they live.
-    let middle = |_: i32| unsafe { first.code()() };
-    let second = Callback::<unsafe extern "fastcall" fn(i32) -> i32>::from_ref(&middle).expect("a slot");
+    let middle = |kind: i32| unsafe { first.code()(kind) };
+    let second = Callback::<unsafe extern "efiapi" fn(i32) -> i64>::from_ref_with(Options::new().tracked(), &middle);
+    let second = second.expect("a slot");
     // SAFETY: as above.
-    let outermost = |a: i32, _: i64| unsafe { second.code()(a) };
-    let third = Callback::<unsafe extern "cdecl" fn(i32, i64) -> i32>::from_ref(&outermost).expect("a slot");
+    let outermost = Contained::new(|kind: i32| unsafe { second.code()(kind) }, |_| None);
+    let third = Callback::<Unary>::from_contained(&outermost).expect("a slot");
     // SAFETY: as above.
-    assert_eq!(unsafe { third.code()(1, 2) }, 3);
+    assert_eq!(unsafe { third.code()(1) }, 3);
+    let expected = [first.slot(), second.slot(), third.slot()].map(|slot| slot.index());
+    assert_eq!(SLOTS.each_ref().map(|slot| slot.load(Ordering::SeqCst)), expected);
     assert_eq!(head(), END);
 }
 
 pub fn left_on_the_chain() {
-    let closure = || {
+    let mut closure = || {
         let mut record = Record { next: null_mut(), handler: None };
         // SAFETY: it goes with the dispatcher's record, and nobody walks the chain meanwhile.
         unsafe { seh::push(black_box(&raw mut record)) };
     };
-    let callback = Callback::<unsafe extern "C" fn()>::from_ref(&closure).expect("a slot");
+    let callback = Callback::<unsafe extern "efiapi" fn()>::from_mut(&mut closure).expect("a slot");
     // SAFETY: it lives.
     unsafe { callback.code()() };
     assert_eq!(head(), END);
@@ -259,10 +332,14 @@ pub fn contained() {
         }
         assert_eq!(place, first, "the stack moves");
     }
-    // And results of every shape, which a dynamic policy makes from the arguments.
+}
+
+/// Results of every shape, which a dynamic policy makes from the arguments.
+#[cfg(sse)]
+pub fn results() {
     for result in [Type::I64, Type::F64, Type::Struct { size: 12 }] {
         let types = [Type::F64, Type::I32];
-        let Ok(signature) = Signature::new(Convention::Stdcall, &types, Some(result)) else { panic!("signature") };
+        let Ok(signature) = Signature::new(CONVENTIONS[0], &types, Some(result)) else { panic!("signature") };
         let handler = Dynamic::new(signature, |_| fault(4)).contained(move |_, frame| {
             let (Ok(a), Ok(b)) = (frame.get::<f64>(0), frame.get::<i32>(1)) else { panic!("arguments") };
             let sum = a + f64::from(b);
@@ -280,15 +357,100 @@ pub fn contained() {
             // SAFETY: those are the signatures.
             unsafe {
                 match result {
-                    Type::I64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> i64>()(1.5, 3), 4),
-                    Type::F64 => assert_eq!(code.cast::<unsafe extern "stdcall" fn(f64, i32) -> f64>()(1.5, 3), 4.5),
+                    Type::I64 => assert_eq!(code.cast::<Binary<i64>>()(1.5, 3), 4),
+                    Type::F64 => assert_eq!(code.cast::<Binary<f64>>()(1.5, 3), 4.5),
                     _ => {
-                        let words = code.cast::<unsafe extern "stdcall" fn(f64, i32) -> [u32; 3]>()(1.5, 3);
+                        let words = code.cast::<Binary<[u32; 3]>>()(1.5, 3);
                         let sum = f64::from_bits(u64::from(words[1]) << 32 | u64::from(words[0]));
                         assert_eq!((sum, words[2]), (4.5, 0));
                     }
                 }
             }
+        }
+    }
+}
+
+/// The data of the handlers below.
+#[repr(C)]
+struct Faulty {
+    filter: seh::ExceptionFilter,
+    kind: i32,
+}
+
+/// Ends every exception, with its code for a result.
+unsafe extern "efiapi" fn answer_code(
+    _: *mut c_void,
+    exception: *const seh::Exception,
+    answer: *mut seh::Answer,
+) -> Verdict {
+    // SAFETY: `dispatch` passes both.
+    unsafe { (*answer).frame.result[0] = (*exception).code() as _ };
+    Verdict::RETURN
+}
+
+unsafe extern "efiapi" fn direct(value: isize, data: *const Faulty) -> isize {
+    // SAFETY: the data is such.
+    fault(unsafe { (*data).kind });
+    value
+}
+
+unsafe extern "efiapi" fn many(a: isize, _: isize, _: isize, _: isize, _: isize, data: *const Faulty) -> isize {
+    // SAFETY: as above.
+    fault(unsafe { (*data).kind });
+    a
+}
+
+unsafe extern "efiapi" fn frame(data: *mut c_void, frame: *mut RawFrame) {
+    // SAFETY: as above; the dispatcher passes its frame.
+    unsafe {
+        fault((*data.cast::<Faulty>()).kind);
+        (*frame).result[0] = 5;
+    }
+}
+
+unsafe extern "C" fn foreign(data: *mut c_void, raw: *mut RawFrame) {
+    // SAFETY: as above.
+    unsafe { frame(data, raw) };
+}
+
+pub fn every_lane() {
+    let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE; 5], Some(Type::ISIZE)) else {
+        panic!("signature")
+    };
+    for kind in 0..=4 {
+        let mut data = Faulty { filter: answer_code, kind };
+        let data = (&raw mut data).cast::<c_void>();
+        // SAFETY: the handlers take these arguments and that data, which begins with its filter.
+        let ways = unsafe {
+            let direct = Registration::direct(Convention::C, direct as *const c_void, 1, data).contained();
+            let many = Registration::direct(Convention::C, many as *const c_void, 5, data).contained();
+            let frame = Registration::frame(frame, &signature, data).contained();
+            let foreign = Registration::frame_foreign(foreign as *const c_void, &signature, data).contained();
+            [
+                direct,
+                direct.saving(),
+                direct.tracked(),
+                many,
+                many.saving_control_words(),
+                many.exclusive().saving(),
+                frame,
+                frame.exclusive(),
+                foreign,
+                foreign.tracked(),
+                foreign.saving_control_words(),
+            ]
+        };
+        for registration in ways {
+            let slot = table::register(&registration).expect("a slot");
+            type Five = unsafe extern "efiapi" fn(isize, isize, isize, isize, isize) -> isize;
+            for _ in 0..2 {
+                // SAFETY: it lives; handlers of one argument do not look at the others.
+                let result = unsafe { slot.code().cast::<Five>()(5, 6, 7, 8, 9) };
+                let expected = (kind as usize).checked_sub(1).map_or(5, |kind| CODES[kind]);
+                assert_eq!((result as u32, head()), (expected, END), "{kind}, {registration:?}");
+                assert_eq!(in_flight(slot).unwrap_or(0), 0, "{kind}, {registration:?}");
+            }
+            assert_eq!(table::release(slot), Ok(()));
         }
     }
 }
@@ -360,7 +522,7 @@ pub fn mended() {
         }
         Verdict::CONTINUE
     }
-    unsafe extern "C" fn traps_twice(value: isize, _: *mut c_void) -> isize {
+    unsafe extern "efiapi" fn traps_twice(value: isize, _: *mut c_void) -> isize {
         fault(3);
         fault(3);
         value + 1
@@ -369,11 +531,11 @@ pub fn mended() {
     let data = (&raw const FILTER).cast_mut().cast();
     // SAFETY: it takes one word and its data, which begins with a filter.
     let registration =
-        unsafe { Registration::direct(Convention::Cdecl, traps_twice as *const c_void, 1, data).contained() };
+        unsafe { Registration::direct(Convention::C, traps_twice as *const c_void, 1, data).contained() };
     let slot = table::register(&registration).expect("a slot");
     for value in 0..100 {
         // SAFETY: it lives, and this is its type.
-        let result = unsafe { slot.code().cast::<unsafe extern "cdecl" fn(isize) -> isize>()(value) };
+        let result = unsafe { slot.code().cast::<unsafe extern "efiapi" fn(isize) -> isize>()(value) };
         assert_eq!((result, head()), (value + 1, END));
     }
     assert_eq!(table::release(slot), Ok(()));
