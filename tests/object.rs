@@ -31,6 +31,8 @@ const CONTEXTS: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "
 const STRIDE: u64 = 16;
 const CONTEXT: u64 = 32;
 
+const CLANG: &[&str] = &["clang-19", "clang-20", "clang-21", "clang-18", "clang"];
+
 #[derive(Clone, Copy, PartialEq)]
 enum Format {
     Elf,
@@ -97,11 +99,10 @@ fn assemble(assembler: Assembler, format: Format, name: &str, changes: &[(&str, 
     };
     let source = "global_asm!(include_str!(\"table.S\"), options(raw));\n";
     fs::write(&wrapper, format!("#![allow(bad_asm_style)]\n{attributes}\n{source}")).unwrap();
-    let clang = ["clang-19", "clang-20", "clang-21", "clang-18", "clang"];
     let mut command = match (assembler, format) {
         (Assembler::Gas, Format::Elf) => Command::new(installed(&["gcc"])),
         (Assembler::Gas, Format::Coff) => Command::new(installed(&["x86_64-w64-mingw32-gcc"])),
-        (Assembler::Clang, _) => Command::new(installed(&clang)),
+        (Assembler::Clang, _) => Command::new(installed(CLANG)),
         (Assembler::Rustc, _) => Command::new(env::var_os("RUSTC").unwrap_or("rustc".into())),
     };
     match (assembler, format) {
@@ -443,27 +444,71 @@ fn contexts_and_registry_start_as_zeros() {
     }
 }
 
-#[test]
-fn shared_object_that_uses_the_crate_keeps_its_symbols_to_itself() {
-    let directory = directory("shared");
+/// A package in a fresh directory that depends on the crate: its directory, and a command of cargo to link it. `kind` are
+/// lines of its manifest.
+fn package(name: &str, kind: &str, source: &str) -> (PathBuf, Command) {
+    let directory = directory(name);
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = format!(
-        "[package]\nname = \"shared\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\npath = \"lib.rs\"\n\
+        "[package]\nname = {name:?}\nedition = \"2024\"\n{kind}\npath = \"source.rs\"\n\
          [dependencies]\ncalltable.path = {package:?}\n[workspace]\n"
     );
+    fs::write(directory.join("Cargo.toml"), manifest).unwrap();
+    fs::write(directory.join("source.rs"), source).unwrap();
+    // The versions that were downloaded for the package itself are there without a network, too.
+    fs::copy(package.join("Cargo.lock"), directory.join("Cargo.lock")).ok();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["rustc", "--offline", "--target-dir", "target"])
+        .current_dir(&directory)
+        .env_remove("CARGO_BUILD_TARGET");
+    (directory, cargo)
+}
+
+/// The script of `linker/` that is given in addition to the linker's own.
+#[test]
+fn both_linkers_put_table_and_contexts_on_pages_of_their_own() {
+    let source = include_str!("object/linked.rs");
+    for (linker, compiler) in [("bfd", installed(&["gcc"])), ("lld", installed(CLANG))] {
+        let (directory, mut cargo) = package(&format!("linked-{linker}"), "[[bin]]\nname = \"linked\"", source);
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/linker");
+        run(cargo
+            .args(["--", &format!("-Clinker={compiler}"), &format!("-Clink-arg=-fuse-ld={linker}")])
+            .args([&format!("-Clink-arg=-L{folder}"), &format!("-Clink-arg=-Wl,-T,{folder}/calltable.ld")]));
+        let program = directory.join("target/debug/linked");
+        run(&mut Command::new(&program));
+        let image = fs::read(program).unwrap();
+        let made_by_lld = image.windows(4).any(|bytes| bytes == b"LLD ");
+        assert_eq!(made_by_lld, linker == "lld", "another linker was used");
+        assert_never_writable_and_executable(&image);
+        assert_entries(&image);
+        let file = parse(&image);
+        let address = |name| file.symbol_by_name(name).unwrap().address();
+        for (section, kind) in
+            [(".text.calltable", SectionKind::Text), (".bss.calltable", SectionKind::UninitializedData)]
+        {
+            let section = file.section_by_name(section).unwrap();
+            assert_eq!((section.kind(), section.address() % 4096, section.size() % 4096), (kind, 0, 0), "{linker}");
+        }
+        let text = address("calltable_text_start")..address("calltable_text_end");
+        for function in Code::read(&file).functions {
+            assert!(
+                text.contains(&function.range.start) && function.range.end <= text.end,
+                "{linker}: {}",
+                function.name
+            );
+        }
+    }
+}
+
+#[test]
+fn shared_object_that_uses_the_crate_keeps_its_symbols_to_itself() {
     let library = "//! Calls a callback.\nuse calltable::Callback;\n/// Returns 7.\n#[unsafe(no_mangle)]\n\
                    pub extern \"C\" fn probe() -> u32 {\n    let seven = || 7;\n    let callback = \
                    Callback::<unsafe extern \"win64\" fn() -> u32>::from_ref(&seven).unwrap();\n    \
                    unsafe { callback.code()() }\n}\n";
-    fs::write(directory.join("Cargo.toml"), manifest).unwrap();
-    fs::write(directory.join("lib.rs"), library).unwrap();
-    // The versions that were downloaded for the package itself are there without a network, too.
-    fs::copy(package.join("Cargo.lock"), directory.join("Cargo.lock")).ok();
-    let mut cargo = Command::new(env!("CARGO"));
-    run(cargo
-        .args(["build", "--offline", "--target-dir", "target"])
-        .current_dir(&directory)
-        .env_remove("CARGO_BUILD_TARGET"));
+    let (directory, mut cargo) = package("shared", "[lib]\ncrate-type = [\"cdylib\"]", library);
+    run(&mut cargo);
     let path = directory.join("target/debug/libshared.so");
     let image = fs::read(&path).unwrap();
     assert_never_writable_and_executable(&image);

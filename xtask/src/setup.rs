@@ -21,6 +21,7 @@ pub const HOST: &[Package] = &[
     package("libc6-dev", "/usr/include/stdio.h"),
     package("gcc-multilib", "/usr/include/asm/types.h"),
     package("clang-19", "clang-19"),
+    package("lld-19", "ld.lld-19"),
     package("gcc-mingw-w64-x86-64", "x86_64-w64-mingw32-gcc"),
     package("gdb", "gdb"),
     package("libz-mingw-w64", DLL),
