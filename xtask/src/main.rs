@@ -2,6 +2,7 @@
 
 mod bare;
 mod demo;
+mod dist;
 mod emulator;
 mod host;
 mod setup;
@@ -35,6 +36,11 @@ enum Command {
         dll: Option<PathBuf>,
         /// The file to compress and decompress [default: the demo's own program]
         file: Option<PathBuf>,
+    },
+    /// Make what C programs link, in target/dist/TARGET, for all targets if none is named
+    Dist {
+        /// As Rust calls them
+        targets: Vec<String>,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -84,6 +90,15 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
+        Command::Dist { targets } => {
+            setup::install(setup::HOST)?;
+            setup::install(setup::WINDOWS)?;
+            let all = || dist::TARGETS.iter().map(ToString::to_string).collect();
+            for target in if targets.is_empty() { all() } else { targets } {
+                println!("{}", dist::make(&target)?.display());
+            }
+            Ok(())
+        }
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
