@@ -108,9 +108,10 @@ fn build(target: &str) -> Result<PathBuf> {
     command.args(["--target-dir", BUILT]);
     let for_cc = target.replace('-', "_");
     if target.ends_with("-uefi") || target.ends_with("-msvc") {
-        command.env(format!("CC_{for_cc}"), "clang-19").env(format!("AR_{for_cc}"), "llvm-lib-19");
+        command.env(format!("CC_{for_cc}"), "clang-19");
     }
     if target.ends_with("-msvc") {
+        command.env(format!("AR_{for_cc}"), "llvm-lib-19");
         // Lists for programs that are linked with /guard:cf,ehcont. What the library calls needs no check of its own.
         command.env(variable(target, "RUSTFLAGS"), "-Ccontrol-flow-guard=nochecks -Zehcont-guard");
     }
@@ -152,6 +153,8 @@ const WANTED: &[(&str, &[&str])] = &[
     ("", &["memcpy", "memmove", "memset"]),
     ("linux", &["_GLOBAL_OFFSET_TABLE_"]),
     ("windows-gnu", &["GetStdHandle", "WriteFile", "OutputDebugStringA", "RtlUnwind", "RtlUnwindEx"]),
+    // Of Microsoft's C library.
+    ("i686-pc-windows-msvc", &["_fltused"]),
     // Of libgcc.
     ("i686-pc-windows-gnu", &["_Unwind_GetCFA", "_Unwind_SetIP"]),
 ];

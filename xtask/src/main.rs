@@ -3,6 +3,7 @@
 mod bare;
 mod demo;
 mod dist;
+mod embed;
 mod emulator;
 mod host;
 mod setup;
@@ -66,6 +67,8 @@ enum SuiteName {
     Bare,
     /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
     Uefi,
+    /// C and C++ programs outside of the workspace that link what `dist` makes
+    Embed,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,
 }
@@ -87,6 +90,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;
+            setup::install(setup::EMBED)?;
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
@@ -110,6 +114,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Windows => windows::run()?,
                     SuiteName::Bare => bare::run()?,
                     SuiteName::Uefi => uefi::run()?,
+                    SuiteName::Embed => embed::run()?,
                     SuiteName::Cet => bare::run_cet()?,
                 };
                 failed |= !result;
