@@ -340,6 +340,10 @@ static void lives(void) {
     calltable_registration registration = CALLTABLE_DIRECT(release_myself, 1, &tracked);
     registration.options = CALLTABLE_TRACKED;
     calltable_set_stale_handler(stale);
+    /* Slots are numbered from 1 before they have been released. */
+    code = CAST(one, calltable_capacity());
+    check("a slot that nobody has had is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_NEVER_REGISTERED);
+    check("the stale call has its index", last_stale.index == calltable_capacity() - 1);
     tracked.slot = register_or_fail("tracked", &registration);
     code = CAST(one, tracked.slot);
     check("tracked: result of a call that releases itself", code(41) == 42);
@@ -596,6 +600,9 @@ static void contains(void) {
     check("contained, frame lane: an access violation", frame_lane.code == 0xc0000005u);
     expect("contained, frame lane: release", calltable_release(slot), CALLTABLE_OK);
 #else
+#if defined(__x86_64__)
+    expect("exceptions elsewhere", calltable_declare_exceptions(), CALLTABLE_NO_EXCEPTIONS);
+#endif
     expect("contained elsewhere", calltable_register(&direct_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
     expect("contained elsewhere, frame lane", calltable_register(&frame_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
 #endif
