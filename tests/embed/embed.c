@@ -281,6 +281,19 @@ static void frames(void) {
     RETURNS(uint32_t, CALLTABLE_U32, 3232323232u);
     RETURNS(int64_t, CALLTABLE_I64, INT64_C(-6464646464646464));
     RETURNS(uint64_t, CALLTABLE_U64, UINT64_C(12345678901234567890));
+    /* Some callers believe that a small result fills its register. */
+    {
+        const int8_t want = -8;
+        method self8 = {{0, {0}}, 0};
+        calltable_registration small8 = CALLTABLE_FRAME(return_value, &self8.signature, &self8);
+        result_type = CALLTABLE_I8;
+        result_value = &want;
+        expect("a small result", calltable_signature_init(&self8.signature, CALLTABLE_C, NULL, 0, CALLTABLE_I8),
+            CALLTABLE_OK);
+        slot = register_or_fail("a small result: registration", &small8);
+        check("a small result fills its register", ((int32_t(CALLTABLE_CALL *)(void))calltable_code(slot))() == -8);
+        expect("a small result: release", calltable_release(slot), CALLTABLE_OK);
+    }
 #if HAS_FLOATS
     RETURNS(float, CALLTABLE_F32, -1.5f);
     RETURNS(double, CALLTABLE_F64, 2.75);

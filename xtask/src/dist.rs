@@ -124,8 +124,8 @@ fn build(target: &str) -> Result<PathBuf> {
 /// Takes out what Rust adds to every static library, and makes sure that nothing of the rest wants it.
 fn strip(target: &str, library: &Path) -> Result<()> {
     let members = quietly(Command::new("llvm-ar-19").arg("t").arg(library))?;
-    // Ours are the crate, its assembly, and what imports from DLLs. Without a floating-point unit, which Rust does not use
-    // there, the crate wants arithmetic, too.
+    // Ours are the crate, its assembly, and what imports from DLLs; and arithmetic where Rust uses no floating-point
+    // unit.
     let is_soft = target == "i686-unknown-uefi";
     let ours = ["calltable", if is_soft { "compiler_builtins" } else { ".dll" }];
     let added = members.lines().filter(|member| !ours.iter().any(|name| member.contains(name)));
