@@ -19,8 +19,14 @@ extern crate std;
 
 mod arch;
 mod callback;
+#[cfg(feature = "capi")]
+#[doc(hidden)]
+pub mod capi;
 #[cfg(feature = "std")]
 mod caught;
+#[cfg(feature = "capi")]
+#[doc = include_str!("../docs/c.md")]
+pub mod c {}
 mod context;
 mod convention;
 mod error;

@@ -44,6 +44,15 @@ pub const WINDOWS: &[Package] = &[
     package("rust-web-clippy", DEBIAN_CLIPPY),
 ];
 
+/// For the suite `embed`, beside those of `host` and `windows`.
+pub const EMBED: &[Package] = &[
+    package("g++", "g++"),
+    package("g++-multilib", "/usr/share/doc/g++-multilib"),
+    package("cmake", "cmake"),
+    package("make", "make"),
+    package("pkg-config", "pkg-config"),
+];
+
 /// For the suites `bare`, `uefi` and `cet`.
 pub const BARE: &[Package] = &[
     package("gcc", "gcc"), // for the build scripts

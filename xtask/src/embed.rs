@@ -1,0 +1,293 @@
+//! The suite `embed`: C and C++ programs that know nothing but the folders of `dist`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::suite::{Suite, folder, quietly};
+use crate::wine::{Wine, for_windows};
+use crate::{dist, setup, uefi};
+
+const SOURCES: &str = "tests/embed";
+const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+const STANDARDS: [(&str, &str); 2] = [("c", "-std=c99"), ("cpp", "-std=c++11")];
+
+/// A target whose programs have a C library: how GCC and Clang are called for it.
+struct Hosted {
+    target: &'static str,
+    /// For C and C++, with a flag that each gets.
+    gcc: [&'static str; 2],
+    clang: bool,
+    flag: &'static str,
+}
+
+const HOSTED: [Hosted; 4] = [
+    Hosted { target: "x86_64-unknown-linux-gnu", gcc: ["gcc", "g++"], clang: true, flag: "-m64" },
+    Hosted { target: "i686-unknown-linux-gnu", gcc: ["gcc", "g++"], clang: true, flag: "-m32" },
+    Hosted {
+        target: "x86_64-pc-windows-gnu",
+        gcc: ["x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"],
+        clang: false,
+        flag: "-static",
+    },
+    Hosted {
+        target: "i686-pc-windows-gnu",
+        gcc: ["i686-w64-mingw32-gcc", "i686-w64-mingw32-g++"],
+        clang: false,
+        flag: "-static",
+    },
+];
+
+const MSVC: [&str; 2] = ["x86_64-pc-windows-msvc", "i686-pc-windows-msvc"];
+const UEFI: [&str; 2] = ["x86_64-unknown-uefi", "i686-unknown-uefi"];
+const BARE: &str = "x86_64-unknown-none";
+
+/// Runs the suite; returns whether all passed.
+pub fn run() -> Result<bool> {
+    for packages in [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED] {
+        setup::install(packages)?;
+    }
+    let wine = Wine::start()?;
+    let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
+    let bare = MSVC.len() * 3 + UEFI.len() * 2 + 3;
+    let mut suite = Suite::new("embed", 2 + 7 * HOSTED.len() + 2 * clangs + bare);
+    for hosted in &HOSTED {
+        let target = hosted.target;
+        let mut made = None;
+        suite.check(&format!("dist, {target}"), || {
+            made = Some(dist::make(target)?);
+            Ok(())
+        });
+        if target == HOSTED[0].target {
+            suite.check("CMake refuses another version and another width", || {
+                check_refusals(hosted, made.as_ref().context("there is no such folder, see above")?)
+            });
+            suite.check("the programs in docs/c.md", || {
+                run_guide(hosted, made.as_ref().context("there is no such folder, see above")?)
+            });
+        }
+        let built = &mut None;
+        for program in ["embed_c", "embed_cpp", "embed_shared"] {
+            suite.program(&format!("{program}, built by CMake, {target}"), || {
+                let made = made.as_ref().context("there is no such folder, see above")?;
+                if built.is_none() {
+                    quietly(&mut configure(hosted, made)?)?;
+                    let out = out_of(target)?.join("cmake");
+                    quietly(Command::new("cmake").arg("--build").arg(&out))?;
+                    *built = Some(out);
+                }
+                Ok(start(&wine, target, &built.as_ref().context("not built")?.join(program)))
+            });
+        }
+        suite.program(&format!("embed.c with the shared library, built by {}, {target}", hosted.gcc[0]), || {
+            let made = made.as_ref().context("there is no such folder, see above")?;
+            let program = build_plainly(hosted, made, "calltable-shared", hosted.gcc, 0)?;
+            Ok(start(&wine, target, &program))
+        });
+        let clang = hosted.clang.then_some(["clang-19", "clang++-19"]);
+        for compilers in [Some(hosted.gcc), clang].into_iter().flatten() {
+            for (number, compiler) in compilers.iter().enumerate() {
+                suite.program(&format!("embed.{}, built by {compiler}, {target}", STANDARDS[number].0), || {
+                    let made = made.as_ref().context("there is no such folder, see above")?;
+                    Ok(start(&wine, target, &build_plainly(hosted, made, "calltable", compilers, number)?))
+                });
+            }
+        }
+    }
+    for target in MSVC {
+        let mut made = None;
+        suite.check(&format!("dist, {target}"), || {
+            made = Some(dist::make(target)?);
+            Ok(())
+        });
+        for (language, standard) in STANDARDS {
+            suite.program(
+                &format!("embed.{language} without a C library, built by clang and lld-link, {target}"),
+                || {
+                    let made = made.as_ref().context("there is no such folder, see above")?;
+                    let objects = build_bare(target, made, language, standard, &[])?;
+                    Ok(start(&wine, target, &link_msvc(target, made, &objects, language)?))
+                },
+            );
+        }
+    }
+    for target in UEFI {
+        let mut made = None;
+        suite.check(&format!("dist, {target}"), || {
+            made = Some(dist::make(target)?);
+            Ok(())
+        });
+        suite.machine(&format!("embed.c under OVMF, {target}"), "calltable in a C program on UEFI", || {
+            let made = made.as_ref().context("there is no such folder, see above")?;
+            let objects = build_bare(target, made, "c", "-std=c99", &["-DEMBED_UEFI"])?;
+            let program = out_of(target)?.join("embed.efi");
+            let mut link = Command::new("lld-link-19");
+            link.args(["/entry:efi_main", "/subsystem:efi_application", "/nodefaultlib"]);
+            link.arg(format!("/out:{}", program.display())).args(objects);
+            quietly(link.arg(made.join("lib/libcalltable.a")))?;
+            uefi::boot_program(target.split('-').next().unwrap_or(target), &program)
+        });
+    }
+    let mut made = None;
+    suite.check(&format!("dist, {BARE}"), || {
+        made = Some(dist::make(BARE)?);
+        Ok(())
+    });
+    for (language, standard) in STANDARDS {
+        suite.program(&format!("embed.{language} without a C library, in a process of Linux, {BARE}"), || {
+            let made = made.as_ref().context("there is no such folder, see above")?;
+            // As kernels are compiled; only what goes out of the program goes by Linux's system calls.
+            let flags = ["-mno-sse", "-mno-mmx", "-mno-80387", "-mno-red-zone", "-fno-pic"];
+            let objects = build_bare(BARE, made, language, standard, &flags)?;
+            let program = out_of(BARE)?.join(language);
+            let mut link = Command::new("ld.lld-19");
+            link.args(["-static", "--no-undefined", "-o"]).arg(&program).args(objects);
+            quietly(link.arg(made.join("lib/libcalltable.a")))?;
+            let code = quietly(Command::new("objdump").arg("-d").arg(&program))?;
+            ensure!(code.contains("calltable_register"), "there is no code of the library in the program");
+            ensure!(!code.contains("%xmm"), "code that was built without SSE touches XMM registers");
+            Ok(Command::new(program))
+        });
+    }
+    Ok(suite.finish())
+}
+
+/// A folder for what is built for a target.
+fn out_of(target: &str) -> Result<PathBuf> {
+    Ok(std::env::current_dir()?.join(folder(&format!("embed/{target}"))?))
+}
+
+/// Runs a program, in Wine if it is one of Windows.
+fn start(wine: &Wine, target: &str, program: &Path) -> Command {
+    let made = std::env::current_dir().unwrap_or_default().join(dist::FOLDER).join(target);
+    if !target.contains("windows") {
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", made.join("lib"));
+        return command;
+    }
+    let mut command = Command::new("sh");
+    wine.set(&mut command).args(["-c", &format!("{} {}.exe", wine.runner(), program.display())]);
+    command.env("WINEPATH", for_windows(&made.join("bin")));
+    command
+}
+
+/// Configures the project anew.
+fn configure(hosted: &Hosted, made: &Path) -> Result<Command> {
+    let out = out_of(hosted.target)?.join("cmake");
+    if out.exists() {
+        std::fs::remove_dir_all(&out)?;
+    }
+    let mut configure = Command::new("cmake");
+    configure.arg("-S").arg(SOURCES).arg("-B").arg(&out).arg(format!("-DCMAKE_PREFIX_PATH={}", made.display()));
+    for (language, compiler) in ["C", "CXX"].iter().zip(hosted.gcc) {
+        configure.arg(format!("-DCMAKE_{language}_COMPILER={compiler}"));
+    }
+    if hosted.target.contains("windows") {
+        configure.arg("-DCMAKE_SYSTEM_NAME=Windows").arg("-DCMAKE_EXE_LINKER_FLAGS=-static");
+    } else {
+        configure.arg(format!("-DCMAKE_C_FLAGS={0}", hosted.flag)).arg(format!("-DCMAKE_CXX_FLAGS={0}", hosted.flag));
+    }
+    Ok(configure)
+}
+
+/// A version that does not serve, and a library for the other width.
+fn check_refusals(hosted: &Hosted, made: &Path) -> Result<()> {
+    let refused = |command: &mut Command, reason: &str| {
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        // CMake breaks its lines where it likes.
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(!output.status.success() && words.contains(reason), "{command:?}: {}: {text}", output.status);
+        Ok(())
+    };
+    for version in ["0.2", "1.0", "0.1.999"] {
+        let reason = format!("compatible with requested version \"{version}\"");
+        refused(configure(hosted, made)?.arg(format!("-DCALLTABLE_WANTED={version}")), &reason)?;
+    }
+    let other = HOSTED.iter().find(|other| other.flag != hosted.flag).context("there are two widths")?;
+    refused(&mut configure(other, made)?, "for another width")
+}
+
+/// Runs each program of the guide.
+fn run_guide(hosted: &Hosted, made: &Path) -> Result<()> {
+    let guide = std::fs::read_to_string("docs/c.md")?;
+    let programs: Vec<_> = guide.split("```c\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    ensure!(programs.len() == 2, "{} programs are in it", programs.len());
+    let flags = flags_for(made, "calltable")?;
+    for (number, text) in programs.into_iter().enumerate() {
+        let program = out_of(hosted.target)?.join(format!("guide-{number}"));
+        let source = program.with_extension("c");
+        std::fs::write(&source, text)?;
+        let mut compile = Command::new(hosted.gcc[0]);
+        compile.args(WARNINGS).arg("-std=c99").arg(source).args(flags.split_whitespace()).arg("-o").arg(&program);
+        quietly(&mut compile)?;
+        let text = quietly(&mut Command::new(program))?;
+        ensure!(number != 0 || text == "nearest to 40: 38\n", "{text}");
+    }
+    Ok(())
+}
+
+/// What pkg-config says of a package in the folder.
+fn flags_for(made: &Path, package: &str) -> Result<String> {
+    let mut ask = Command::new("pkg-config");
+    quietly(ask.args(["--cflags", "--libs", package]).env("PKG_CONFIG_PATH", made.join("lib/pkgconfig")))
+}
+
+/// Compiles and links with nothing but what pkg-config says of a package; in C or C++, by the number of the compiler.
+fn build_plainly(hosted: &Hosted, made: &Path, package: &str, compilers: [&str; 2], number: usize) -> Result<PathBuf> {
+    let out = out_of(hosted.target)?;
+    let flags = flags_for(made, package)?;
+    let (language, standard) = STANDARDS[number];
+    let object = out.join(format!("platform-{}.o", compilers[0]));
+    let program = out.join(format!("{language}-{}-{package}", compilers[number]));
+    let all = ["-O2", hosted.flag].into_iter().chain(WARNINGS.iter().copied());
+    let mut platform = Command::new(compilers[0]);
+    platform.args(all.clone()).args(["-std=c99", "-c", "tests/embed/platform.c", "-o"]).arg(&object);
+    quietly(platform.args(flags.split_whitespace().filter(|flag| flag.starts_with("-I") || flag.starts_with("-D"))))?;
+    let mut compile = Command::new(compilers[number]);
+    compile.args(all).arg(standard).arg(format!("{SOURCES}/embed.{language}")).arg(object);
+    let name = if hosted.target.contains("windows") { program.with_extension("exe") } else { program.clone() };
+    quietly(compile.args(flags.split_whitespace()).arg("-o").arg(name))?;
+    Ok(program)
+}
+
+/// Compiles the program and its platform for a target without a C library. Returns the objects.
+fn build_bare(target: &str, made: &Path, language: &str, standard: &str, flags: &[&str]) -> Result<[PathBuf; 2]> {
+    let out = out_of(target)?;
+    // Clang 19 makes no objects for the firmware by that name; they are those of Windows.
+    let triple = target.replace("unknown-none", "unknown-none-elf").replace("unknown-uefi", "pc-windows-msvc");
+    let compile = |source: &str, compiler: &str, standard: &str| -> Result<PathBuf> {
+        let object = out.join(source).with_extension(format!("{language}.o"));
+        let mut command = Command::new(compiler);
+        command.args(WARNINGS).args([standard, "-O2", "-ffreestanding", "-DEMBED_BARE", "-c"]).args(flags);
+        if compiler.contains("++") {
+            command.args(["-fno-exceptions", "-fno-rtti", "-nostdinc++"]);
+        }
+        command.arg(format!("--target={triple}")).arg("-I").arg(made.join("include"));
+        quietly(command.arg(Path::new(SOURCES).join(source)).arg("-o").arg(&object))?;
+        Ok(object)
+    };
+    let compiler = if language == "cpp" { "clang++-19" } else { "clang-19" };
+    Ok([compile("platform.c", "clang-19", "-std=c99")?, compile(&format!("embed.{language}"), compiler, standard)?])
+}
+
+/// Links with the functions of one DLL of the system, whose import library is made here: there is no SDK.
+fn link_msvc(target: &str, made: &Path, objects: &[PathBuf], language: &str) -> Result<PathBuf> {
+    let out = out_of(target)?;
+    let (definition, library) = (out.join("kernel32.def"), out.join("kernel32.lib"));
+    let (machine, names) = match target.starts_with("i686") {
+        true => ("i386", ["GetStdHandle@4", "WriteFile@20", "ExitProcess@4"]),
+        false => ("i386:x86-64", ["GetStdHandle", "WriteFile", "ExitProcess"]),
+    };
+    std::fs::write(&definition, format!("LIBRARY kernel32.dll\nEXPORTS\n{}\n", names.join("\n")))?;
+    let mut tool = Command::new("llvm-dlltool-19");
+    tool.args(["--kill-at", "-m", machine, "-d"]).arg(&definition).arg("-l").arg(&library);
+    quietly(&mut tool)?;
+    let program = out.join(language);
+    let mut link = Command::new("lld-link-19");
+    link.args(["/entry:start", "/subsystem:console", "/nodefaultlib", "/guard:cf,ehcont"]);
+    link.arg(format!("/out:{}.exe", program.display())).args(objects);
+    quietly(link.arg(made.join("lib/calltable.lib")).arg(library))?;
+    Ok(program)
+}
