@@ -93,7 +93,13 @@ enum {
     CALLTABLE_BAD_SIGNATURE = 21,
     /* An argument or result that the signature does not declare. */
     CALLTABLE_NO_SUCH_PARAMETER = 22,
-    CALLTABLE_OTHER_TYPE = 23
+    CALLTABLE_OTHER_TYPE = 23,
+    /* The table stays as it is: see calltable_seal. */
+    CALLTABLE_SEALED = 24,
+    /* The table cannot be sealed: calls of a slot are counted. */
+    CALLTABLE_COUNTED = 25,
+    /* The chain of exception records is not as it should be. */
+    CALLTABLE_BAD_CHAIN = 26
 };
 
 /* A sentence in English that says what is wrong and what to do about it; never null, and there for ever. */
@@ -390,6 +396,28 @@ CALLTABLE_API calltable_status calltable_try_entry_at(uint32_t index, calltable_
  */
 CALLTABLE_API calltable_status calltable_index_of(calltable_function code, uint32_t *index);
 
+#define CALLTABLE_NO_INDEX 0xffffffffu
+
+/*
+ * Where in the library's assembly an address lies, such as an instruction pointer that a trap handler has found or a
+ * return address on the stack: sets `index` to that of the slot in whose entry it lies, to CALLTABLE_NO_INDEX if it
+ * lies in a dispatcher. Each running call has a return address in its slot's entry on the stack.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_NOT_AN_ENTRY (it lies elsewhere).
+ */
+CALLTABLE_API calltable_status calltable_locate(const void *address, uint32_t *index);
+
+/*
+ * Ends all change: from now on registering, sharing, releasing and setting the stale handler fail, and the pages from
+ * `*start` up to `*end`, which say where every call goes, may be made read-only. Handlers and data of what is live must
+ * stay valid for ever. No call may be running that began while a counted registration of the same slot was live. Waits
+ * for the lock.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_COUNTED (a registration with CALLTABLE_TRACKED or CALLTABLE_EXCLUSIVE is live, or a
+ * call of one is running: each writes to those pages).
+ */
+CALLTABLE_API calltable_status calltable_seal(const void **start, const void **end);
+
 /* Why a call is stale. */
 enum {
     CALLTABLE_NEVER_REGISTERED = 0,
@@ -411,9 +439,13 @@ typedef struct calltable_stale_call {
    register. It may be called by any thread. */
 typedef uint64_t (*calltable_stale_handler)(const calltable_stale_call *call);
 
-/* Sets what runs when an entry is called that is not live; null sets back the default: a message, where there is
-   somewhere to write it, and an invalid instruction, which stops the program on the spot. */
-CALLTABLE_API void calltable_set_stale_handler(calltable_stale_handler handler);
+/*
+ * Sets what runs when an entry is called that is not live; null sets back the default: a message, where there is
+ * somewhere to write it, and an invalid instruction, which stops the program on the spot. Waits for the lock.
+ *
+ * CALLTABLE_SEALED.
+ */
+CALLTABLE_API calltable_status calltable_set_stale_handler(calltable_stale_handler handler);
 
 /* EXCEPTION_RECORD of Windows. */
 typedef struct calltable_exception_record {
@@ -460,12 +492,42 @@ typedef int32_t(CALLTABLE_CALL *calltable_filter)(
     void *data, const calltable_exception *exception, calltable_answer *answer);
 
 /*
- * Says that FS points to a thread information block, as on Windows, whenever a thread calls an entry; for i686 that is
- * not Windows. From then on exceptions can be contained there. On Windows they always can: there it does nothing.
- *
- * CALLTABLE_NO_EXCEPTIONS on other targets.
+ * Outside of Windows: what must be known of a thread whose exceptions are asked about, the beginning of Windows' thread
+ * information block. `head` is the first record of the thread's chain, CALLTABLE_CHAIN_END at first; the others are the
+ * address behind its stack and the stack's lowest one. A scheduler switches the block with the thread.
  */
-CALLTABLE_API calltable_status calltable_declare_exceptions(void);
+typedef struct calltable_block {
+    void *head;
+    uintptr_t stack_base;
+    uintptr_t stack_limit;
+} calltable_block;
+
+#define CALLTABLE_CHAIN_END ((void *)UINTPTR_MAX)
+
+/* Gives the block of the thread that calls it, or null where there is none. */
+typedef calltable_block *(CALLTABLE_CALL *calltable_find_block)(void);
+
+/*
+ * Says how to find the thread's block, outside of Windows: from then on exceptions can be contained. On x86_64 by
+ * `find`, which must always give the same block to the same thread; on i686 FS must point to the block whenever a
+ * thread calls an entry, and `find` is not used. On Windows exceptions can always be contained: there it does nothing.
+ * Waits for the lock.
+ *
+ * CALLTABLE_NULL_POINTER (x86_64), CALLTABLE_SEALED.
+ */
+CALLTABLE_API calltable_status calltable_declare_exceptions(calltable_find_block find);
+
+/*
+ * Asks the filters of this thread's running calls about an exception, the innermost first: what a trap handler or
+ * signal handler outside of Windows calls, with whatever describes the interrupted state as `context`. If one ends the
+ * exception, it does not return: the trap handler's frames are dropped with the handler's, and the callback returns.
+ * Sets `goes_on` to 1 if one has mended what was wrong, so that the interrupted code goes on, to 0 if nobody wants it.
+ *
+ * CALLTABLE_NULL_POINTER; CALLTABLE_BAD_CHAIN (a record is misaligned, lies outside of the stack or in the wrong order;
+ * those before it have been asked); CALLTABLE_NO_EXCEPTIONS (on x86_64 Windows, where the system asks).
+ */
+CALLTABLE_API calltable_status calltable_dispatch(
+    calltable_exception_record *exception, void *context, int32_t *goes_on);
 
 #ifdef __cplusplus
 }

@@ -6,27 +6,36 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::Ordering;
 
 use static_assertions::const_assert;
 
 use crate::arch;
+use crate::context::CONTEXTS;
 use crate::context::layout::CAPACITY;
 use crate::convention::Convention;
 use crate::error::{Error, ReleaseError, SignatureError};
 use crate::frame::{Frame, RawFrame};
-use crate::seh;
+use crate::seh::{self, ExceptionRecord};
 use crate::signature::{self, Type};
 use crate::stale::{self, StaleReason};
-use crate::table::{self, FrameHandler, Slot};
+use crate::table::{self, FrameHandler, Location, Slot};
 
 pub type Status = c_int;
 pub type Function = Option<unsafe extern "C" fn()>;
+#[cfg(any(not(windows), target_arch = "x86"))]
+pub use seh::Block;
+/// There is none where the system asks.
+#[cfg(all(windows, target_arch = "x86_64"))]
+pub enum Block {}
+
+pub type FindBlock = Option<unsafe extern "efiapi" fn() -> *mut Block>;
 pub type StaleHandler = Option<unsafe extern "C" fn(call: *const StaleCall) -> u64>;
 
 pub const VERSION: u32 = 1;
 pub const NOT_COUNTED: u32 = u32::MAX;
 pub const NO_SLOT: u64 = 0;
+pub const NO_INDEX: u32 = u32::MAX;
 
 /// Numbers of the interface, and for the test `header` their list.
 macro_rules! numbers {
@@ -65,7 +74,7 @@ statuses! {
     CONVENTION_UNAVAILABLE = 9, c"this target has no such convention: use CALLTABLE_NATIVE or CALLTABLE_C";
     TOO_MANY_USES = 10, c"this registration is shared 4294967295 times: release uses that have ended";
     NO_EXCEPTIONS = 11, c"there are no exceptions here that could be contained: register without CALLTABLE_CONTAINED, \
-        or on i686, where FS points to a thread information block, call calltable_declare_exceptions first";
+        or call calltable_declare_exceptions first";
     NULL_FILTER = 12, c"the data of a registration that contains exceptions is a null pointer: give the address of a \
         structure that begins with a calltable_filter";
     BUSY = 13, c"the table is locked by a registration or release under way: try again after it, or use the function \
@@ -81,6 +90,11 @@ statuses! {
     BAD_SIGNATURE = 21, c"this is no signature: fill it with calltable_signature_init first";
     NO_SUCH_PARAMETER = 22, c"the signature has no parameter with this index: count from 0";
     OTHER_TYPE = 23, c"the signature declares another type here, or no result: use what it declares";
+    SEALED = 24, c"the table is sealed, and stays as it is: do this before calltable_seal";
+    COUNTED = 25, c"the table cannot be sealed while a tracked or exclusive registration is live, or a call of one is \
+        running: release it and let its calls return first, or register it without counting";
+    BAD_CHAIN = 26, c"a record of this thread's chain of exceptions is corrupt, or the block has the bounds of another \
+        stack: look for what has overwritten it";
 }
 
 numbers! { CONVENTIONS: u32 { NATIVE = 0, C = 1, WIN64 = 2, STDCALL = 3, CDECL = 4, THISCALL = 5, FASTCALL = 6, } }
@@ -155,6 +169,8 @@ impl From<Error> for NotOk {
             Error::TooManyUses => TOO_MANY_USES,
             Error::NoExceptions => NO_EXCEPTIONS,
             Error::NullFilter => NULL_FILTER,
+            Error::Sealed => SEALED,
+            Error::Counted { .. } => COUNTED,
         })
     }
 }
@@ -165,6 +181,7 @@ impl From<ReleaseError> for NotOk {
             ReleaseError::NotLive => NOT_LIVE,
             ReleaseError::Busy => BUSY,
             ReleaseError::InFlight => IN_FLIGHT,
+            ReleaseError::Sealed => SEALED,
         })
     }
 }
@@ -532,19 +549,43 @@ pub unsafe extern "C" fn calltable_index_of(code: Function, index: *mut u32) -> 
     unsafe { give(index, || arch::slot_at(code).map(|slot| slot as u32).ok_or(NotOk(NOT_AN_ENTRY))) }
 }
 
-/// The embedder's handler, a `StaleHandler`.
-static STALE_HANDLER: AtomicPtr<()> = AtomicPtr::new(null_mut());
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_locate(address: *const c_void, index: *mut u32) -> Status {
+    let locate = || match table::locate(address) {
+        Some(Location::Entry { slot }) => Ok(slot as u32),
+        Some(Location::Dispatcher) => Ok(NO_INDEX),
+        None => Err(NotOk(NOT_AN_ENTRY)),
+    };
+    // SAFETY: as the header says.
+    unsafe { give(index, locate) }
+}
 
 #[unsafe(no_mangle)]
-pub extern "C" fn calltable_set_stale_handler(handler: StaleHandler) {
-    match handler {
-        Some(handler) => {
-            STALE_HANDLER.store(handler as *mut (), Ordering::Release);
-            stale::set_stale_handler(Some(call_stale_handler));
-        }
-        // A call that is on its way to the handler still finds it.
-        None => stale::set_stale_handler(None),
+pub unsafe extern "C" fn calltable_seal(start: *mut *const c_void, end: *mut *const c_void) -> Status {
+    if end.is_null() {
+        return NULL_POINTER;
     }
+    // SAFETY: as the header says.
+    unsafe {
+        give(start, || {
+            let pages = table::seal()?;
+            end.write(pages.end.cast());
+            Ok(pages.start.cast())
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn calltable_set_stale_handler(handler: StaleHandler) -> Status {
+    let set = table::unless_sealed(|| {
+        // A call that is on its way to a handler that is taken back still finds it.
+        if let Some(handler) = handler {
+            CONTEXTS.foreign_stale_handler.store(handler as *mut (), Ordering::Release);
+        }
+        let handler = handler.map_or(null_mut(), |_| call_stale_handler as stale::StaleHandler as *mut ());
+        CONTEXTS.stale_handler.store(handler, Ordering::Release);
+    });
+    status(set.map_err(NotOk::from))
 }
 
 fn call_stale_handler(call: &stale::StaleCall) -> u64 {
@@ -560,19 +601,53 @@ fn call_stale_handler(call: &stale::StaleCall) -> u64 {
     };
     // SAFETY: it holds null or what `calltable_set_stale_handler` was given, which may be called by every thread.
     unsafe {
-        let handler = core::mem::transmute::<*mut (), StaleHandler>(STALE_HANDLER.load(Ordering::Acquire));
+        let handler =
+            core::mem::transmute::<*mut (), StaleHandler>(CONTEXTS.foreign_stale_handler.load(Ordering::Acquire));
         handler.map_or(0, |handler| handler(&call))
     }
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calltable_declare_exceptions() -> Status {
+pub unsafe extern "C" fn calltable_declare_exceptions(find: FindBlock) -> Status {
     // SAFETY: as the header says.
-    #[cfg(all(target_arch = "x86", not(windows)))]
-    unsafe {
-        seh::declare();
+    let declare = || unsafe {
+        cfg_if::cfg_if! {
+            if #[cfg(windows)] {
+                let _ = find;
+                Ok(())
+            } else if #[cfg(target_arch = "x86")] {
+                let _ = find;
+                Ok(seh::declare()?)
+            } else {
+                Ok(seh::declare(find.ok_or(NotOk(NULL_POINTER))?)?)
+            }
+        }
+    };
+    status(declare())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_dispatch(
+    exception: *mut ExceptionRecord,
+    context: *mut c_void,
+    goes_on: *mut i32,
+) -> Status {
+    if exception.is_null() {
+        return NULL_POINTER;
     }
-    if seh::is_available() { OK } else { NO_EXCEPTIONS }
+    // SAFETY: as the header says.
+    let ask = || unsafe {
+        cfg_if::cfg_if! {
+            if #[cfg(all(windows, target_arch = "x86_64"))] {
+                let _ = context;
+                Err(NotOk(NO_EXCEPTIONS))
+            } else {
+                seh::dispatch(exception, context).map(i32::from).map_err(|_| NotOk(BAD_CHAIN))
+            }
+        }
+    };
+    // SAFETY: as the header says.
+    unsafe { give(goes_on, ask) }
 }
 
 // With the feature `std`, there is one already.

@@ -95,6 +95,9 @@ pub(crate) struct Contexts {
     pub(crate) seh: AtomicPtr<()>,
     /// The embedder's stale handler, a `StaleHandler`, or null.
     pub(crate) stale_handler: AtomicPtr<()>,
+    /// What that one calls, if it is the C interface's.
+    #[cfg(feature = "capi")]
+    pub(crate) foreign_stale_handler: AtomicPtr<()>,
     /// Nothing changes any more. Changed under the registry's lock.
     is_sealed: AtomicBool,
     all: UnsafeCell<heapless::Vec<Context, CAPACITY>>,
@@ -125,6 +128,8 @@ pub(crate) static CONTEXTS: Contexts = Contexts {
     #[cfg(not(windows))]
     seh: AtomicPtr::new(core::ptr::null_mut()),
     stale_handler: AtomicPtr::new(core::ptr::null_mut()),
+    #[cfg(feature = "capi")]
+    foreign_stale_handler: AtomicPtr::new(core::ptr::null_mut()),
     is_sealed: AtomicBool::new(false),
     all: UnsafeCell::new(heapless::Vec::new()),
 };

@@ -29,6 +29,8 @@ fn prototypes() -> String {
         ("StaleCall", "calltable_stale_call"),
         ("Function", "calltable_function"),
         ("StaleHandler", "calltable_stale_handler"),
+        ("FindBlock", "calltable_find_block"),
+        ("ExceptionRecord", "calltable_exception_record"),
         ("Status", "calltable_status"),
     ];
     config.export.rename = types.map(|(rust, c)| (rust.into(), c.into())).into();
@@ -81,6 +83,7 @@ fn assertions() -> String {
             ("VERSION", capi::VERSION as i64),
             ("NOT_COUNTED", capi::NOT_COUNTED as i64),
             ("NO_SLOT", capi::NO_SLOT as i64),
+            ("NO_INDEX", capi::NO_INDEX as i64),
             ("SEARCH_ON", seh::Verdict::SEARCH_ON.0 as i64),
             ("RETURN", seh::Verdict::RETURN.0 as i64),
             ("CONTINUE", seh::Verdict::CONTINUE.0 as i64),
@@ -102,6 +105,7 @@ fn assertions() -> String {
     assert_layout!(text, capi::StaleCall, "calltable_stale_call": index reason code caller);
     assert_layout!(text, seh::ExceptionRecord, "calltable_exception_record": code flags nested address parameter_count
         parameters);
+    assert_layout!(text, seh::Block, "calltable_block": head stack_base stack_limit);
     assert_layout!(text, seh::Answer, "calltable_answer": frame handler room);
     #[cfg(target_arch = "x86_64")]
     assert_layout!(text, RawFrame, "calltable_frame": result arguments floats);
@@ -169,6 +173,7 @@ fn structures_and_numbers_are_those_of_the_source() {
     let file = directory().join("assertions.c");
     fs::write(&file, assertions()).unwrap();
     compile("gcc", &format!("-std=c99 {WIDTH}"), &file).unwrap();
+    assert!(HEADER.contains("((void *)UINTPTR_MAX)") && seh::END.addr() == usize::MAX);
     assert!(HEADER.contains("0x80000000u | "), "the bit that says that a type is a structure");
 }
 

@@ -1,4 +1,9 @@
 /* Everything of calltable.h from C99, on every target. */
+#if defined(__linux__) && defined(__x86_64__)
+#define HAS_SIGNALS 1
+#define _POSIX_C_SOURCE 200809L
+#include <signal.h>
+#endif
 #include "platform.h"
 
 #define CAST(type, slot) ((type)calltable_code(slot))
@@ -45,7 +50,7 @@ static uint64_t stale(const calltable_stale_call *call) {
 
 static void statuses(void) {
     int all = 1;
-    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_OTHER_TYPE; status += 1) {
+    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_BAD_CHAIN; status += 1) {
         const char *text = calltable_status_text(status);
         all = all && text != NULL && text[0] != 0 && text != calltable_status_text(-1);
     }
@@ -352,7 +357,7 @@ static void lives(void) {
     one code;
     calltable_registration registration = CALLTABLE_DIRECT(release_myself, 1, &tracked);
     registration.options = CALLTABLE_TRACKED;
-    calltable_set_stale_handler(stale);
+    expect("a stale handler", calltable_set_stale_handler(stale), CALLTABLE_OK);
     /* Slots are numbered from 1 before they have been released. */
     code = CAST(one, calltable_capacity());
     check("a slot that nobody has had is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_NEVER_REGISTERED);
@@ -521,6 +526,11 @@ static void bad_signatures(void) {
         HAS_FLOATS ? CALLTABLE_OK : CALLTABLE_TYPE_UNAVAILABLE);
 }
 
+static char *code_at(uint32_t index) {
+    calltable_entry entry;
+    return calltable_entry_at(index, &entry) == CALLTABLE_OK ? (char *)(uintptr_t)entry.code : NULL;
+}
+
 static void bad_slots(void) {
     calltable_entry entry;
     uint32_t index = 12345;
@@ -540,6 +550,17 @@ static void bad_slots(void) {
         CALLTABLE_NOT_AN_ENTRY);
     expect("no slot of that index", calltable_entry_at(calltable_capacity(), &entry), CALLTABLE_NO_SUCH_SLOT);
     expect("nor of that one", calltable_try_entry_at(0xffffffffu, &entry), CALLTABLE_NO_SUCH_SLOT);
+    expect("the address of an entry", calltable_locate(code, &index), CALLTABLE_OK);
+    check("is located in its slot", code_at(index) == code);
+    expect("an address in an entry", calltable_locate(code + 9, &index), CALLTABLE_OK);
+    check("is located there, too", code_at(index) == code);
+    code += 16 * (calltable_capacity() - index);
+    expect("an address in a dispatcher", calltable_locate(code, &index), CALLTABLE_OK);
+    check("is located in no slot", index == CALLTABLE_NO_INDEX);
+    expect("an address elsewhere", calltable_locate(&entry, &index), CALLTABLE_NOT_AN_ENTRY);
+    expect("an address, and no place for its index", calltable_locate(code, NULL), CALLTABLE_NULL_POINTER);
+    code = (char *)(uintptr_t)calltable_code(slot);
+    expect("an entry again", calltable_index_of(AT(0), &index), CALLTABLE_OK);
     expect("a slot that is not live", calltable_entry_at((index + 1) % calltable_capacity(), &entry),
         CALLTABLE_NOT_LIVE);
     expect("no place for the entry", calltable_entry_at(index, NULL), CALLTABLE_NULL_POINTER);
@@ -592,6 +613,23 @@ static void CALLTABLE_CALL fault_frame(void *data, calltable_frame *frame) {
     *(volatile int32_t *)(uintptr_t)first_argument(frame) = 1;
 }
 
+#if HAS_SIGNALS
+/* One thread makes faults, so one block does for all. */
+static calltable_block block = {CALLTABLE_CHAIN_END, 0, 0};
+
+static calltable_block *CALLTABLE_CALL find_block(void) {
+    return &block;
+}
+
+static void on_signal(int number, siginfo_t *info, void *context) {
+    calltable_exception_record record = {0xc0000005u, 0, NULL, info->si_addr, 0, {0}};
+    int32_t goes_on;
+    calltable_status status = calltable_dispatch(&record, context, &goes_on);
+    expect("nobody ended the exception", status, CALLTABLE_OK);
+    signal(number, SIG_DFL);
+}
+#endif
+
 static void contains(void) {
     guarded direct_lane = {filter, {0, {0}}, 0};
     guarded frame_lane = {filter_frame, {0, {0}}, 0};
@@ -602,8 +640,25 @@ static void contains(void) {
     direct_fault.options = frame_fault.options = CALLTABLE_CONTAINED;
     expect("a signature for a contained call",
         calltable_signature_init(&frame_lane.signature, CALLTABLE_C, &integer, 1, CALLTABLE_I32), CALLTABLE_OK);
-#if defined(_WIN32) && !defined(EMBED_UEFI)
-    expect("exceptions on Windows", calltable_declare_exceptions(), CALLTABLE_OK);
+#if HAS_SIGNALS
+    {
+        struct sigaction action = {0};
+        action.sa_sigaction = on_signal;
+        action.sa_flags = SA_SIGINFO | SA_NODEFER;
+        sigaction(SIGSEGV, &action, NULL);
+        /* Of the stack, what the calls below use. */
+        block.stack_base = (uintptr_t)(&action + 1);
+        block.stack_limit = block.stack_base - 0x10000;
+        expect("contained too early", calltable_register(&direct_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
+        expect("no way to find a block", calltable_declare_exceptions(NULL), CALLTABLE_NULL_POINTER);
+    }
+#endif
+#if (defined(_WIN32) && !defined(EMBED_UEFI)) || HAS_SIGNALS
+#if HAS_SIGNALS
+    expect("exceptions of signals", calltable_declare_exceptions(find_block), CALLTABLE_OK);
+#else
+    expect("exceptions on Windows", calltable_declare_exceptions(NULL), CALLTABLE_OK);
+#endif
     slot = register_or_fail("contained", &direct_fault);
     check("contained: the filter's value is returned", CAST(one, slot)(16) == 99);
     check("contained: an access violation", direct_lane.code == 0xc0000005u);
@@ -613,12 +668,36 @@ static void contains(void) {
     check("contained, frame lane: an access violation", frame_lane.code == 0xc0000005u);
     expect("contained, frame lane: release", calltable_release(slot), CALLTABLE_OK);
 #else
-#if defined(__x86_64__)
-    expect("exceptions elsewhere", calltable_declare_exceptions(), CALLTABLE_NO_EXCEPTIONS);
-#endif
     expect("contained elsewhere", calltable_register(&direct_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
     expect("contained elsewhere, frame lane", calltable_register(&frame_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
 #endif
+}
+
+/* The last one: there is no way back. */
+
+static int32_t CALLTABLE_CALL add_data(int32_t number, void *data) {
+    return number + *(int32_t *)data;
+}
+
+static void seals(void) {
+    int32_t eight = 8;
+    const void *start = NULL, *end = NULL;
+    calltable_slot slot, other;
+    calltable_registration registration = CALLTABLE_DIRECT(add_data, 1, &eight);
+    registration.options = CALLTABLE_TRACKED;
+    slot = register_or_fail("a tracked one before sealing", &registration);
+    expect("sealing a table whose calls are counted", calltable_seal(&start, &end), CALLTABLE_COUNTED);
+    expect("its release", calltable_release(slot), CALLTABLE_OK);
+    registration.options = 0;
+    slot = register_or_fail("one that stays", &registration);
+    expect("sealing, and no place for the pages", calltable_seal(&start, NULL), CALLTABLE_NULL_POINTER);
+    expect("sealing", calltable_seal(&start, &end), CALLTABLE_OK);
+    check("whole pages", ((uintptr_t)start | (uintptr_t)end) % 4096 == 0 && (uintptr_t)start < (uintptr_t)end);
+    check("a call of a sealed table", CAST(one, slot)(3) == 11);
+    expect("registering in a sealed table", calltable_register(&registration, &other), CALLTABLE_SEALED);
+    expect("releasing in a sealed table", calltable_release(slot), CALLTABLE_SEALED);
+    expect("another stale handler for a sealed table", calltable_set_stale_handler(stale), CALLTABLE_SEALED);
+    check("what is sealed is live", calltable_live() == 1);
 }
 
 int run(void) {
@@ -633,6 +712,7 @@ int run(void) {
     bad_signatures();
     bad_slots();
     contains();
-    calltable_set_stale_handler(NULL);
+    expect("the stale handler taken back", calltable_set_stale_handler(NULL), CALLTABLE_OK);
+    seals();
     return finish();
 }
