@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done with this repository.
 
 mod bare;
+mod bench;
 mod demo;
 mod emulator;
 mod host;
@@ -35,6 +36,12 @@ enum Command {
         dll: Option<PathBuf>,
         /// The file to compress and decompress [default: the demo's own program]
         file: Option<PathBuf>,
+    },
+    /// Measure this crate and other ways to turn closures into function pointers, side by side
+    Bench {
+        /// A tenth of the rounds
+        #[arg(long)]
+        quick: bool,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -84,6 +91,7 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
+        Command::Bench { quick } => bench::run(quick),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();

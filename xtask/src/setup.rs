@@ -63,6 +63,9 @@ pub const BARE: &[Package] = &[
     package("vgabios", BOCHS_VGA),
 ];
 
+/// For `cargo xtask bench`, beside those for `host` and `windows`.
+pub const BENCH: &[Package] = &[package("make", "make"), package("golang-go", "go")];
+
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 pub const OVMF_32: &str = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd";
 pub const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";

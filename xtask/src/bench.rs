@@ -1,0 +1,313 @@
+//! `cargo xtask bench`: every way side by side, and the bounds that this crate's is to keep.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::setup;
+use crate::suite::{cargo, quietly};
+
+const MANIFEST: &str = "benches/Cargo.toml";
+const BUILD_FOLDER: &str = "target/benches";
+const OUT: &str = "target/bench";
+
+/// How many rounds; each samples every case once.
+const ROUNDS: usize = 600;
+const QUICK_ROUNDS: usize = 60;
+/// A process each.
+const FIRST_USES: usize = 31;
+
+/// The number of slots that the crate is built with.
+const CAPACITY: usize = 2000;
+
+/// Measures, prints tables, writes `target/bench`.
+pub fn run(quick: bool) -> Result<()> {
+    setup::install(setup::HOST)?;
+    setup::install(setup::BENCH)?;
+    fs::create_dir_all(OUT)?;
+    let rounds = if quick { QUICK_ROUNDS } else { ROUNDS };
+    let mut records = Records::default();
+
+    println!("building (a minute the first time)");
+    let program = build()?;
+    println!("measuring on Linux");
+    records.read("linux64", &quietly(Command::new(&program).args(["measure", &rounds.to_string()]))?)?;
+    records.first_uses(&program)?;
+
+    let sizes = sizes(&program)?;
+    let bounds = bounds(&records, &sizes)?;
+    let table = records.table("linux64");
+    println!("\n{table}");
+    let kept = bounds.iter().filter(|bound| bound.is_kept()).count();
+    bounds.iter().for_each(|bound| println!("{bound}"));
+    println!("{kept} of {} bounds kept", bounds.len());
+    fs::write(Path::new(OUT).join("table.md"), table)?;
+    let summary = Path::new(OUT).join("summary.json");
+    fs::write(&summary, serde_json::to_string_pretty(&summarise(&records, &bounds)?)? + "\n")?;
+    println!("written: {}", summary.display());
+    Ok(())
+}
+
+/// Builds the program with every contender; returns it.
+fn build() -> Result<PathBuf> {
+    quietly(cargo().args([
+        "build",
+        "--release",
+        "--features=rivals",
+        "--manifest-path",
+        MANIFEST,
+        "--target-dir",
+        BUILD_FOLDER,
+    ]))?;
+    Ok(Path::new(BUILD_FOLDER).join("release/calltable-bench"))
+}
+
+/// What was measured in one run: objects with the labels of a case, its median and its quartiles.
+#[derive(Default)]
+struct Records(Vec<Map<String, Value>>);
+
+impl Records {
+    /// Takes what a program of `benches` has printed.
+    fn read(&mut self, place: &str, text: &str) -> Result<()> {
+        let before = self.0.len();
+        for line in text.lines().filter(|line| line.starts_with('{')) {
+            let mut record: Map<String, Value> = serde_json::from_str(line).with_context(|| line.to_string())?;
+            record.insert("place".into(), place.into());
+            self.0.push(record);
+        }
+        ensure!(self.0.len() > before, "nothing was measured: {text}");
+        Ok(())
+    }
+
+    /// The first callback of a process, in processes of their own.
+    fn first_uses(&mut self, program: &Path) -> Result<()> {
+        let contenders = ["typed", "closure_ffi", "libffi"];
+        let mut samples = contenders.map(|_| Vec::new());
+        for _ in 0..FIRST_USES {
+            for (contender, samples) in contenders.iter().zip(&mut samples) {
+                let output = Command::new(program).args(["first", contender]).output()?;
+                samples.push(String::from_utf8_lossy(&output.stdout).trim().parse::<f64>().context("not a number")?);
+            }
+        }
+        for (contender, mut samples) in contenders.iter().zip(samples) {
+            samples.sort_by(f64::total_cmp);
+            let at = |part: usize| samples[(samples.len() - 1) * part / 4];
+            let record = json!({
+                "group": "first", "place": "linux64", "contender": contender,
+                "q1": at(1), "median": at(2), "q3": at(3), "samples": samples.len(),
+            });
+            self.0.extend(record.as_object().cloned());
+        }
+        Ok(())
+    }
+
+    /// The median of the case with these labels.
+    fn median(&self, labels: &[(&str, Value)]) -> Result<f64> {
+        let fits = |record: &&Map<String, Value>| labels.iter().all(|(name, value)| record.get(*name) == Some(value));
+        let record = self.0.iter().find(fits).with_context(|| format!("{labels:?} was not measured"))?;
+        record.get("median").and_then(Value::as_f64).context("a record without a median")
+    }
+
+    /// Nanoseconds of one call.
+    fn call(&self, place: &str, contender: &str, work: &str, slots: usize, depth: usize) -> Result<f64> {
+        self.median(&[
+            ("group", "calls".into()),
+            ("place", place.into()),
+            ("contender", contender.into()),
+            ("work", work.into()),
+            ("slots", slots.into()),
+            ("depth", depth.into()),
+        ])
+    }
+
+    /// Nanoseconds of making and releasing one while so many live.
+    fn pair(&self, contender: &str, live: usize) -> Result<f64> {
+        self.median(&[
+            ("group", "register".into()),
+            ("place", "linux64".into()),
+            ("contender", contender.into()),
+            ("live", live.into()),
+        ])
+    }
+
+    /// A table of Markdown: nanoseconds of a call.
+    fn table(&self, place: &str) -> String {
+        const COLUMNS: &[(&str, &str, usize, usize)] = &[
+            ("0 int", "int0", 1, 1),
+            ("2 int", "int2", 1, 1),
+            ("4 int", "int4", 1, 1),
+            ("8 int", "int8", 1, 1),
+            ("4 double", "double4", 1, 1),
+            ("12 mixed", "mixed12", 1, 1),
+            ("8 slots", "int4", 8, 1),
+            ("64 slots", "int4", 64, 1),
+            ("2000 slots", "int4", 2000, 1),
+            ("depth 3", "int4", 1, 3),
+            ("depth 12", "int4", 1, 12),
+        ];
+        let columns: Vec<_> = COLUMNS.iter().map(|column| column.0).collect();
+        let mut text = format!("| ns per call | {} |\n|{}\n", columns.join(" | "), " --- |".repeat(1 + columns.len()));
+        for (contender, name) in NAMES {
+            let cells: Vec<_> = COLUMNS
+                .iter()
+                .map(|(_, work, slots, depth)| self.call(place, contender, work, *slots, *depth))
+                .map(|ns| ns.map_or(String::new(), |ns| format!("{ns:.1}")))
+                .collect();
+            if cells.iter().any(|cell| !cell.is_empty()) {
+                writeln!(text, "| {name} | {} |", cells.join(" | ")).expect("strings take everything");
+            }
+        }
+        text
+    }
+}
+
+/// Contenders as the programs and as the tables call them.
+const NAMES: &[(&str, &str)] = &[
+    ("direct", "a plain function (the floor)"),
+    ("typed", "calltable, closure shared"),
+    ("exclusive", "calltable, closure exclusive"),
+    ("tracked", "calltable, closure tracked"),
+    ("direct_c", "calltable, direct lane, handler in C"),
+    ("frame", "calltable, frame lane"),
+    ("full_save", "calltable, frame lane, full save"),
+    ("dynamic", "calltable, closure of a dynamic signature"),
+    ("mov_jmp", "table of `mov; jmp`"),
+    ("ancestor", "the way of 2013 (5-byte CALL, address dropped, DIV)"),
+    ("closure_ffi", "closure-ffi (writes code)"),
+    ("libffi", "libffi closure"),
+    ("go", "Go's syscall.NewCallback"),
+];
+
+/// A number that is to keep a limit.
+struct Bound {
+    key: &'static str,
+    value: f64,
+    limit: Limit,
+}
+
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn is_kept(&self) -> bool {
+        match self.limit {
+            Limit::AtMost(limit) => self.value <= limit,
+            Limit::AtLeast(limit) => self.value >= limit,
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let limit = match self.limit {
+            Limit::AtMost(limit) => format!("at most {limit}"),
+            Limit::AtLeast(limit) => format!("at least {limit}"),
+        };
+        let verdict = if self.is_kept() { "ok" } else { "over" };
+        write!(f, "{verdict:<4}  {:<42} {:>7.2}  {limit}", self.key, self.value)
+    }
+}
+
+fn bounds(records: &Records, sizes: &Sizes) -> Result<Vec<Bound>> {
+    use Limit::{AtLeast, AtMost};
+    let linux = |contender, work, slots, depth| records.call("linux64", contender, work, slots, depth);
+    let typed4 = linux("typed", "int4", 1, 1)?;
+    let direct = linux("direct", "int4", 1, 1)?;
+    let threads = |threads: usize| {
+        records.median(&[
+            ("group", "threads".into()),
+            ("contender", "typed".into()),
+            ("place", "linux64".into()),
+            ("threads", threads.into()),
+        ])
+    };
+    let bounds = [
+        ("typed4_over_direct", typed4 / direct, AtMost(2.2)),
+        (
+            "typed4_overhead_over_libffi_overhead",
+            (typed4 - direct) / (linux("libffi", "int4", 1, 1)? - direct),
+            AtMost(0.35),
+        ),
+        (
+            "typed4_2000_over_libffi_2000",
+            linux("typed", "int4", 2000, 1)? / linux("libffi", "int4", 2000, 1)?,
+            AtMost(0.45),
+        ),
+        ("typed4_64_over_jit_64", linux("typed", "int4", 64, 1)? / linux("closure_ffi", "int4", 64, 1)?, AtMost(1.0)),
+        ("typed4_1_over_jit_1", typed4 / linux("closure_ffi", "int4", 1, 1)?, AtMost(1.9)),
+        ("ancestor_over_typed4_depth3", linux("ancestor", "int4", 1, 3)? / linux("typed", "int4", 1, 3)?, AtLeast(5.0)),
+        ("frame4_over_typed4", linux("frame", "int4", 1, 1)? / typed4, AtMost(1.3)),
+        ("fullsave4_over_frame4", linux("full_save", "int4", 1, 1)? / linux("frame", "int4", 1, 1)?, AtMost(1.6)),
+        ("typed_doubles4_over_typed4", linux("typed", "double4", 1, 1)? / typed4, AtMost(1.2)),
+        ("register_release_1999_over_0", records.pair("typed", 1999)? / records.pair("typed", 0)?, AtMost(1.3)),
+        ("libffi_alloc_over_register", records.pair("libffi", 0)? / records.pair("typed", 0)?, AtLeast(3.0)),
+        ("two_threads_scaling", threads(2)? / threads(1)?, AtLeast(1.8)),
+        ("text_bytes_per_slot", sizes.text / CAPACITY as f64, AtMost(17.0)),
+        ("bss_bytes_per_slot", sizes.bss / CAPACITY as f64, AtMost(40.0)),
+    ];
+    Ok(bounds.into_iter().map(|(key, value, limit)| Bound { key, value, limit }).collect())
+}
+
+/// Bytes that the crate adds to a program: the table with its dispatchers, and what starts as zeros.
+struct Sizes {
+    text: f64,
+    bss: f64,
+}
+
+fn sizes(program: &Path) -> Result<Sizes> {
+    let mut sizes = Sizes { text: 0.0, bss: 0.0 };
+    let symbols = quietly(Command::new("nm").args(["--print-size", "--demangle", "--defined-only"]).arg(program))?;
+    for line in symbols.lines() {
+        let fields: Vec<&str> = line.splitn(4, ' ').collect();
+        let [_, size, kind, name] = fields[..] else { continue };
+        let Ok(size) = u64::from_str_radix(size, 16) else { continue };
+        match kind {
+            "t" | "T" if name.starts_with("calltable_") && !name.contains("::") => sizes.text += size as f64,
+            "b" | "B" | "d" | "D" if name.starts_with("calltable::") => sizes.bss += size as f64,
+            _ => {}
+        }
+    }
+    ensure!(sizes.text > 0.0 && sizes.bss > 0.0, "the crate's symbols are not in {}", program.display());
+    Ok(sizes)
+}
+
+/// What `summary.json` says.
+fn summarise(records: &Records, bounds: &[Bound]) -> Result<Value> {
+    let of = |program: &str, arguments: &[&str]| -> Result<String> {
+        Ok(String::from_utf8_lossy(&Command::new(program).args(arguments).output()?.stdout).trim().to_string())
+    };
+    let processor = fs::read_to_string("/proc/cpuinfo")?;
+    let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let mut summary = json!({
+        "date": of("date", &["--utc", "+%F"])?,
+        "commit": of("git", &["rev-parse", "HEAD"])?,
+        "command": std::env::args().skip(1).fold("cargo xtask".into(), |line: String, word| line + " " + &word),
+        "processor": processor.map_or("unknown", |(_, name)| name),
+        "system": of("uname", &["-srm"])?,
+        "rustc": of("rustc", &["--version"])?,
+        "gcc": of("gcc", &["--version"])?.lines().next(),
+        "measurements": records.0,
+    });
+    let limits: Map<String, Value> = bounds
+        .iter()
+        .map(|bound| {
+            let (is, limit) = match bound.limit {
+                Limit::AtMost(limit) => ("at_most", limit),
+                Limit::AtLeast(limit) => ("at_least", limit),
+            };
+            (bound.key.to_string(), json!({ is: limit, "kept": bound.is_kept() }))
+        })
+        .collect();
+    summary["bounds"] = limits.into();
+    for bound in bounds {
+        summary[bound.key] = bound.value.into();
+    }
+    Ok(summary)
+}
