@@ -23,7 +23,7 @@ pub fn cases() -> Vec<Case> {
                 for &(depth, caller) in if slots == 1 { shape.callers } else { &shape.callers[..1] } {
                     let Some(source) = contender.source(shape, slots) else { continue };
                     let labels = labels!(contender: contender.name, work: shape.name, slots: slots, depth: depth);
-                    cases.push(Case { labels, sample: Box::new(sampler(shape, caller, slots, source)) });
+                    cases.push(Case { labels, sample: Box::new(sampler(shape, caller, source)) });
                 }
             }
         }
@@ -31,40 +31,40 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn sampler(shape: &'static Shape, caller: Loop, slots: usize, mut source: Source) -> impl FnMut() -> f64 {
-    let mut calls = 0;
+fn sampler(shape: &'static Shape, caller: Loop, mut source: Source) -> impl FnMut() -> f64 {
+    let mut passes = 0;
     move || {
         source.with(|codes| {
-            if calls == 0 {
-                calls = enough(shape, caller, codes);
+            if passes == 0 {
+                passes = enough(shape, caller, codes);
             }
             // What the case before has pushed out of caches and predictors comes back first.
-            run(shape, caller, codes, slots.max(calls / 4));
+            run(shape, caller, codes, passes.div_ceil(4));
             let start = Instant::now();
-            run(shape, caller, codes, calls);
-            start.elapsed().as_nanos() as f64 / calls as f64
+            run(shape, caller, codes, passes);
+            start.elapsed().as_nanos() as f64 / (passes * codes.len()) as f64
         })
     }
 }
 
-/// How many calls a sample takes, each slot the same number.
+/// How many passes a sample takes.
 fn enough(shape: &Shape, caller: Loop, codes: &[*const c_void]) -> usize {
-    let mut calls = codes.len().max(64);
+    let mut passes = 1;
     loop {
         let start = Instant::now();
-        run(shape, caller, codes, calls);
+        run(shape, caller, codes, passes);
         if start.elapsed() >= SAMPLE {
-            return calls;
+            return passes;
         }
-        calls *= 2;
+        passes *= 2;
     }
 }
 
 /// Runs a loop of the foreign side, and checks what the handlers have returned.
-pub fn run(shape: &Shape, caller: Loop, codes: &[*const c_void], calls: usize) {
+pub fn run(shape: &Shape, caller: Loop, codes: &[*const c_void], passes: usize) {
     // SAFETY: the pointers are callbacks of this shape.
-    let sum = unsafe { caller(codes.as_ptr(), codes.len(), calls) };
-    assert_eq!(sum, shape.result * calls as f64, "the sum of what the handlers returned");
+    let sum = unsafe { caller(codes.as_ptr(), codes.len(), passes) };
+    assert_eq!(sum, shape.result * (passes * codes.len()) as f64, "the sum of what the handlers returned");
 }
 
 /// Calls one callback so many times.

@@ -88,6 +88,8 @@ pub const CONTENDERS: &[Contender] = &[
     }),
     anew("dynamic", |shape, slots| (shape.dynamic)(slots)),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Contender { serves: assembly::serves, ..once("functions", assembly::functions) },
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..once("mov_jmp", assembly::mov_jmp) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..once("ancestor", assembly::ancestor) },
@@ -144,6 +146,7 @@ mod assembly {
     unsafe extern "C" {
         static bench_ancestor_table: [[u8; 5]; CAPACITY];
         static mut bench_ancestor_contexts: [Context; CAPACITY];
+        static bench_functions: [[u8; 32]; CAPACITY];
         static bench_mov_jmp_table: [[u8; 16]; CAPACITY];
         static mut bench_mov_jmp_contexts: [Context; CAPACITY];
     }
@@ -154,6 +157,12 @@ mod assembly {
 
     pub fn serves(shape: &Shape) -> bool {
         shape.name == "int4"
+    }
+
+    pub fn functions(_: &'static Shape, slots: usize) -> Made {
+        // SAFETY: code is never written.
+        let functions = unsafe { &bench_functions };
+        Made::of(functions[..slots].iter().map(|function| ((&raw const *function).cast(), ())))
     }
 
     pub fn ancestor(shape: &'static Shape, slots: usize) -> Made {

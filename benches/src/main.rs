@@ -2,7 +2,8 @@
 //!
 //! - `measure [ROUNDS]` prints a line of JSON for each case: nanoseconds, the median and the quartiles;
 //! - `first CONTENDER` prints what the first callback of a process costs;
-//! - `count CONTENDER WORK CALLS` does nothing but calls, for a tool that counts instructions.
+//! - `count CONTENDER WORK CALLS` does nothing but calls, for a tool that counts instructions; the work `register`
+//!   is to make a callback and to release it.
 
 mod calls;
 mod cold;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         ["measure"] => measure(ROUNDS),
         ["measure", rounds] => measure(rounds.parse().expect("a number of rounds")),
         ["first", contender] => register::first(contender),
+        ["count", contender, "register", pairs] => register::count(contender, pairs.parse().expect("a number of pairs")),
         ["count", contender, work, calls] => calls::count(contender, work, calls.parse().expect("a number of calls")),
         _ => {
             eprintln!("usage: measure [ROUNDS] | first CONTENDER | count CONTENDER WORK CALLS");

@@ -17,24 +17,19 @@ const PAIRS: usize = 1000;
 type Function = unsafe extern "win64" fn(isize, isize, isize, isize) -> isize;
 #[cfg(target_arch = "x86")]
 type Function = unsafe extern "stdcall" fn(isize, isize, isize, isize) -> isize;
+#[cfg(all(feature = "rivals", target_arch = "x86_64"))]
+closure_ffi::bare_hrtb! { type Bare = unsafe extern "win64" fn(isize, isize, isize, isize) -> isize; }
+#[cfg(all(feature = "rivals", target_arch = "x86"))]
+closure_ffi::bare_hrtb! { type Bare = unsafe extern "stdcall" fn(isize, isize, isize, isize) -> isize; }
 
 /// All cases, with the shape of 4 integers.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for live in [0, 1000, 1999] {
-        cases.push(case("typed", live, || {
-            let closure = |a: isize, b: isize, c: isize, d: isize| a + b + c + d;
-            black_box(Callback::<Function>::from_ref(&closure).expect("a free slot").code());
-        }));
-        cases.push(case("share", live, || {
-            let slot = table::share(&registration(usize::MAX)).expect("a free slot");
-            table::release(black_box(slot)).expect("a live slot");
-        }));
+        cases.push(case("typed", live, typed));
+        cases.push(case("share", live, share));
     }
-    cases.push(case("share_again", 1, || {
-        let slot = table::share(&registration(0)).expect("a free slot");
-        table::release(black_box(slot)).expect("a live slot");
-    }));
+    cases.push(case("share_again", 1, share_again));
     #[cfg(feature = "rivals")]
     {
         let shape = shape();
@@ -43,15 +38,41 @@ pub fn cases() -> Vec<Case> {
         cases.push(case("libffi", 0, move || {
             black_box(contenders::libffi::Closure::new(shape, cif, count).code);
         }));
-        closure_ffi::bare_hrtb! {
-            type Bare = unsafe extern "win64" fn(isize, isize, isize, isize) -> isize;
-        }
         cases.push(case("closure_ffi", 0, || {
             let closure = |a: isize, b: isize, c: isize, d: isize| a + b + c + d;
             black_box(closure_ffi::BareFnSync::<Bare>::new(closure).bare().0);
         }));
     }
     cases
+}
+
+fn typed() {
+    let closure = |a: isize, b: isize, c: isize, d: isize| a + b + c + d;
+    black_box(Callback::<Function>::from_ref(&closure).expect("a free slot").code());
+}
+
+/// A registration that nobody has shared before.
+fn share() {
+    let slot = table::share(&registration(usize::MAX)).expect("a free slot");
+    table::release(black_box(slot)).expect("a live slot");
+}
+
+/// One that is live.
+fn share_again() {
+    let slot = table::share(&registration(0)).expect("a free slot");
+    table::release(black_box(slot)).expect("a live slot");
+}
+
+/// Does nothing but that, so many times.
+pub fn count(contender: &str, pairs: usize) {
+    let pair = match contender {
+        "typed" => typed,
+        "share" => share,
+        "share_again" => share_again,
+        _ => panic!("no contender {contender:?}"),
+    };
+    let _live = Released(table::share(&registration(0)).expect("a free slot"));
+    (0..pairs).for_each(|_| pair());
 }
 
 fn shape() -> &'static Shape {

@@ -137,7 +137,7 @@ macro_rules! shapes {
         ($($p:ident: $P:ty = $position:literal),*) -> $R:ty = $result:literal, $sum:expr;)*
     ) => {
         unsafe extern "C" {
-            $($(fn $caller(codes: *const *const c_void, slots: usize, calls: usize) -> f64;)*)*
+            $($(fn $caller(codes: *const *const c_void, slots: usize, passes: usize) -> f64;)*)*
         }
         unsafe extern $abi {
             $(fn $in_c($($p: $P,)* count: *mut usize) -> $R;)*

@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use crate::setup;
-use crate::suite::{cargo, quietly};
+use crate::suite::{cargo, folder, quietly};
+use crate::wine::{Wine, for_windows};
+use crate::{setup, windows};
 
 const MANIFEST: &str = "benches/Cargo.toml";
 const BUILD_FOLDER: &str = "target/benches";
@@ -27,20 +28,42 @@ const CAPACITY: usize = 2000;
 /// Measures, prints tables, writes `target/bench`.
 pub fn run(quick: bool) -> Result<()> {
     setup::install(setup::HOST)?;
+    setup::install(setup::WINDOWS)?;
     setup::install(setup::BENCH)?;
     fs::create_dir_all(OUT)?;
     let rounds = if quick { QUICK_ROUNDS } else { ROUNDS };
     let mut records = Records::default();
 
-    println!("building (a minute the first time)");
-    let program = build()?;
+    // Everything is built before anything is measured.
+    println!("building (some minutes the first time)");
+    const RIVALS: &[&str] = &["--features=rivals"];
+    let program = build(cargo().arg("build"), RIVALS)?.join("release/calltable-bench");
+    let mut programs = Vec::new();
+    for (arch, place) in [("x86_64", "wine64"), ("i686", "wine32")] {
+        let folder = build(&mut windows::gnu(arch, "build")?, RIVALS)?.join(format!("{arch}-pc-windows-gnu/release"));
+        programs.push((place, folder.join("calltable-bench.exe"), windows::random(arch)?));
+    }
+    let [go, dll] = build_go()?;
+    let wine = Wine::start()?;
+    let under_wine = |line: &str, path: &str| {
+        let mut command = Command::new("sh");
+        wine.set(&mut command).args(["-c", &format!("{} {line}", wine.runner())]).env("WINEPATH", path);
+        quietly(&mut command)
+    };
+
     println!("measuring on Linux");
     records.read("linux64", &quietly(Command::new(&program).args(["measure", &rounds.to_string()]))?)?;
     records.first_uses(&program)?;
+    println!("measuring under Wine");
+    for (place, program, path) in programs {
+        records.read(place, &under_wine(&format!("{} measure {rounds}", program.display()), &path)?)?;
+    }
+    let line = format!("{} '{}' {rounds}", go.display(), for_windows(&dll));
+    records.read("wine64", &under_wine(&line, "")?)?;
 
     let sizes = sizes(&program)?;
     let bounds = bounds(&records, &sizes)?;
-    let table = records.table("linux64");
+    let table = ["linux64", "wine64", "wine32"].map(|place| records.table(place)).join("\n");
     println!("\n{table}");
     let kept = bounds.iter().filter(|bound| bound.is_kept()).count();
     bounds.iter().for_each(|bound| println!("{bound}"));
@@ -52,18 +75,22 @@ pub fn run(quick: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program with every contender; returns it.
-fn build() -> Result<PathBuf> {
-    quietly(cargo().args([
-        "build",
-        "--release",
-        "--features=rivals",
-        "--manifest-path",
-        MANIFEST,
-        "--target-dir",
-        BUILD_FOLDER,
-    ]))?;
-    Ok(Path::new(BUILD_FOLDER).join("release/calltable-bench"))
+/// Has cargo build the program; returns the folder that it builds in.
+pub fn build(cargo: &mut Command, features: &[&str]) -> Result<&'static Path> {
+    quietly(cargo.args(["--release", "--manifest-path", MANIFEST, "--target-dir", BUILD_FOLDER]).args(features))?;
+    Ok(Path::new(BUILD_FOLDER))
+}
+
+/// The Go program, and the DLL whose loops call back into it.
+fn build_go() -> Result<[PathBuf; 2]> {
+    let folder = std::env::current_dir()?.join(folder("go")?);
+    let made = [folder.join("newcallback.exe"), folder.join("callers.dll")];
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&made[0]).arg("benches/newcallback.go").env("GOCACHE", folder.join("cache"));
+    quietly(go.env("GOOS", "windows").env("GOARCH", "amd64").env("CGO_ENABLED", "0"))?;
+    let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
+    quietly(gcc.args(["-shared", "-O2", "-o"]).arg(&made[1]).arg("benches/callers.c"))?;
+    Ok(made)
 }
 
 /// What was measured in one run: objects with the labels of a case, its median and its quartiles.
@@ -168,6 +195,7 @@ impl Records {
 /// Contenders as the programs and as the tables call them.
 const NAMES: &[(&str, &str)] = &[
     ("direct", "a plain function (the floor)"),
+    ("functions", "a plain function for each slot"),
     ("typed", "calltable, closure shared"),
     ("exclusive", "calltable, closure exclusive"),
     ("tracked", "calltable, closure tracked"),
@@ -179,7 +207,8 @@ const NAMES: &[(&str, &str)] = &[
     ("ancestor", "the way of 2013 (5-byte CALL, address dropped, DIV)"),
     ("closure_ffi", "closure-ffi (writes code)"),
     ("libffi", "libffi closure"),
-    ("go", "Go's syscall.NewCallback"),
+    ("direct_from_go", "a plain function, called from the Go program"),
+    ("go", "Go's `syscall.NewCallback`"),
 ];
 
 /// A number that is to keep a limit.
@@ -249,6 +278,16 @@ fn bounds(records: &Records, sizes: &Sizes) -> Result<Vec<Bound>> {
         ("register_release_1999_over_0", records.pair("typed", 1999)? / records.pair("typed", 0)?, AtMost(1.3)),
         ("libffi_alloc_over_register", records.pair("libffi", 0)? / records.pair("typed", 0)?, AtLeast(3.0)),
         ("two_threads_scaling", threads(2)? / threads(1)?, AtLeast(1.8)),
+        (
+            "go_runtime_over_typed4_wine64",
+            records.call("wine64", "go", "int4", 1, 1)? / records.call("wine64", "typed", "int4", 1, 1)?,
+            AtLeast(25.0),
+        ),
+        (
+            "i686_stdcall4_over_direct_wine32",
+            records.call("wine32", "typed", "int4", 1, 1)? / records.call("wine32", "direct", "int4", 1, 1)?,
+            AtMost(3.0),
+        ),
         ("text_bytes_per_slot", sizes.text / CAPACITY as f64, AtMost(17.0)),
         ("bss_bytes_per_slot", sizes.bss / CAPACITY as f64, AtMost(40.0)),
     ];

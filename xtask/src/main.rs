@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod emulator;
 mod host;
+mod instructions;
 mod setup;
 mod suite;
 mod uefi;
@@ -42,6 +43,9 @@ enum Command {
         /// A tenth of the rounds
         #[arg(long)]
         quick: bool,
+        /// Only count instructions, and write them to benches/instructions.txt
+        #[arg(long)]
+        instructions: bool,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -91,7 +95,11 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
-        Command::Bench { quick } => bench::run(quick),
+        Command::Bench { instructions: true, .. } => {
+            setup::install(setup::HOST)?;
+            instructions::write()
+        }
+        Command::Bench { quick, .. } => bench::run(quick),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();

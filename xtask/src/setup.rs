@@ -24,6 +24,7 @@ pub const HOST: &[Package] = &[
     package("lld-19", "ld.lld-19"),
     package("gcc-mingw-w64-x86-64", "x86_64-w64-mingw32-gcc"),
     package("gdb", "gdb"),
+    package("valgrind", "valgrind"),
     package("libz-mingw-w64", DLL),
     // A matched compiler and library source, for targets whose `core` rustup has not installed.
     package("rustc-web", DEBIAN_RUSTC),
