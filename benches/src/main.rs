@@ -22,7 +22,9 @@ fn main() -> ExitCode {
         ["measure"] => measure(ROUNDS),
         ["measure", rounds] => measure(rounds.parse().expect("a number of rounds")),
         ["first", contender] => register::first(contender),
-        ["count", contender, "register", pairs] => register::count(contender, pairs.parse().expect("a number of pairs")),
+        ["count", contender, "register", pairs] => {
+            register::count(contender, pairs.parse().expect("a number of pairs"))
+        }
         ["count", contender, work, calls] => calls::count(contender, work, calls.parse().expect("a number of calls")),
         _ => {
             eprintln!("usage: measure [ROUNDS] | first CONTENDER | count CONTENDER WORK CALLS");
@@ -40,6 +42,6 @@ fn measure(rounds: usize) {
     rounds::print("register", rounds::run(register::cases(), rounds));
     if cfg!(target_os = "linux") {
         rounds::print("cold", rounds::run(cold::cases(), rounds / 8));
-        rounds::print("threads", rounds::run(threads::cases(), rounds / 4));
+        rounds::print("threads", rounds::run(threads::cases(), rounds / 2));
     }
 }

@@ -38,8 +38,10 @@ pub fn cases() -> Vec<Case> {
         cases.push(case("libffi", 0, move || {
             black_box(contenders::libffi::Closure::new(shape, cif, count).code);
         }));
-        cases.push(case("closure_ffi", 0, || {
-            let closure = |a: isize, b: isize, c: isize, d: isize| a + b + c + d;
+        let size = black_box(1);
+        cases.push(case("closure_ffi", 0, move || {
+            // It captures something: else there would be no code to write.
+            let closure = move |a: isize, b: isize, c: isize, d: isize| a + b + c + d + size;
             black_box(closure_ffi::BareFnSync::<Bare>::new(closure).bare().0);
         }));
     }

@@ -11,7 +11,7 @@ use crate::rounds::Case;
 use crate::shapes::{SHAPES, Shape};
 use crate::{cpu, labels};
 
-const CALLS: usize = 100_000;
+const CALLS: usize = 20_000;
 
 /// Neighbours would share a line of the cache.
 const APART: usize = 16;

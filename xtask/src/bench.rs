@@ -8,11 +8,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::charts::{self, Row};
 use crate::suite::{cargo, folder, quietly};
 use crate::wine::{Wine, for_windows};
 use crate::{setup, windows};
 
-const MANIFEST: &str = "benches/Cargo.toml";
+pub const MANIFEST: &str = "benches/Cargo.toml";
 const BUILD_FOLDER: &str = "target/benches";
 const OUT: &str = "target/bench";
 
@@ -26,7 +27,7 @@ const FIRST_USES: usize = 31;
 const CAPACITY: usize = 2000;
 
 /// Measures, prints tables, writes `target/bench`.
-pub fn run(quick: bool) -> Result<()> {
+pub fn run(quick: bool, publish: bool) -> Result<()> {
     setup::install(setup::HOST)?;
     setup::install(setup::WINDOWS)?;
     setup::install(setup::BENCH)?;
@@ -63,16 +64,97 @@ pub fn run(quick: bool) -> Result<()> {
 
     let sizes = sizes(&program)?;
     let bounds = bounds(&records, &sizes)?;
-    let table = ["linux64", "wine64", "wine32"].map(|place| records.table(place)).join("\n");
-    println!("\n{table}");
-    let kept = bounds.iter().filter(|bound| bound.is_kept()).count();
-    bounds.iter().for_each(|bound| println!("{bound}"));
-    println!("{kept} of {} bounds kept", bounds.len());
-    fs::write(Path::new(OUT).join("table.md"), table)?;
-    let summary = Path::new(OUT).join("summary.json");
+    let report = Report::new(&records, &bounds)?;
+    println!("\n{}", report.full);
+    let out = Path::new(OUT);
+    draw_charts(&records, out)?;
+    let summary = out.join("summary.json");
     fs::write(&summary, serde_json::to_string_pretty(&summarise(&records, &bounds)?)? + "\n")?;
-    println!("written: {}", summary.display());
+    println!("written: {} and charts", summary.display());
+    if publish {
+        draw_charts(&records, Path::new("docs"))?;
+        replace("README.md", &report.short)?;
+        replace("docs/performance.md", &report.full)?;
+    }
     Ok(())
+}
+
+/// What a reader sees, in Markdown.
+struct Report {
+    short: String,
+    full: String,
+}
+
+impl Report {
+    fn new(records: &Records, bounds: &[Bound]) -> Result<Self> {
+        let machine = Machine::this()?;
+        let about = format!("{}, {}: `{}`.\n", machine.processor, machine.date, command());
+        let places =
+            [("linux64", "x86_64, Linux"), ("wine64", "x86_64, Windows (Wine)"), ("wine32", "i686, Windows (Wine)")];
+        let mut full = about.clone();
+        for (place, title) in places {
+            write!(full, "\n### {title}\n\nNanoseconds of a call.\n\n{}", records.table(&columns(place)))?;
+        }
+        write!(full, "\n### The rest, x86_64 Linux\n\n{}", records.rest())?;
+        write!(full, "\n### Bounds\n\n| ratio | measured | bound | |\n| --- | --- | --- | --- |\n")?;
+        bounds.iter().try_for_each(|bound| writeln!(full, "{bound}"))?;
+        let short = [
+            ("Linux, 1 slot", "linux64", "int4", 1, 1),
+            ("64 slots in turn", "linux64", "int4", 64, 1),
+            ("2000 slots", "linux64", "int4", 2000, 1),
+            ("1 slot, 3 frames down", "linux64", "int4", 1, 3),
+            ("Wine, x86_64", "wine64", "int4", 1, 1),
+            ("Wine, i686", "wine32", "int4", 1, 1),
+        ];
+        Ok(Self { short: format!("{about}\n{}", records.table(&short)), full })
+    }
+}
+
+/// Where numbers stand in a text that is otherwise written by hand.
+fn replace(file: &str, numbers: &str) -> Result<()> {
+    const MARKS: [&str; 2] = ["<!-- measured -->\n", "<!-- end -->\n"];
+    let text = fs::read_to_string(file)?;
+    let (before, rest) = text.split_once(MARKS[0]).with_context(|| format!("no place for numbers in {file}"))?;
+    let (_, behind) = rest.split_once(MARKS[1]).with_context(|| format!("no end of the numbers in {file}"))?;
+    Ok(fs::write(file, format!("{before}{}{numbers}{}{behind}", MARKS[0], MARKS[1]))?)
+}
+
+fn draw_charts(records: &Records, folder: &Path) -> Result<()> {
+    type Cell = (&'static str, usize, usize);
+    let chart = |file: &str, title: &str, series: &[&str], contenders: &[&str], cells: &[Cell]| {
+        let rows: Vec<Row> = NAMES
+            .iter()
+            .filter(|(contender, _)| contenders.contains(contender))
+            .map(|(contender, name)| {
+                let value = |(place, slots, depth): &Cell| records.call(place, contender, "int4", *slots, *depth).ok();
+                Row { name: name.replace('`', ""), values: cells.iter().map(value).collect() }
+            })
+            .collect();
+        charts::draw(&folder.join(file), title, series, &rows)
+    };
+    let ways =
+        ["functions", "typed", "exclusive", "frame", "full_save", "mov_jmp", "ancestor", "closure_ffi", "libffi"];
+    chart(
+        "slots.svg",
+        "One call with 4 integers, x86_64 Linux: slots called in turn",
+        &["1 slot", "64 slots", "2000 slots"],
+        &ways,
+        &[("linux64", 1, 1), ("linux64", 64, 1), ("linux64", 2000, 1)],
+    )?;
+    chart(
+        "depth.svg",
+        "The same from further down: what the frames above pay is included",
+        &["1 frame", "3 frames", "12 frames"],
+        &ways,
+        &[("linux64", 1, 1), ("linux64", 1, 3), ("linux64", 1, 12)],
+    )?;
+    chart(
+        "wine.svg",
+        "One call with 4 integers by Windows code under Wine",
+        &["x86_64", "i686, stdcall"],
+        &["direct", "typed", "exclusive", "frame", "full_save", "closure_ffi", "libffi", "go"],
+        &[("wine64", 1, 1), ("wine32", 1, 1)],
+    )
 }
 
 /// Has cargo build the program; returns the folder that it builds in.
@@ -162,34 +244,64 @@ impl Records {
     }
 
     /// A table of Markdown: nanoseconds of a call.
-    fn table(&self, place: &str) -> String {
-        const COLUMNS: &[(&str, &str, usize, usize)] = &[
-            ("0 int", "int0", 1, 1),
-            ("2 int", "int2", 1, 1),
-            ("4 int", "int4", 1, 1),
-            ("8 int", "int8", 1, 1),
-            ("4 double", "double4", 1, 1),
-            ("12 mixed", "mixed12", 1, 1),
-            ("8 slots", "int4", 8, 1),
-            ("64 slots", "int4", 64, 1),
-            ("2000 slots", "int4", 2000, 1),
-            ("depth 3", "int4", 1, 3),
-            ("depth 12", "int4", 1, 12),
-        ];
-        let columns: Vec<_> = COLUMNS.iter().map(|column| column.0).collect();
-        let mut text = format!("| ns per call | {} |\n|{}\n", columns.join(" | "), " --- |".repeat(1 + columns.len()));
+    fn table(&self, columns: &[Column]) -> String {
+        let names: Vec<_> = columns.iter().map(|column| column.0).collect();
+        let mut text = format!("| | {} |\n|{}\n", names.join(" | "), " --- |".repeat(1 + names.len()));
         for (contender, name) in NAMES {
-            let cells: Vec<_> = COLUMNS
+            let cells: Vec<_> = columns
                 .iter()
-                .map(|(_, work, slots, depth)| self.call(place, contender, work, *slots, *depth))
-                .map(|ns| ns.map_or(String::new(), |ns| format!("{ns:.1}")))
+                .map(|(_, place, work, slots, depth)| self.call(place, contender, work, *slots, *depth))
+                .map(|ns| ns.map_or("-".into(), |ns| format!("{ns:.1}")))
                 .collect();
-            if cells.iter().any(|cell| !cell.is_empty()) {
-                writeln!(text, "| {name} | {} |", cells.join(" | ")).expect("strings take everything");
+            if cells.iter().any(|cell| cell != "-") {
+                text += &format!("| {name} | {} |\n", cells.join(" | "));
             }
         }
         text
     }
+
+    /// A table of Markdown: what is not a call of a hot slot.
+    fn rest(&self) -> String {
+        let mut text = String::from("| | median | quartiles |\n| --- | --- | --- |\n");
+        let groups = [
+            ("register", "ns to make and release a callback", "live"),
+            ("first", "ns to make the first callback of a process and call it", ""),
+            ("cold", "ns of one call, caches evicted", ""),
+            ("threads", "million calls in a second", "threads"),
+        ];
+        for (group, title, label) in groups {
+            let of_group = |record: &&Map<String, Value>| record["group"] == group && record["place"] == "linux64";
+            for record in self.0.iter().filter(of_group) {
+                let contender = record["contender"].as_str().unwrap_or_default();
+                let name = NAMES.iter().find(|(name, _)| *name == contender).map_or(contender, |(_, name)| name);
+                let detail = record.get(label).map_or(String::new(), |value| format!(", {value} {label}"));
+                let number = |name: &str| record[name].as_f64().unwrap_or(f64::NAN);
+                let [median, q1, q3] = ["median", "q1", "q3"].map(number);
+                text += &format!("| {title}: {name}{detail} | {median:.1} | {q1:.1} to {q3:.1} |\n");
+            }
+        }
+        text
+    }
+}
+
+/// Title, place, work, slots, depth.
+type Column = (&'static str, &'static str, &'static str, usize, usize);
+
+fn columns(place: &'static str) -> Vec<Column> {
+    let columns = [
+        ("0 int", "int0", 1, 1),
+        ("2 int", "int2", 1, 1),
+        ("4 int", "int4", 1, 1),
+        ("8 int", "int8", 1, 1),
+        ("4 double", "double4", 1, 1),
+        ("12 mixed", "mixed12", 1, 1),
+        ("8 slots", "int4", 8, 1),
+        ("64 slots", "int4", 64, 1),
+        ("2000 slots", "int4", 2000, 1),
+        ("depth 3", "int4", 1, 3),
+        ("depth 12", "int4", 1, 12),
+    ];
+    columns.map(|(title, work, slots, depth)| (title, place, work, slots, depth)).to_vec()
 }
 
 /// Contenders as the programs and as the tables call them.
@@ -209,6 +321,8 @@ const NAMES: &[(&str, &str)] = &[
     ("libffi", "libffi closure"),
     ("direct_from_go", "a plain function, called from the Go program"),
     ("go", "Go's `syscall.NewCallback`"),
+    ("share", "calltable, shared registration"),
+    ("share_again", "calltable, one more use of a shared one"),
 ];
 
 /// A number that is to keep a limit.
@@ -239,8 +353,8 @@ impl std::fmt::Display for Bound {
             Limit::AtMost(limit) => format!("at most {limit}"),
             Limit::AtLeast(limit) => format!("at least {limit}"),
         };
-        let verdict = if self.is_kept() { "ok" } else { "over" };
-        write!(f, "{verdict:<4}  {:<42} {:>7.2}  {limit}", self.key, self.value)
+        let verdict = if self.is_kept() { "kept" } else { "over" };
+        write!(f, "| `{}` | {:.2} | {limit} | {verdict} |", self.key, self.value)
     }
 }
 
@@ -317,23 +431,50 @@ fn sizes(program: &Path) -> Result<Sizes> {
     Ok(sizes)
 }
 
+/// Where and when.
+struct Machine {
+    processor: String,
+    system: String,
+    date: String,
+}
+
+impl Machine {
+    fn this() -> Result<Self> {
+        let info = fs::read_to_string("/proc/cpuinfo")?;
+        let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Ok(Self {
+            processor: name.map_or("unknown", |(_, name)| name).to_string(),
+            system: first_line("uname", &["-srm"])?,
+            date: first_line("date", &["--utc", "+%F"])?,
+        })
+    }
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| program.to_string())?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_string())
+}
+
+fn command() -> String {
+    std::env::args().skip(1).fold("cargo xtask".into(), |line: String, word| line + " " + &word)
+}
+
 /// What `summary.json` says.
 fn summarise(records: &Records, bounds: &[Bound]) -> Result<Value> {
-    let of = |program: &str, arguments: &[&str]| -> Result<String> {
-        Ok(String::from_utf8_lossy(&Command::new(program).args(arguments).output()?.stdout).trim().to_string())
-    };
-    let processor = fs::read_to_string("/proc/cpuinfo")?;
-    let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let machine = Machine::this()?;
     let mut summary = json!({
-        "date": of("date", &["--utc", "+%F"])?,
-        "commit": of("git", &["rev-parse", "HEAD"])?,
-        "command": std::env::args().skip(1).fold("cargo xtask".into(), |line: String, word| line + " " + &word),
-        "processor": processor.map_or("unknown", |(_, name)| name),
-        "system": of("uname", &["-srm"])?,
-        "rustc": of("rustc", &["--version"])?,
-        "gcc": of("gcc", &["--version"])?.lines().next(),
+        "date": machine.date,
+        "commit": first_line("git", &["rev-parse", "HEAD"])?,
+        "command": command(),
+        "processor": machine.processor,
+        "system": machine.system,
+        "rustc": first_line("rustc", &["--version"])?,
+        "gcc": first_line("gcc", &["--version"])?,
         "measurements": records.0,
     });
+    for Bound { key, value, .. } in bounds {
+        summary[key] = (*value).into();
+    }
     let limits: Map<String, Value> = bounds
         .iter()
         .map(|bound| {
@@ -345,8 +486,5 @@ fn summarise(records: &Records, bounds: &[Bound]) -> Result<Value> {
         })
         .collect();
     summary["bounds"] = limits.into();
-    for bound in bounds {
-        summary[bound.key] = bound.value.into();
-    }
     Ok(summary)
 }

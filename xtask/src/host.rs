@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
-use crate::{demo, instructions, setup};
+use crate::{bench, demo, instructions, setup};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] =
@@ -42,10 +42,13 @@ pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
     let mut suite = Suite::new("host", 17 + TARGETS.len());
 
-    suite.check("formatting", || quietly(cargo().args(["fmt", "--all", "--check"])).map(drop));
+    suite.check("formatting", || {
+        quietly(cargo().args(["fmt", "--all", "--check"]))?;
+        quietly(cargo().args(["fmt", "--check", "--manifest-path", bench::MANIFEST])).map(drop)
+    });
     suite.check("lints", || {
-        quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"]))
-            .map(drop)
+        quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"]))?;
+        bench::build(cargo().args(["clippy"]), &["--", "-Dwarnings"]).map(drop)
     });
     let all = ["test", "--workspace", "--all-features", "--no-fail-fast"];
     suite.tests("all tests", cargo().args(all));

@@ -2,6 +2,7 @@
 
 mod bare;
 mod bench;
+mod charts;
 mod demo;
 mod emulator;
 mod host;
@@ -43,6 +44,9 @@ enum Command {
         /// A tenth of the rounds
         #[arg(long)]
         quick: bool,
+        /// Put numbers and charts into README.md and docs
+        #[arg(long)]
+        publish: bool,
         /// Only count instructions, and write them to benches/instructions.txt
         #[arg(long)]
         instructions: bool,
@@ -99,7 +103,7 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::HOST)?;
             instructions::write()
         }
-        Command::Bench { quick, .. } => bench::run(quick),
+        Command::Bench { quick, publish, .. } => bench::run(quick, publish),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
