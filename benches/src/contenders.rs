@@ -90,6 +90,8 @@ pub const CONTENDERS: &[Contender] = &[
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..once("functions", assembly::functions) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Contender { serves: assembly::serves, ..once("call_ret", assembly::call_ret) },
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..once("mov_jmp", assembly::mov_jmp) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..once("ancestor", assembly::ancestor) },
@@ -146,6 +148,8 @@ mod assembly {
     unsafe extern "C" {
         static bench_ancestor_table: [[u8; 5]; CAPACITY];
         static mut bench_ancestor_contexts: [Context; CAPACITY];
+        static bench_call_ret_table: [[u8; 16]; CAPACITY];
+        static mut bench_call_ret_contexts: [Context; CAPACITY];
         static bench_functions: [[u8; 32]; CAPACITY];
         static bench_mov_jmp_table: [[u8; 16]; CAPACITY];
         static mut bench_mov_jmp_contexts: [Context; CAPACITY];
@@ -168,6 +172,11 @@ mod assembly {
     pub fn ancestor(shape: &'static Shape, slots: usize) -> Made {
         // SAFETY: the table is in ancestor.S, with as many entries as contexts.
         unsafe { make(shape, slots, &bench_ancestor_table, &raw mut bench_ancestor_contexts) }
+    }
+
+    pub fn call_ret(shape: &'static Shape, slots: usize) -> Made {
+        // SAFETY: the table is in call_ret.S, with as many entries as contexts.
+        unsafe { make(shape, slots, &bench_call_ret_table, &raw mut bench_call_ret_contexts) }
     }
 
     pub fn mov_jmp(shape: &'static Shape, slots: usize) -> Made {

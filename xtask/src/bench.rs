@@ -132,8 +132,18 @@ fn draw_charts(records: &Records, folder: &Path) -> Result<()> {
             .collect();
         charts::draw(&folder.join(file), title, series, &rows)
     };
-    let ways =
-        ["functions", "typed", "exclusive", "frame", "full_save", "mov_jmp", "ancestor", "closure_ffi", "libffi"];
+    let ways = [
+        "functions",
+        "typed",
+        "exclusive",
+        "frame",
+        "full_save",
+        "call_ret",
+        "mov_jmp",
+        "ancestor",
+        "closure_ffi",
+        "libffi",
+    ];
     chart(
         "slots.svg",
         "One call with 4 integers, x86_64 Linux: slots called in turn",
@@ -315,6 +325,7 @@ const NAMES: &[(&str, &str)] = &[
     ("frame", "calltable, frame lane"),
     ("full_save", "calltable, frame lane, full save"),
     ("dynamic", "calltable, closure of a dynamic signature"),
+    ("call_ret", "table of `call; ret`, nothing checked"),
     ("mov_jmp", "table of `mov; jmp`"),
     ("ancestor", "the way of 2013 (5-byte CALL, address dropped, DIV)"),
     ("closure_ffi", "closure-ffi (writes code)"),
