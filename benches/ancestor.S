@@ -1,5 +1,5 @@
-// The way of 2013: a table of bare 5-byte CALLs. The dispatcher takes the return address from the stack, computes the slot
-// by a division, and returns past the table to the foreign code.
+// The way of 2013: a table of bare 5-byte CALLs. The dispatcher takes the return address from the stack, computes the
+// slot by a division, and returns past the table to the foreign code.
 //
 // Everything around that is as in the crate's own direct lane for 4 positions: the data is a fifth argument.
 //

@@ -1,5 +1,5 @@
-// A table of CALLs that are answered, as the crate's own, and the least that a dispatcher behind it can do: it asks neither
-// whether the slot is live nor how many arguments there are. What such a table costs at best.
+// A table of CALLs that are answered, as the crate's own, and the least that a dispatcher behind it can do: it asks
+// neither whether the slot is live nor how many arguments there are. What such a table costs at best.
 //
 //   address     while the handler runs
 //   rsp+0x38    return address in the foreign caller

@@ -64,8 +64,8 @@ DOWN(12, down11(code))
 LOOP(int4_depth3, Word, down3((int4_callback)codes[slot]))
 LOOP(int4_depth12, Word, down12((int4_callback)codes[slot]))
 
-// Handlers of the direct lane: what the callback gets, and the data. Each counts its calls and adds up its arguments, as
-// all handlers here do.
+// Handlers of the direct lane: what the callback gets, and the data. Each counts its calls and adds up its arguments,
+// as all handlers here do.
 CALLBACK Word handler_int0(size_t *count) {
     ++*count;
     return 0;
@@ -86,8 +86,8 @@ CALLBACK double handler_double4(double a, double b, double c, double d, size_t *
     ++*count;
     return a + b + c + d;
 }
-CALLBACK double handler_mixed12(Word a, double b, int32_t c, float d, Word e, double f, int32_t g, float h, Word i, double j,
-                                int32_t k, float l, size_t *count) {
+CALLBACK double handler_mixed12(Word a, double b, int32_t c, float d, Word e, double f, int32_t g, float h, Word i,
+                                double j, int32_t k, float l, size_t *count) {
     ++*count;
     return (double)(a + c + e + g + i + k) + (b + f + j) + (double)(d + h + l);
 }

@@ -1,5 +1,5 @@
-// As many plain functions as there are slots: the floor where more than one pointer is called in turn. Each counts its calls
-// and adds up 4 integers.
+// As many plain functions as there are slots: the floor where more than one pointer is called in turn. Each counts its
+// calls and adds up 4 integers.
 
 .intel_syntax noprefix
 .set SLOTS, 2000

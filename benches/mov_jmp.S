@@ -1,5 +1,5 @@
-// A table whose entries load their number and jump. The way is the crate's own direct lane for 4 positions otherwise: the
-// data is a fifth argument.
+// A table whose entries load their number and jump. The way is the crate's own direct lane for 4 positions otherwise:
+// the data is a fifth argument.
 //
 //   address     while the handler runs
 //   rsp+0x28    return address in the foreign caller

@@ -1,4 +1,5 @@
-//! The work: every handler, whatever its way, counts its calls in memory of its own and returns the sum of its arguments.
+//! The work: every handler, whatever its way, counts its calls in memory of its own and returns the sum of its
+//! arguments.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -261,8 +262,8 @@ macro_rules! shapes {
                 _arguments: *mut *mut c_void,
                 data: *mut c_void,
             ) {
-                // SAFETY: libffi passes the addresses of the result and of as many arguments as the shape has; the data is
-                // a count.
+                // SAFETY: libffi passes the addresses of the result and of as many arguments as the shape has; the data
+                // is a count.
                 unsafe {
                     let count = &*data.cast::<Count>();
                     result.cast::<$R>().write(work(count, $((*_arguments.add($position)).cast::<$P>().read()),*));
@@ -306,10 +307,11 @@ shapes! { "win64" "sysv64"
     int8 [1 loop_int8] handler_int8
         (a: isize = 0, b: isize = 1, c: isize = 2, d: isize = 3, e: isize = 4, f: isize = 5, g: isize = 6, h: isize = 7)
         -> isize = 36.0, a + b + c + d + e + f + g + h;
-    double4 [1 loop_double4] handler_double4 (a: f64 = 0, b: f64 = 1, c: f64 = 2, d: f64 = 3) -> f64 = 10.0, a + b + c + d;
+    double4 [1 loop_double4] handler_double4
+        (a: f64 = 0, b: f64 = 1, c: f64 = 2, d: f64 = 3) -> f64 = 10.0, a + b + c + d;
     mixed12 [1 loop_mixed12] handler_mixed12
-        (a: isize = 0, b: f64 = 1, c: i32 = 2, d: f32 = 3, e: isize = 4, f: f64 = 5, g: i32 = 6, h: f32 = 7, i: isize = 8,
-        j: f64 = 9, k: i32 = 10, l: f32 = 11)
+        (a: isize = 0, b: f64 = 1, c: i32 = 2, d: f32 = 3, e: isize = 4, f: f64 = 5, g: i32 = 6, h: f32 = 7,
+        i: isize = 8, j: f64 = 9, k: i32 = 10, l: f32 = 11)
         -> f64 = 78.0,
         (a + c as isize + e + g as isize + i + k as isize) as f64 + (b + f + j) + f64::from(d + h + l);
 }

@@ -1,5 +1,5 @@
-//! Instructions of one call on each way through the dispatchers, the foreign loop and the handler included; and of making
-//! and releasing a callback. Valgrind counts them, so they are the same on every machine with the same compilers.
+//! Instructions of one call on each way through the dispatchers, the foreign loop and the handler included; and of
+//! making and releasing a callback. Valgrind counts them, so they are the same on every machine with the same compilers.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -53,7 +53,8 @@ pub fn check() -> Result<()> {
     }
     if !differences.is_empty() {
         bail!(
-            "{FILE} no longer holds{differences}\nif that is meant: cargo xtask bench --instructions, and say why in the commit"
+            "{FILE} no longer holds{differences}\nif that is meant: cargo xtask bench --instructions, and say why in the \
+             commit"
         );
     }
     Ok(())
@@ -71,8 +72,8 @@ pub fn write() -> Result<()> {
 
 const FILE_HEADING: &[&str] = &[
     "Instructions of one call, the foreign loop and the handler included; of `register`, to make one and release it.",
-    "Written by `cargo xtask bench --instructions`. A change of more than 2 % fails `cargo xtask test host`, and is explained",
-    "in the commit that changes this file.",
+    "Written by `cargo xtask bench --instructions`. A change of more than 2 % fails `cargo xtask test host`, and is",
+    "explained in the commit that changes this file.",
 ];
 
 /// The difference of a longer and a shorter run is what the calls take.
