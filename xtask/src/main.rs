@@ -29,7 +29,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what the tests and the demo need (with apt-get, as root or through sudo)
+    /// Install what tests, demo and measurements need (with apt-get, as root or through sudo)
     Setup,
     /// Host a real Windows DLL whose every import is a callback of the table
     Demo {
@@ -96,7 +96,8 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;
-            setup::install(setup::BARE)
+            setup::install(setup::BARE)?;
+            setup::install(setup::BENCH)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
         Command::Bench { instructions: true, .. } => {
