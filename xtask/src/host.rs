@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
-use crate::{demo, setup};
+use crate::{bench, demo, instructions, setup};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] =
@@ -40,12 +40,15 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
-    let mut suite = Suite::new("host", 16 + TARGETS.len());
+    let mut suite = Suite::new("host", 17 + TARGETS.len());
 
-    suite.check("formatting", || quietly(cargo().args(["fmt", "--all", "--check"])).map(drop));
+    suite.check("formatting", || {
+        quietly(cargo().args(["fmt", "--all", "--check"]))?;
+        quietly(cargo().args(["fmt", "--check", "--manifest-path", bench::MANIFEST])).map(drop)
+    });
     suite.check("lints", || {
-        quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"]))
-            .map(drop)
+        quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"]))?;
+        bench::build(cargo().args(["clippy"]), &["--", "-Dwarnings"]).map(drop)
     });
     let all = ["test", "--workspace", "--all-features", "--no-fail-fast"];
     suite.tests("all tests", cargo().args(all));
@@ -92,6 +95,7 @@ pub fn run() -> Result<bool> {
         quietly(cargo().args(["doc", "--no-deps", "--workspace", "--all-features"]).env("RUSTDOCFLAGS", "-Dwarnings"))
             .map(drop)
     });
+    suite.check("instructions of a call, those of benches/instructions.txt", instructions::check);
     for target in TARGETS {
         suite.check(&format!("builds for {target}"), || build_for(target));
     }

@@ -1,11 +1,14 @@
 //! `cargo xtask`: everything that is done with this repository.
 
 mod bare;
+mod bench;
+mod charts;
 mod demo;
 mod dist;
 mod embed;
 mod emulator;
 mod host;
+mod instructions;
 mod setup;
 mod suite;
 mod uefi;
@@ -28,7 +31,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what the tests and the demo need (with apt-get, as root or through sudo)
+    /// Install what tests, demo and measurements need (with apt-get, as root or through sudo)
     Setup,
     /// Host a real Windows DLL whose every import is a callback of the table
     Demo {
@@ -42,6 +45,18 @@ enum Command {
     Dist {
         /// As Rust calls them
         targets: Vec<String>,
+    },
+    /// Measure this crate and other ways to turn closures into function pointers, side by side
+    Bench {
+        /// A tenth of the rounds
+        #[arg(long)]
+        quick: bool,
+        /// Put numbers and charts into README.md and docs
+        #[arg(long)]
+        publish: bool,
+        /// Only count instructions, and write them to benches/instructions.txt
+        #[arg(long)]
+        instructions: bool,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -91,7 +106,8 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;
             setup::install(setup::EMBED)?;
-            setup::install(setup::BARE)
+            setup::install(setup::BARE)?;
+            setup::install(setup::BENCH)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
         Command::Dist { targets } => {
@@ -103,6 +119,11 @@ fn run(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::Bench { instructions: true, .. } => {
+            setup::install(setup::HOST)?;
+            instructions::write()
+        }
+        Command::Bench { quick, publish, .. } => bench::run(quick, publish),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();

@@ -18,12 +18,17 @@ const fn package(name: &'static str, proof: &'static str) -> Package {
 /// For the suite `host` and the demo.
 pub const HOST: &[Package] = &[
     package("gcc", "gcc"),
+    package("g++", "g++"),
     package("libc6-dev", "/usr/include/stdio.h"),
     package("gcc-multilib", "/usr/include/asm/types.h"),
     package("clang-19", "clang-19"),
     package("lld-19", "ld.lld-19"),
     package("gcc-mingw-w64-x86-64", "x86_64-w64-mingw32-gcc"),
+    package("g++-mingw-w64-x86-64", "x86_64-w64-mingw32-g++"),
+    package("gcc-mingw-w64-i686", "i686-w64-mingw32-gcc"),
+    package("g++-mingw-w64-i686", "i686-w64-mingw32-g++"),
     package("gdb", "gdb"),
+    package("valgrind", "valgrind"),
     package("libz-mingw-w64", DLL),
     // A matched compiler and library source, for targets whose `core` rustup has not installed.
     package("rustc-web", DEBIAN_RUSTC),
@@ -36,9 +41,6 @@ pub const WINDOWS: &[Package] = &[
     package("wine64", WINE),
     package("xvfb", "Xvfb"),
     package("xauth", "xauth"),
-    package("g++-mingw-w64-x86-64", "x86_64-w64-mingw32-g++"),
-    package("gcc-mingw-w64-i686", "i686-w64-mingw32-gcc"),
-    package("g++-mingw-w64-i686", "i686-w64-mingw32-g++"),
     package("lld-19", "lld-link-19"),
     package("llvm-19", "llvm-readobj-19"),
     package("rust-web-clippy", DEBIAN_CLIPPY),
@@ -46,7 +48,6 @@ pub const WINDOWS: &[Package] = &[
 
 /// For the suite `embed`, beside those of `host` and `windows`.
 pub const EMBED: &[Package] = &[
-    package("g++", "g++"),
     package("g++-multilib", "/usr/share/doc/g++-multilib"),
     package("cmake", "cmake"),
     package("make", "make"),
@@ -71,6 +72,9 @@ pub const BARE: &[Package] = &[
     package("bochsbios", BOCHS_BIOS),
     package("vgabios", BOCHS_VGA),
 ];
+
+/// For `cargo xtask bench`, beside those for `host` and `windows`.
+pub const BENCH: &[Package] = &[package("make", "make"), package("golang-go", "go")];
 
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 pub const OVMF_32: &str = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd";

@@ -125,6 +125,11 @@ fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
     bail!("the window was open for up to 45 seconds and never listed")
 }
 
+/// What `WINEPATH` must be for programs with std.
+pub fn random(arch: &str) -> Result<String> {
+    Ok(for_windows(&build_random(arch)?))
+}
+
 fn gnu_target(arch: &str) -> String {
     format!("{arch}-pc-windows-gnu")
 }
@@ -145,7 +150,7 @@ fn programs(arch: &str, command: &str) -> Vec<&'static str> {
 }
 
 /// A command of cargo for programs with std.
-fn gnu(arch: &str, command: &str) -> Result<Command> {
+pub fn gnu(arch: &str, command: &str) -> Result<Command> {
     let target = gnu_target(arch);
     let mut cargo = cargo_for(&target, command, "std,panic_unwind");
     if arch == "i686" {

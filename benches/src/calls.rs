@@ -1,0 +1,75 @@
+//! What a call costs: each shape, several slots in turn, and from further down.
+
+use std::ffi::c_void;
+use std::time::{Duration, Instant};
+
+use crate::contenders::{self, CONTENDERS, Source};
+use crate::labels;
+use crate::rounds::Case;
+use crate::shapes::{Loop, SHAPES, Shape};
+
+/// Long against the clock's grain and short against a time slice.
+const SAMPLE: Duration = Duration::from_micros(60);
+
+/// The number of slots called in turn.
+const SLOTS: &[usize] = &[1, 8, 64, 2000];
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for shape in SHAPES {
+        for contender in CONTENDERS {
+            for &slots in if shape.name == "int4" { SLOTS } else { &[1] } {
+                for &(depth, caller) in if slots == 1 { shape.callers } else { &shape.callers[..1] } {
+                    let Some(source) = contender.source(shape, slots) else { continue };
+                    let labels = labels!(contender: contender.name, work: shape.name, slots: slots, depth: depth);
+                    cases.push(Case { labels, sample: Box::new(sampler(shape, caller, source)) });
+                }
+            }
+        }
+    }
+    cases
+}
+
+fn sampler(shape: &'static Shape, caller: Loop, mut source: Source) -> impl FnMut() -> f64 {
+    let mut passes = 0;
+    move || {
+        source.with(|codes| {
+            if passes == 0 {
+                passes = enough(shape, caller, codes);
+            }
+            // What the case before has pushed out of caches and predictors comes back first.
+            run(shape, caller, codes, passes.div_ceil(4));
+            let start = Instant::now();
+            run(shape, caller, codes, passes);
+            start.elapsed().as_nanos() as f64 / (passes * codes.len()) as f64
+        })
+    }
+}
+
+/// How many passes a sample takes.
+fn enough(shape: &Shape, caller: Loop, codes: &[*const c_void]) -> usize {
+    let mut passes = 1;
+    loop {
+        let start = Instant::now();
+        run(shape, caller, codes, passes);
+        if start.elapsed() >= SAMPLE {
+            return passes;
+        }
+        passes *= 2;
+    }
+}
+
+/// Runs a loop of the foreign side, and checks what the handlers have returned.
+pub fn run(shape: &Shape, caller: Loop, codes: &[*const c_void], passes: usize) {
+    // SAFETY: the pointers are callbacks of this shape.
+    let sum = unsafe { caller(codes.as_ptr(), codes.len(), passes) };
+    assert_eq!(sum, shape.result * (passes * codes.len()) as f64, "the sum of what the handlers returned");
+}
+
+/// Calls one callback so many times.
+pub fn count(contender: &str, work: &str, calls: usize) {
+    let shape = SHAPES.iter().find(|shape| shape.name == work).unwrap_or_else(|| panic!("no work {work:?}"));
+    let mut source = contenders::named(contender).source(shape, 1).expect("a way that serves this shape");
+    source.with(|codes| run(shape, shape.callers[0].1, codes, calls));
+}
