@@ -2,8 +2,10 @@
 
 mod bare;
 mod demo;
+mod embed;
 mod emulator;
 mod host;
+mod lua;
 mod setup;
 mod suite;
 mod uefi;
@@ -62,6 +64,8 @@ enum SuiteName {
     Uefi,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,
+    /// Runtimes of other languages: Lua on Linux, with a hosted DLL, and on Windows
+    Embed,
 }
 
 fn main() -> ExitCode {
@@ -96,6 +100,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Bare => bare::run()?,
                     SuiteName::Uefi => uefi::run()?,
                     SuiteName::Cet => bare::run_cet()?,
+                    SuiteName::Embed => embed::run()?,
                 };
                 failed |= !result;
             }

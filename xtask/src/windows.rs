@@ -14,7 +14,7 @@ use crate::wine::{Wine, for_windows};
 mod build_dll;
 
 /// As Rust and MinGW call them.
-const ARCHITECTURES: [&str; 2] = ["x86_64", "i686"];
+pub const ARCHITECTURES: [&str; 2] = ["x86_64", "i686"];
 
 /// The number of slots that the guarded program is built with.
 const CAPACITY: usize = 2000;
@@ -125,7 +125,7 @@ fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
     bail!("the window was open for up to 45 seconds and never listed")
 }
 
-fn gnu_target(arch: &str) -> String {
+pub fn gnu_target(arch: &str) -> String {
     format!("{arch}-pc-windows-gnu")
 }
 
@@ -145,7 +145,7 @@ fn programs(arch: &str, command: &str) -> Vec<&'static str> {
 }
 
 /// A command of cargo for programs with std.
-fn gnu(arch: &str, command: &str) -> Result<Command> {
+pub fn gnu(arch: &str, command: &str) -> Result<Command> {
     let target = gnu_target(arch);
     let mut cargo = cargo_for(&target, command, "std,panic_unwind");
     if arch == "i686" {
@@ -171,7 +171,7 @@ fn build_start(target: &str) -> Result<PathBuf> {
 }
 
 /// Rust's std wants one function of a DLL that Wine 8 has not. Returns the folder of a DLL that has it.
-fn build_random(arch: &str) -> Result<PathBuf> {
+pub fn build_random(arch: &str) -> Result<PathBuf> {
     let out = std::env::current_dir()?.join(folder(&format!("wine-extra/{arch}"))?);
     let made = out.join("bcryptprimitives.dll");
     if made.exists() {

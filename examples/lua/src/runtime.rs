@@ -105,6 +105,8 @@ impl State {
     fn level<T>(&self, work: impl FnOnce() -> T) -> std::result::Result<T, Value> {
         self.calls.borrow_mut().push(None);
         let result = work();
+        // A callback that was released while it was running has ended by now.
+        self.release(None);
         let error = self.calls.borrow_mut().pop().flatten();
         let report = || self.reports.1.try_recv().ok().map(|report| Value::Error(Box::new(Error::runtime(report))));
         error.or_else(report).map_or(Ok(result), Err)
