@@ -192,3 +192,140 @@ mod arch {
     convention!(thiscall, "thiscall", 0: u32);
     convention!(fastcall, "fastcall", 0: u32, 1: u32);
 }
+
+#[cfg(test)]
+mod tests {
+    use calltable::Convention;
+
+    use super::*;
+
+    fn signature(convention: Convention, parameters: &[Type], result: Type) -> Signature {
+        Signature::new(convention, parameters, Some(result)).unwrap()
+    }
+
+    macro_rules! conventions {
+        ($($name:ident $abi:literal $convention:ident;)*) => { $(
+            #[test]
+            fn $name() {
+                use Type::*;
+                type Pointer = *const c_void;
+                unsafe extern $abi fn all(a: u8, b: f32, c: i64, d: f64, e: i16, f: f64, g: Pointer, h: f32) -> f64 {
+                    assert_eq!((a, b, c, d, e, f, g.addr(), h), (250, -1.5, -3 << 40, 0.1, -2, 1e300, 0x1234, 0.25));
+                    f
+                }
+                unsafe extern $abi fn narrow(a: f32, b: i8) -> f32 {
+                    a * f32::from(b)
+                }
+                unsafe extern $abi fn wide(a: u32, b: u32, c: u32) -> u64 {
+                    u64::from(a) << 32 | u64::from(b - c)
+                }
+                unsafe extern $abi fn nothing() -> i16 {
+                    -5
+                }
+                let arguments = [
+                    250, (-1.5f32).to_bits().into(), (-3i64 << 40) as u64, 0.1f64.to_bits(), -2i64 as u64,
+                    1e300f64.to_bits(), 0x1234, 0.25f32.to_bits().into(),
+                ];
+                let of_all = signature(Convention::$convention, &[U8, F32, I64, F64, I16, F64, Type::Pointer, F32], F64);
+                let of_narrow = signature(Convention::$convention, &[F32, I8], F32);
+                let of_wide = signature(Convention::$convention, &[U32; 3], U64);
+                let of_nothing = signature(Convention::$convention, &[], I16);
+                // Often, so that a stack pointer which is not as before would be noticed.
+                for _ in 0..10_000 {
+                    // SAFETY: these are their types.
+                    unsafe {
+                        assert_eq!(call(all as *const c_void, &of_all, &arguments), Ok(1e300f64.to_bits()));
+                        let bits = call(narrow as *const c_void, &of_narrow, &[2.5f32.to_bits().into(), -4i64 as u64]);
+                        assert_eq!(f32::from_bits(bits.unwrap() as u32), -10.0);
+                        let bits = call(wide as *const c_void, &of_wide, &[0x1234_5678, 9, 2]);
+                        assert_eq!(bits, Ok(0x1234_5678_0000_0007));
+                        assert_eq!(call(nothing as *const c_void, &of_nothing, &[]).unwrap() as i16, -5);
+                    }
+                }
+                let many = signature(Convention::$convention, &[U64; POSITIONS + 1][..(POSITIONS + 1).min(MOST)], U8);
+                // SAFETY: nothing is called.
+                let refused = unsafe { call(nothing as *const c_void, &many, &[0; POSITIONS + 1]) };
+                assert!(refused.unwrap_err().contains("at most 16"));
+            }
+        )* };
+    }
+
+    /// Arguments of 64 bits that a signature holds.
+    const MOST: usize = 32 / (8 / size_of::<usize>());
+
+    #[cfg(target_arch = "x86_64")]
+    conventions! {
+        win64 "win64" Win64;
+    }
+    #[cfg(target_arch = "x86")]
+    conventions! {
+        stdcall "stdcall" Stdcall;
+        cdecl "cdecl" Cdecl;
+        thiscall "thiscall" Thiscall;
+        fastcall "fastcall" Fastcall;
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    mod registers {
+        use super::*;
+
+        trait Argument {
+            const TYPE: Type;
+            fn bits(self) -> u64;
+        }
+
+        impl Argument for u64 {
+            const TYPE: Type = Type::U64;
+            fn bits(self) -> u64 {
+                self
+            }
+        }
+
+        impl Argument for f64 {
+            const TYPE: Type = Type::F64;
+            fn bits(self) -> u64 {
+                self.to_bits()
+            }
+        }
+
+        fn check<A: Argument, B: Argument, C: Argument, D: Argument, R: Argument>() {
+            unsafe extern "win64" fn function<A: Argument, B: Argument, C: Argument, D: Argument, R>(
+                a: A,
+                b: B,
+                c: C,
+                d: D,
+                e: R,
+            ) -> R {
+                assert_eq!([a.bits(), b.bits(), c.bits(), d.bits()], [11, 22, 33, 44]);
+                e
+            }
+            let signature = signature(Convention::Win64, &[A::TYPE, B::TYPE, C::TYPE, D::TYPE, R::TYPE], R::TYPE);
+            // SAFETY: that is its type.
+            let result = unsafe { call(function::<A, B, C, D, R> as *const c_void, &signature, &[11, 22, 33, 44, 55]) };
+            assert_eq!(result, Ok(55));
+        }
+
+        fn fourth<A: Argument, B: Argument, C: Argument, R: Argument>() {
+            check::<A, B, C, u64, R>();
+            check::<A, B, C, f64, R>();
+        }
+
+        fn third<A: Argument, B: Argument, R: Argument>() {
+            fourth::<A, B, u64, R>();
+            fourth::<A, B, f64, R>();
+        }
+
+        fn second<A: Argument, R: Argument>() {
+            third::<A, u64, R>();
+            third::<A, f64, R>();
+        }
+
+        #[test]
+        fn each_argument_is_in_the_register_of_its_kind() {
+            second::<u64, u64>();
+            second::<u64, f64>();
+            second::<f64, u64>();
+            second::<f64, f64>();
+        }
+    }
+}

@@ -268,3 +268,103 @@ fn serve(lua: &Lua, milliseconds: u64) -> Result<(bool, Value)> {
     }
     Ok((true, Value::Integer(served)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// A callback's type in this file: `i32(i32)`.
+    type Code = unsafe extern "efiapi" fn(i32) -> i32;
+
+    /// Stands for foreign code: calls three times, and says what it got.
+    unsafe extern "efiapi" fn three_times(code: Code) -> i32 {
+        // SAFETY: by the caller's promise it may be called now.
+        unsafe { code(1) * 100 + code(2) * 10 + code(3) }
+    }
+
+    /// The same from a thread of its own.
+    unsafe extern "efiapi" fn on_a_thread(code: Code) -> i32 {
+        // SAFETY: as above.
+        thread::spawn(move || unsafe { three_times(code) }).join().unwrap()
+    }
+
+    fn script(text: &str) {
+        let lua = new().unwrap();
+        let globals = lua.globals();
+        globals.set("three_times", three_times as *const c_void as usize).unwrap();
+        globals.set("on_a_thread", on_a_thread as *const c_void as usize).unwrap();
+        globals.set("code", "cdecl i32(i32)").unwrap();
+        lua.load(text).exec().unwrap();
+        finish(&lua).unwrap();
+    }
+
+    #[test]
+    fn nothing_runs_after_an_error() {
+        script(
+            r#"
+            local calls = 0
+            local f = ffi.func(three_times, "cdecl i32(fn cdecl i32(i32))")
+            assert(f(function(n) return n end) == 123)
+            local ok, message = pcall(f, function(n)
+                calls = calls + 1
+                if n == 2 then error("the second one") end
+                return n
+            end)
+            assert(not ok and message:find("the second one", 1, true), message)
+            assert(calls == 2)
+            "#,
+        );
+    }
+
+    #[test]
+    fn calls_of_other_threads_are_refused() {
+        script(
+            r#"
+            local f = ffi.func(on_a_thread, "cdecl i32(fn cdecl i32(i32))")
+            local ok, message = pcall(f, function() error("it ran") end)
+            assert(not ok and tostring(message):find("another thread was refused", 1, true), message)
+            -- One report for each of the three calls.
+            local g = ffi.func(three_times, "cdecl i32(fn cdecl i32(i32))")
+            for n = 1, 2 do assert(not pcall(g, function() return 0 end)) end
+            assert(g(function() return 1 end) == 111)
+            "#,
+        );
+    }
+
+    #[test]
+    fn calls_of_other_threads_wait_to_be_served() {
+        let lua = new().unwrap();
+        let address: usize = lua
+            .load(r#"queued = ffi.queued("cdecl i32(i32)", function(n) return n + 1 end); return queued:address()"#)
+            .eval()
+            .unwrap();
+        // SAFETY: it is such a callback, and lives as long as Lua does.
+        let foreign = thread::spawn(move || unsafe {
+            three_times(std::mem::transmute::<*const c_void, Code>(std::ptr::with_exposed_provenance(address)))
+        });
+        let mut served = 0;
+        while !foreign.is_finished() {
+            served += lua.load("return ffi.serve(10)").eval::<i32>().unwrap();
+        }
+        assert_eq!((foreign.join().unwrap(), served), (234, 3));
+    }
+
+    #[test]
+    fn a_waiting_call_ends_with_the_interpreter() {
+        let lua = new().unwrap();
+        let address: usize =
+            lua.load(r#"queued = ffi.queued("cdecl i32(i32)", print); return queued:address()"#).eval().unwrap();
+        // SAFETY: as above; the call is one that begins before Lua ends.
+        let foreign = thread::spawn(move || unsafe {
+            std::mem::transmute::<*const c_void, Code>(std::ptr::with_exposed_provenance(address))(1)
+        });
+        let slot = table::slot_of(std::ptr::without_provenance(address)).unwrap();
+        while table::entry(slot).unwrap().in_flight != Some(1) {
+            thread::yield_now();
+        }
+        drop(lua);
+        assert_eq!(foreign.join().unwrap(), 0);
+    }
+}
