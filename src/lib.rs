@@ -25,6 +25,8 @@ mod context;
 mod convention;
 mod error;
 mod frame;
+#[cfg(any(doc, doctest))]
+pub mod guides;
 pub mod seh;
 mod signature;
 mod stale;

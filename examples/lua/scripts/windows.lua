@@ -76,7 +76,9 @@ end)
 -- WNDCLASSA: style, lpfnWndProc, cbClsExtra, cbWndExtra, hInstance, hIcon, hCursor, hbrBackground, lpszMenuName,
 -- lpszClassName.
 local class, module = ffi.buffer("calltable Lua\0"), GetModuleHandle(nil)
-assert(RegisterClass(string.pack("!I4Ti4i4TTTTTT", 0, procedure:address(), 0, 0, module, 0, 0, 0, 0, class:address())) ~= 0)
+local description = string.pack("!I4Ti4i4TTTTTT",
+    0, procedure:address(), 0, 0, module, 0, 0, 0, 0, class:address())
+assert(RegisterClass(description) ~= 0)
 local title = "A Lua closure's window"
 local window = CreateWindow(0, class, title, 0x10cf0000, 50, 50, 400, 200, nil, nil, module, nil)
 assert(window ~= 0 and seen[WM_CREATE] == 1)

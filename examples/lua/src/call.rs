@@ -1,7 +1,7 @@
 //! Calls of foreign functions whose types are known only at run time.
 //!
-//! Arguments come as bits, one word of 64 for each, and the result goes as bits. It takes no code written at run time: few
-//! function types stand for all, since the conventions tell few arguments apart.
+//! Arguments come as bits, one word of 64 for each, and the result goes as bits. It takes no code written at run time:
+//! few function types stand for all, since the conventions tell few arguments apart.
 
 use std::ffi::c_void;
 
@@ -27,8 +27,8 @@ pub unsafe fn call(code: *const c_void, signature: &Signature, arguments: &[u64]
 
 #[cfg(target_arch = "x86_64")]
 mod arch {
-    //! Each argument takes one position, of which the first four are registers: integer ones, or those of floating point.
-    //! The caller removes the arguments, so it does no harm to pass more of them than the function takes.
+    //! Each argument takes one position, of which the first four are registers: integer ones, or those of floating
+    //! point. The caller removes the arguments, so it does no harm to pass more of them than the function takes.
 
     use super::*;
 
@@ -102,8 +102,8 @@ mod arch {
 
 #[cfg(target_arch = "x86")]
 mod arch {
-    //! Arguments are words on the stack, beside those in ECX and EDX. A structure of words, passed by value, is the same
-    //! as its words. With most conventions the function removes exactly as many as it takes.
+    //! Arguments are words on the stack, beside those in ECX and EDX. A structure of words, passed by value, is the
+    //! same as its words. With most conventions the function removes exactly as many as it takes.
 
     use calltable::Convention;
 
@@ -209,8 +209,10 @@ mod tests {
             fn $name() {
                 use Type::*;
                 type Pointer = *const c_void;
-                unsafe extern $abi fn all(a: u8, b: f32, c: i64, d: f64, e: i16, f: f64, g: Pointer, h: f32) -> f64 {
-                    assert_eq!((a, b, c, d, e, f, g.addr(), h), (250, -1.5, -3 << 40, 0.1, -2, 1e300, 0x1234, 0.25));
+                // With fastcall rustc and Microsoft differ in small arguments behind a large one, if a register is
+                // left.
+                unsafe extern $abi fn all(a: u8, b: f32, c: i16, d: f64, e: i64, f: f64, g: Pointer, h: f32) -> f64 {
+                    assert_eq!((a, b, c, d, e, f, g.addr(), h), (250, -1.5, -2, 0.1, -3 << 40, 1e300, 0x1234, 0.25));
                     f
                 }
                 unsafe extern $abi fn narrow(a: f32, b: i8) -> f32 {
@@ -223,10 +225,11 @@ mod tests {
                     -5
                 }
                 let arguments = [
-                    250, (-1.5f32).to_bits().into(), (-3i64 << 40) as u64, 0.1f64.to_bits(), -2i64 as u64,
+                    250, (-1.5f32).to_bits().into(), -2i64 as u64, 0.1f64.to_bits(), (-3i64 << 40) as u64,
                     1e300f64.to_bits(), 0x1234, 0.25f32.to_bits().into(),
                 ];
-                let of_all = signature(Convention::$convention, &[U8, F32, I64, F64, I16, F64, Type::Pointer, F32], F64);
+                let types = [U8, F32, I16, F64, I64, F64, Type::Pointer, F32];
+                let of_all = signature(Convention::$convention, &types, F64);
                 let of_narrow = signature(Convention::$convention, &[F32, I8], F32);
                 let of_wide = signature(Convention::$convention, &[U32; 3], U64);
                 let of_nothing = signature(Convention::$convention, &[], I16);

@@ -1,11 +1,12 @@
 //! Lua functions as callbacks.
 //!
-//! What a script holds is a userdata, the [`Callback`]; the function is the userdata's user value, so that Lua's collector
-//! sees it, even if the function refers to its own callback. What the table holds is the address of a [`Handler`].
+//! What a script holds is a userdata, the [`Callback`]; the function is the userdata's user value, so that Lua's
+//! collector sees it, even if the function refers to its own callback. What the table holds is the address of a
+//! [`Handler`].
 //!
-//! Each registration is tracked: its handler is freed when the slot has been released and no call is running. Neither a
-//! release, by the collector perhaps, within the callback itself, nor a call from another thread at the wrong moment meets
-//! memory that is gone.
+//! Each registration is tracked: its handler is freed when the slot has been released and no call is running. Neither
+//! a release, by the collector perhaps, within the callback itself, nor a call from another thread at the wrong moment
+//! meets memory that is gone.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -163,7 +164,8 @@ fn here() -> usize {
     HERE.with(|here| (&raw const *here).addr())
 }
 
-/// Every callback's call begins here, on whatever thread. A panic would stop the program: it does not pass foreign frames.
+/// Every callback's call begins here, on whatever thread. A panic would stop the program: it does not pass foreign
+/// frames.
 unsafe extern "efiapi" fn handle(data: *mut c_void, frame: *mut RawFrame) {
     let handler = data.cast::<Handler>();
     // SAFETY: the handler lives while calls are running; this part of it is for every thread.

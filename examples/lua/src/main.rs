@@ -2,8 +2,8 @@
 //!
 //! `cargo run -p calltable-lua -- examples/lua/scripts/windows.lua`
 //!
-//! A small language runtime, to be read by those who bring calltable to theirs. On Windows it loads any DLL; on Linux for
-//! x86_64 one, with the loader of the example `host_dll`. What a script can do is said in `runtime`.
+//! A small language runtime, to be read by those who bring calltable to theirs. On Windows it loads any DLL; on Linux
+//! for x86_64 one, with the loader of the example `host_dll`. What a script can do is said in `runtime`.
 //!
 //! 1. `declaration` reads a type string, such as `"stdcall i32(pointer, isize)"`, into a `calltable::Signature`.
 //! 2. `call` calls a foreign function of such a type.

@@ -1,5 +1,5 @@
-//! Memory for foreign code: buffers of a script's own, and bytes at an address. Structures are made and taken apart with
-//! Lua's own `string.pack` and `string.unpack`, in whose formats `!`, `i4`, `I2`, `T` and the like are C's rules.
+//! Memory for foreign code: buffers of a script's own, and bytes at an address. Structures are made and taken apart
+//! with Lua's own `string.pack` and `string.unpack`, in whose formats `!`, `i4`, `I2`, `T` and the like are C's rules.
 
 use std::ffi::CStr;
 

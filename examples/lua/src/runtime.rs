@@ -116,18 +116,18 @@ impl State {
 /// An interpreter with the table `ffi`:
 /// - `ffi.load(name)`: a DLL. `dll:func(name, type)`: one of its functions. `dll:address(name)`: where it is.
 /// - `ffi.func(address, type)`: the function there.
-/// - `ffi.callback(type, f)`: a function as a callback. It lives as long as the script keeps this value: foreign code that
-///   keeps the pointer must not call it later. `callback:release()`, or the end of a `local callback <close>`, gives the
-///   slot back at once. `callback:address()`: what foreign code calls.
-/// - `ffi.queued(type, f)`: the same, for calls from other threads: they wait until `ffi.serve(milliseconds)` runs them.
-///   It waits so long for the first one, and returns how many it has run. Calls of other callbacks from other threads
-///   return zero, and the next foreign call raises an error.
+/// - `ffi.callback(type, f)`: a function as a callback. It lives as long as the script keeps this value: foreign code
+///   that keeps the pointer must not call it later. `callback:release()`, or the end of a `local callback <close>`,
+///   gives the slot back at once. `callback:address()`: what foreign code calls.
+/// - `ffi.queued(type, f)`: the same, for calls from other threads: they wait until `ffi.serve(milliseconds)` runs
+///   them. It waits so long for the first one, and returns how many it has run. Calls of other callbacks from other
+///   threads return zero, and the next foreign call raises an error.
 /// - `ffi.live()`, `ffi.capacity`: slots in use, and all there are.
 /// - `ffi.buffer`, `ffi.bytes`, `ffi.text`, `ffi.copy`: see [`memory::add`].
 ///
-/// A foreign function takes numbers and booleans by value, and for a `pointer`: a number, nil, a string (whose bytes it
-/// must not change), a buffer, or a callback. For `fn ...` it also takes a Lua function, as a callback for the duration of
-/// the call.
+/// A foreign function takes numbers and booleans by value, and for a `pointer`: a number, nil, a string (whose bytes
+/// it must not change), a buffer, or a callback. For `fn ...` it also takes a Lua function, as a callback for the
+/// duration of the call.
 ///
 /// An error in a callback becomes an error of the foreign call that has called back, when that returns.
 pub fn new() -> Result<Lua> {
@@ -204,7 +204,8 @@ fn function(lua: &Lua, code: *const c_void, declaration: &str) -> Result<Functio
             value::to_bits(argument, *ty).map_err(|error| wrong(&declaration, index, &error))
         });
         let bits = bits.collect::<Result<Vec<_>>>()?;
-        // SAFETY: by the script's promise the function is of that type. No handler of ours lets an error or a panic out.
+        // SAFETY: by the script's promise the function is of that type. No handler of ours lets an error or a panic
+        // out.
         let result = State::of(lua).level(|| unsafe { call::call(code, &declaration.signature, &bits) });
         for callback in temporary {
             callback.borrow::<Callback>()?.release();
