@@ -19,16 +19,26 @@ local function report(how)
     calls, most = 0, 0
 end
 
--- Left to the collector, which runs when the table is full if not before. Each refers to itself through its closure.
-for n = 1, COUNT do
-    local callback
-    callback = ffi.callback("i32(i32)", function(n)
-        assert(callback:address())
-        return count(n)
-    end)
-    assert(ffi.func(callback, "i32(i32)")(n) == n + 1)
+-- Left to the collector. Each refers to itself through its closure.
+local function leave_to_collector()
+    for n = 1, COUNT do
+        local callback
+        callback = ffi.callback("i32(i32)", function(n)
+            assert(callback:address())
+            return count(n)
+        end)
+        assert(ffi.func(callback, "i32(i32)")(n) == n + 1)
+    end
 end
+leave_to_collector()
+assert(most < ffi.capacity)
 report("collected")
+-- If the collector never runs by itself, it does when the table is full.
+collectgarbage("stop")
+leave_to_collector()
+assert(most == ffi.capacity)
+report("collected when there was no slot left")
+collectgarbage("restart")
 collectgarbage()
 collectgarbage()
 assert(ffi.live() == before, ffi.live())
@@ -52,6 +62,21 @@ assert(most == before + 2, most)
 report("passed as an argument")
 enumerate:release()
 assert(ffi.live() == before)
+
+-- One that lets go of itself while it runs keeps its slot until it has returned.
+do
+    local callback
+    callback = ffi.callback("i32(i32)", function(n)
+        callback:release()
+        callback = nil
+        collectgarbage()
+        assert(ffi.live() == before + 1)
+        return n * 2
+    end)
+    local call = ffi.func(callback, "i32(i32)")
+    assert(call(21) == 42)
+    assert(ffi.live() == before)
+end
 
 -- Callbacks that are kept fill the table, and then that is said.
 local kept = {}

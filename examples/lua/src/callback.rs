@@ -5,8 +5,7 @@
 //! [`Handler`].
 //!
 //! Each registration is tracked: its handler is freed when the slot has been released and no call is running. Neither
-//! a release, by the collector perhaps, within the callback itself, nor a call from another thread at the wrong moment
-//! meets memory that is gone.
+//! a release within the callback itself, nor a call from another thread at the wrong moment meets memory that is gone.
 
 use std::cell::Cell;
 use std::ffi::c_void;
