@@ -1,7 +1,6 @@
 -- What is said best in Lua: an error passes foreign frames as a value, whatever it is.
 
--- Calls a script's function. Returns true and its result, or false and the error, to a string of which the way of the
--- calls is added.
+-- Calls a script's function. Returns true and its result, or false and the error; a message gets a traceback.
 local function guard(f, ...)
     return xpcall(f, function(e) return type(e) == "string" and debug.traceback(e, 2) or e end, ...)
 end

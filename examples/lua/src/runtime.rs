@@ -71,11 +71,11 @@ impl State {
                 Value::Error(Box::new(error))
             }
         };
-        let mut calls = self.calls.borrow_mut();
-        match calls.last_mut() {
-            Some(call) => *call = Some(error),
-            None => self.report(error),
+        if let Some(call) = self.calls.borrow_mut().last_mut() {
+            *call = Some(error);
+            return;
         }
+        self.report(error);
     }
 
     /// The bits of the result, or the script's error.
