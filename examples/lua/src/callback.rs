@@ -157,10 +157,10 @@ impl Registered {
     }
 }
 
-/// A number that no other thread has while this one lives.
+/// A number that no other thread has while this one lives; 0 in a thread that is ending.
 fn here() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
-    HERE.with(|here| (&raw const *here).addr())
+    HERE.try_with(|here| (&raw const *here).addr()).unwrap_or(0)
 }
 
 /// Every callback's call begins here, on whatever thread. A panic would stop the program: it does not pass foreign
