@@ -24,13 +24,12 @@ mod callback;
 pub mod capi;
 #[cfg(feature = "std")]
 mod caught;
-#[cfg(feature = "capi")]
-#[doc = include_str!("../docs/c.md")]
-pub mod c {}
 mod context;
 mod convention;
 mod error;
 mod frame;
+#[cfg(any(doc, doctest))]
+pub mod guides;
 pub mod seh;
 mod signature;
 mod stale;

@@ -1,4 +1,4 @@
-//! The suite `embed`: C and C++ programs that know nothing but the folders of `dist`.
+//! The suite `embed`: C and C++ programs that know nothing but the folders of `dist`, and what else embeds the crate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::suite::{Suite, folder, quietly};
 use crate::wine::{Wine, for_windows};
-use crate::{dist, setup, uefi};
+use crate::{dist, lua, setup, uefi};
 
 const SOURCES: &str = "tests/embed";
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -51,7 +51,7 @@ pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
     let bare = MSVC.len() * 3 + UEFI.len() * 2 + 3;
-    let mut suite = Suite::new("embed", 2 + 7 * HOSTED.len() + 2 * clangs + bare);
+    let mut suite = Suite::new("embed", 2 + 7 * HOSTED.len() + 2 * clangs + bare + lua::STEPS);
     for hosted in &HOSTED {
         let target = hosted.target;
         let mut made = None;
@@ -150,6 +150,7 @@ pub fn run() -> Result<bool> {
             Ok(Command::new(program))
         });
     }
+    lua::steps(&mut suite, &wine);
     Ok(suite.finish())
 }
 

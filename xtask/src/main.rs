@@ -9,6 +9,7 @@ mod embed;
 mod emulator;
 mod host;
 mod instructions;
+mod lua;
 mod setup;
 mod suite;
 mod uefi;
@@ -82,7 +83,7 @@ enum SuiteName {
     Bare,
     /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
     Uefi,
-    /// C and C++ programs outside of the workspace that link what `dist` makes
+    /// C and C++ programs outside of the workspace that link what `dist` makes; a Lua, on Linux and on Windows
     Embed,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,

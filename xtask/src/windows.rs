@@ -14,7 +14,7 @@ use crate::wine::{Wine, for_windows};
 mod build_dll;
 
 /// As Rust and MinGW call them.
-const ARCHITECTURES: [&str; 2] = ["x86_64", "i686"];
+pub const ARCHITECTURES: [&str; 2] = ["x86_64", "i686"];
 
 /// The number of slots that the guarded program is built with.
 const CAPACITY: usize = 2000;
@@ -130,7 +130,7 @@ pub fn random(arch: &str) -> Result<String> {
     Ok(for_windows(&build_random(arch)?))
 }
 
-fn gnu_target(arch: &str) -> String {
+pub fn gnu_target(arch: &str) -> String {
     format!("{arch}-pc-windows-gnu")
 }
 

@@ -1,0 +1,7 @@
+//! Longer texts, each about one use of this crate.
+
+#[doc = include_str!("../docs/embed-in-a-runtime.md")]
+pub mod embed_in_a_runtime {}
+
+#[doc = include_str!("../docs/c.md")]
+pub mod use_from_c {}
