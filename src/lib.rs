@@ -19,6 +19,9 @@ extern crate std;
 
 mod arch;
 mod callback;
+#[cfg(feature = "capi")]
+#[doc(hidden)]
+pub mod capi;
 #[cfg(feature = "std")]
 mod caught;
 mod context;

@@ -20,6 +20,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
+use static_assertions::const_assert;
 
 use crate::arch::{self, Place};
 use crate::callback::FunctionPointer;
@@ -85,7 +86,24 @@ impl Slot {
     pub fn code(self) -> CodePointer {
         arch::entry(self.index())
     }
+
+    /// The slot as one number that is not 0.
+    #[cfg(feature = "capi")]
+    pub(crate) fn number(self) -> u64 {
+        (self.generation * STATE_GENERATION) as u64 + u64::from(self.index) + 1
+    }
+
+    /// The slot that has this number, if any can.
+    #[cfg(feature = "capi")]
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        let number = usize::try_from(number.checked_sub(1)?).ok()?;
+        let (generation, index) = (number / STATE_GENERATION, number % STATE_GENERATION);
+        (index < CAPACITY).then_some(Self { index: index as u32, generation })
+    }
 }
+
+// An index takes the place of the flags in a slot's number.
+const_assert!(CAPACITY <= STATE_GENERATION);
 
 /// A handler of the frame lane: gets the registration's data and one call's arguments.
 ///

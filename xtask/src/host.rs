@@ -13,7 +13,7 @@ use crate::{demo, setup};
 const RUNNING: &[&str] = &["registers", "signatures", "results", "table", "interleave", "stale", "unwind"];
 
 const RUNNING_ON_I686: &[&str] =
-    &["registers", "signatures", "results", "table", "stale", "panics", "seh", "unwind_x86"];
+    &["registers", "signatures", "results", "table", "stale", "panics", "seh", "unwind_x86", "header"];
 
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] = &[
@@ -62,7 +62,7 @@ pub fn run() -> Result<bool> {
     // Every convention of i686, and the handlers that look at its registers. It runs natively.
     let mut i686 = cargo_for("i686-unknown-linux-gnu", "test", "std,test");
     i686.args(OTHER_FOLDER)
-        .args(["--no-fail-fast", "--features=std"])
+        .args(["--no-fail-fast", "--features=std,capi"])
         .args(RUNNING_ON_I686.iter().map(|name| format!("--test={name}")));
     suite.tests("32-bit Linux (two minutes more the first time)", &mut i686);
     suite.check("a capacity that cannot be is refused", || {
