@@ -1,8 +1,12 @@
 //! The object that the assemblers make of the table, and the images that linkers make of the object.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "object/entries.rs"]
+mod entries;
 #[path = "object/image.rs"]
 mod image;
+#[path = "object/marks.rs"]
+mod marks;
 #[path = "object/pdata.rs"]
 mod pdata;
 
@@ -14,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calltable::{CAPACITY, Callback};
-use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, Register};
+use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use image::{Code, Function, Reference};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
@@ -24,8 +28,7 @@ use pdata::{Step, Unwind};
 /// The text that this build's assembler was given.
 const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/calltable.S"));
 
-/// Bytes from one entry to the next, and in one context: `build.rs` has them as ENTRY_STRIDE and CONTEXT_SIZE.
-const STRIDE: u64 = 16;
+/// Bytes in one context: `build.rs` has them as CONTEXT_SIZE.
 const CONTEXT: u64 = 32;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -122,6 +125,32 @@ fn parse(bytes: &[u8]) -> object::File<'_> {
     object::File::parse(bytes).unwrap()
 }
 
+/// The table and the dispatchers of an object.
+fn code(object: &[u8]) -> Code {
+    Code::read(&parse(object)).expect("no table, or is it renamed in asm/?")
+}
+
+/// An instruction as text: the same for two encodings of the same instruction.
+fn text(code: &Code, instruction: &Instruction) -> String {
+    let operand = |index| match instruction.op_kind(index) {
+        OpKind::Register => format!("{:?}", instruction.op_register(index)),
+        OpKind::NearBranch64 => code.target(instruction),
+        OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", code.target(instruction)),
+        OpKind::Memory => format!(
+            "{:?}[{:?} + {} * {:?} + {:#x}]",
+            instruction.memory_size(),
+            instruction.memory_base(),
+            instruction.memory_index_scale(),
+            instruction.memory_index(),
+            instruction.memory_displacement64()
+        ),
+        _ => format!("{:#x}", instruction.immediate(index)),
+    };
+    let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
+    let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
+    format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
+}
+
 /// This test's own program, into which the crate is linked.
 fn executable() -> Vec<u8> {
     // The linker leaves out what nobody uses. Nothing is called: a broken entry is to be shown, not run into.
@@ -146,7 +175,7 @@ fn assert_same_code(expected: &Code, code: &Code, assembler: Assembler) {
 #[test]
 fn every_assembler_makes_the_same_elf_code() {
     let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
-        .map(|assembler| Code::read(&parse(&assemble(assembler, Format::Elf, "same-elf", &[]))));
+        .map(|assembler| code(&assemble(assembler, Format::Elf, "same-elf", &[])));
     assert_same_code(&gas, &clang, Assembler::Clang);
     assert_same_code(&gas, &rustc, Assembler::Rustc);
     for assembler in [Assembler::Gas, Assembler::Clang, Assembler::Rustc] {
@@ -164,11 +193,11 @@ fn every_assembler_makes_the_same_elf_code() {
 #[test]
 fn every_assembler_makes_the_same_coff_instructions() {
     let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
-        .map(|assembler| Code::read(&parse(&assemble(assembler, Format::Coff, "same-coff", &[]))));
+        .map(|assembler| code(&assemble(assembler, Format::Coff, "same-coff", &[])));
     assert_same_code(&clang, &rustc, Assembler::Rustc);
     for (expected, function) in gas.functions.iter().zip(&clang.functions) {
         assert_eq!(expected.name, function.name, "the functions come in another order");
-        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| code.text(i)).collect();
+        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| text(code, i)).collect();
         let (expected, texts): (Vec<_>, Vec<_>) = (texts(&gas, expected), texts(&clang, function));
         for (index, (a, b)) in expected.iter().zip(&texts).enumerate() {
             assert_eq!(a, b, "{}, instruction {index}: GAS on the left, Clang on the right", function.name);
@@ -183,17 +212,9 @@ fn coff_objects_list_every_entry_as_a_guard_target() {
     for assembler in [Assembler::Clang, Assembler::Rustc] {
         let made = assemble(assembler, Format::Coff, "guard", &[]);
         let file = parse(&made);
-        let table = file.symbol_by_name(image::TABLE).unwrap();
-        let listed = file.section_by_name(".gfids$y").unwrap_or_else(|| panic!("{assembler:?}: nothing is listed"));
-        let address = |index: &[u8]| {
-            let index = u32::from_le_bytes(index.try_into().unwrap());
-            let symbol = file.symbol_by_index(object::SymbolIndex(index as usize)).unwrap();
-            (symbol.section_index(), symbol.address(), symbol.kind())
-        };
-        let listed = listed.data().unwrap().chunks(4).map(address);
-        let entries = (0..CAPACITY as u64).map(|slot| table.address() + slot * STRIDE);
-        let entries = entries.map(|entry| (table.section_index(), entry, SymbolKind::Text));
-        assert!(listed.eq(entries), "{assembler:?}: .gfids$y does not name a function at each entry, in order");
+        let listed = marks::listed(&file, ".gfids$y");
+        let all = marks::are_entries(&file, &listed, CAPACITY as u64);
+        assert!(all, "{assembler:?}: .gfids$y does not name a function at each entry, in order");
     }
 }
 
@@ -202,7 +223,7 @@ fn coff(name: &str) -> [(Code, Vec<Unwind>, Assembler); 2] {
     [Assembler::Gas, Assembler::Clang].map(|assembler| {
         let made = assemble(assembler, Format::Coff, name, &[]);
         let file = parse(&made);
-        let code = Code::read(&file);
+        let code = code(&made);
         let unwind = pdata::read(&file, &code);
         (code, unwind, assembler)
     })
@@ -237,7 +258,7 @@ fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
 #[test]
 fn coff_epilogues_are_what_an_unwinder_recognizes() {
     for (code, unwind, assembler) in coff("epilogues") {
-        for function in code.dispatchers() {
+        for function in &code.functions[1..] {
             let entry = unwind.iter().find(|entry| entry.function.start == function.range.start).unwrap();
             let steps: Vec<_> = entry.codes.iter().map(|(_, step)| step).collect();
             for (index, instruction) in function.instructions.iter().enumerate() {
@@ -255,7 +276,7 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
                     let done = steps.iter().rev().filter(|step| !matches!(step, Step::Save(..)));
                     assert!(done.copied().eq(&undone), "{name} undoes {undone:?}, but was done {steps:?}");
                     let last = &rest[1 + pops.count()];
-                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
+                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", text(&code, last));
                 }
                 if instruction.mnemonic() == Mnemonic::Call {
                     let next = &rest[1];
@@ -278,22 +299,12 @@ fn elf_objects_are_ready_for_cet_and_need_no_executable_stack() {
             other => panic!("{other:?}"),
         };
         assert_eq!(flags(".note.GNU-stack") & u64::from(elf::SHF_EXECINSTR), 0, "{assembler:?}: executable stack");
-        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().unwrap());
-        let section = section(".note.gnu.property");
-        let note = section.data().unwrap();
-        let head = (word(note, 0), word(note, 8), &note[12..16]);
-        assert_eq!(head, (4, elf::NT_GNU_PROPERTY_TYPE_0, &b"GNU\0"[..]), "{assembler:?}: head of the note");
-        let (size, mut at, mut features) = (word(note, 4) as usize, 16, None);
-        assert_eq!((section.align(), note.len(), size % 8), (8, 16 + size, 0), "{assembler:?}: form of the note");
-        while at < note.len() {
-            let (kind, size) = (word(note, at), word(note, at + 4) as usize);
-            if kind == elf::GNU_PROPERTY_X86_FEATURE_1_AND {
-                features = Some(word(note, at + 8));
-            }
-            at += 8 + size.next_multiple_of(8);
-        }
         let both = elf::GNU_PROPERTY_X86_FEATURE_1_IBT | elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK;
-        assert_eq!(features, Some(both), "{assembler:?}: not marked for branch tracking and shadow stacks");
+        assert_eq!(
+            marks::features(&file),
+            Some(both),
+            "{assembler:?}: not marked for branch tracking and shadow stacks"
+        );
     }
 }
 
@@ -305,11 +316,11 @@ fn code_keeps_to_its_instruction_set() {
     for (sse, allowed) in [(0, integer), (1, baseline)] {
         for format in [Format::Elf, Format::Coff] {
             let made = assemble(Assembler::Gas, format, &format!("set-{sse}-{}", format as u8), &[("SSE", sse)]);
-            let code = Code::read(&parse(&made));
+            let code = code(&made);
             for (function, instruction) in
                 code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)))
             {
-                let name = || format!("SSE = {sse}, {}: {}", function.name, code.text(instruction));
+                let name = || format!("SSE = {sse}, {}: {}", function.name, text(&code, instruction));
                 let needs = instruction.cpuid_features();
                 assert!(needs.iter().all(|feature| allowed.contains(feature)), "{} needs {needs:?}", name());
                 let mut factory = InstructionInfoFactory::new();
@@ -325,25 +336,9 @@ fn code_keeps_to_its_instruction_set() {
 }
 
 fn assert_entries(image: &[u8]) {
-    let code = Code::read(&parse(image));
-    let (table, dispatch) = (&code.functions[0], &code.functions[1]);
-    assert_eq!(dispatch.name, "calltable_dispatch");
-    assert_eq!(table.range.start % STRIDE, 0, "the table is not aligned");
-    assert!(table.range.start + CAPACITY as u64 * STRIDE <= dispatch.range.start, "the dispatcher is in the table");
-    let mut instructions = table.instructions.iter();
-    for slot in 0..CAPACITY {
-        let [pad, call, ret] =
-            [(); 3].map(|()| instructions.next().unwrap_or_else(|| panic!("entry {slot} is missing")));
-        let mnemonics = [pad, call, ret].map(Instruction::mnemonic);
-        assert_eq!(mnemonics, [Mnemonic::Endbr64, Mnemonic::Call, Mnemonic::Ret], "entry {slot}");
-        assert_eq!(pad.ip(), table.range.start + slot as u64 * STRIDE, "entry {slot} is not where its index says");
-        assert_eq!(call.near_branch_target(), dispatch.range.start, "entry {slot} calls something else");
-        assert!((ret.next_ip()..pad.ip() + STRIDE).all(|at| code.byte(at) == 0xcc), "entry {slot} is not filled up");
-        // The last entry's fill is not counted among the table's instructions.
-        let fill = if slot + 1 < CAPACITY { pad.ip() + STRIDE - ret.next_ip() } else { 0 };
-        assert!((0..fill).all(|_| instructions.next().is_some_and(|i| i.mnemonic() == Mnemonic::Int3)), "entry {slot}");
-    }
-    assert!(instructions.next().is_none(), "the table has more than {CAPACITY} entries");
+    let made = assemble(Assembler::Gas, Format::Elf, "entries", &[]);
+    let code = Code::linked(&parse(image), &code(&made)).expect("the image has no table, or no symbols");
+    assert_eq!(entries::check(&code, CAPACITY as u64), []);
 }
 
 #[test]
@@ -355,8 +350,7 @@ fn linked_entries_have_the_right_bytes_and_call_the_dispatcher() {
 fn assert_never_writable_and_executable(image: &[u8]) {
     let file = ElfFile64::<Endianness>::parse(image).unwrap();
     let endian = file.endian();
-    let table = parse(image).symbols().find(|symbol| symbol.name() == Ok(image::TABLE)).map(|table| table.address());
-    let table = table.expect("the image has no table, or no symbols");
+    let table = image::table(&parse(image)).expect("the image has no table, or no symbols").address();
     let mut holds_table = false;
     for segment in file.elf_program_headers() {
         let (kind, flags, start) = (segment.p_type(endian), segment.p_flags(endian), segment.p_vaddr(endian));

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done with this repository.
 
+mod audit;
 mod bare;
 mod demo;
 mod emulator;
@@ -35,6 +36,11 @@ enum Command {
         dll: Option<PathBuf>,
         /// The file to compress and decompress [default: the demo's own program]
         file: Option<PathBuf>,
+    },
+    /// Read what is built for each target and hold it against the crate's rules; reports go to target/audit
+    Audit {
+        /// As Rust calls them; all if none is named
+        targets: Vec<String>,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -84,6 +90,7 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
+        Command::Audit { targets } => audit::run(&targets),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
