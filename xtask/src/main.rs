@@ -3,6 +3,8 @@
 mod audit;
 mod bare;
 mod demo;
+mod dist;
+mod embed;
 mod emulator;
 mod host;
 mod setup;
@@ -42,6 +44,11 @@ enum Command {
         /// As Rust calls them; all if none is named
         targets: Vec<String>,
     },
+    /// Make what C programs link, in target/dist/TARGET, for all targets if none is named
+    Dist {
+        /// As Rust calls them
+        targets: Vec<String>,
+    },
     /// Run test suites, all of them if none is named
     Test {
         /// The suites
@@ -66,6 +73,8 @@ enum SuiteName {
     Bare,
     /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
     Uefi,
+    /// C and C++ programs outside of the workspace that link what `dist` makes
+    Embed,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,
 }
@@ -87,10 +96,20 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;
+            setup::install(setup::EMBED)?;
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
         Command::Audit { targets } => audit::run(&targets),
+        Command::Dist { targets } => {
+            setup::install(setup::HOST)?;
+            setup::install(setup::WINDOWS)?;
+            let all = || dist::TARGETS.iter().map(ToString::to_string).collect();
+            for target in if targets.is_empty() { all() } else { targets } {
+                println!("{}", dist::make(&target)?.display());
+            }
+            Ok(())
+        }
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
@@ -102,6 +121,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Windows => windows::run()?,
                     SuiteName::Bare => bare::run()?,
                     SuiteName::Uefi => uefi::run()?,
+                    SuiteName::Embed => embed::run()?,
                     SuiteName::Cet => bare::run_cet()?,
                 };
                 failed |= !result;

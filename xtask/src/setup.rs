@@ -43,6 +43,15 @@ pub const WINDOWS: &[Package] = &[
     package("rust-web-clippy", DEBIAN_CLIPPY),
 ];
 
+/// For the suite `embed`, beside those of `host` and `windows`.
+pub const EMBED: &[Package] = &[
+    package("g++", "g++"),
+    package("g++-multilib", "/usr/lib/gcc/x86_64-linux-gnu/12/32/libstdc++.a"),
+    package("cmake", "cmake"),
+    package("make", "make"),
+    package("pkg-config", "pkg-config"),
+];
+
 /// For the suites `bare`, `uefi` and `cet`.
 pub const BARE: &[Package] = &[
     package("gcc", "gcc"), // for the build scripts

@@ -1,0 +1,613 @@
+/* Everything of calltable.h from C99, on every target. */
+#include "platform.h"
+
+#define CAST(type, slot) ((type)calltable_code(slot))
+/* Programs for bare machines touch no XMM register. */
+#if defined(__SSE2__) || !defined(__x86_64__)
+#define HAS_FLOATS 1
+#else
+#define HAS_FLOATS 0
+#endif
+/* A structure that is a result: GCC and Clang return it by other rules on 32-bit Linux than on Windows. */
+#if defined(__i386__) && !defined(_WIN32)
+#define HAS_STRUCTURE_RESULTS 0
+#else
+#define HAS_STRUCTURE_RESULTS 1
+#endif
+#if defined(__x86_64__)
+#define POSITIONS(on_x86_64, words) on_x86_64
+#else
+#define POSITIONS(on_x86_64, words) words
+#endif
+
+typedef struct three {
+    uint8_t bytes[3];
+} three;
+
+typedef struct twenty_four {
+    uint64_t words[3];
+} twenty_four;
+
+static calltable_slot register_or_fail(const char *name, const calltable_registration *registration) {
+    calltable_slot slot;
+    expect(name, calltable_register(registration, &slot), CALLTABLE_OK);
+    return slot;
+}
+
+static calltable_stale_call last_stale;
+
+static uint64_t stale(const calltable_stale_call *call) {
+    last_stale = *call;
+    return 4711;
+}
+
+/* Statuses and versions. */
+
+static void statuses(void) {
+    int all = 1;
+    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_OTHER_TYPE; status += 1) {
+        const char *text = calltable_status_text(status);
+        all = all && text != NULL && text[0] != 0 && text != calltable_status_text(-1);
+    }
+    check("every status has a text", all);
+    check("so has a number that is none", calltable_status_text(123456)[0] != 0);
+    expect("the header is the library's", calltable_check_version(CALLTABLE_VERSION), CALLTABLE_OK);
+    expect("another header is refused", calltable_check_version(CALLTABLE_VERSION + 1), CALLTABLE_OTHER_VERSION);
+}
+
+/* Direct lane. */
+
+typedef int32_t(CALLTABLE_CALL *six)(int32_t, int8_t, uint64_t, void *, int16_t, int32_t);
+
+static int32_t CALLTABLE_CALL add_six(int32_t a, int8_t b, uint64_t c, void *d, int16_t e, int32_t f, void *data) {
+    return a + b + (int32_t)c + *(int32_t *)d + e + f + *(int32_t *)data;
+}
+
+#if HAS_FLOATS
+typedef double(CALLTABLE_CALL *floats)(float, double, int32_t, double, float);
+
+static double CALLTABLE_CALL add_floats(float a, double b, int32_t c, double d, float e, void *data) {
+    return a + b + c + d + e + *(double *)data;
+}
+#endif
+
+#if HAS_STRUCTURE_RESULTS
+typedef twenty_four(CALLTABLE_CALL *widen)(three);
+
+static twenty_four CALLTABLE_CALL widen_three(three value, void *data) {
+    twenty_four result = {{value.bytes[0], value.bytes[2], *(uint64_t *)data}};
+    return result;
+}
+#endif
+
+#if defined(__i386__) || defined(_M_IX86)
+typedef int32_t(__attribute__((stdcall)) *stdcall_two)(int32_t, int32_t);
+
+static int32_t __attribute__((stdcall)) subtract(int32_t a, int32_t b, void *data) {
+    return a - b - *(int32_t *)data;
+}
+#endif
+
+static void direct(void) {
+    int32_t seven = 7, hundred = 100;
+    calltable_registration registration = CALLTABLE_DIRECT(add_six, POSITIONS(6, 7), &hundred);
+    calltable_slot slot = register_or_fail("direct lane", &registration);
+    check("its arguments and result", CAST(six, slot)(1, -2, 3, &seven, -5, 6) == 1 - 2 + 3 + 7 - 5 + 6 + 100);
+    expect("its release", calltable_release(slot), CALLTABLE_OK);
+#if HAS_FLOATS
+    {
+        double half = 0.5;
+        calltable_registration with_floats = CALLTABLE_DIRECT(add_floats, POSITIONS(5, 7), &half);
+        slot = register_or_fail("direct lane with floats", &with_floats);
+        check("their sum", CAST(floats, slot)(1.5f, 2.25, 3, 4.125, 5.0f) == 1.5 + 2.25 + 3 + 4.125 + 5.0 + 0.5);
+        expect("their release", calltable_try_release(slot), CALLTABLE_OK);
+    }
+#endif
+#if HAS_STRUCTURE_RESULTS
+    {
+        uint64_t ninety = 90;
+        three value = {{1, 2, 3}};
+        twenty_four result;
+        calltable_registration structures = CALLTABLE_DIRECT(widen_three, 2, &ninety);
+        slot = register_or_fail("direct lane with structures", &structures);
+        result = CAST(widen, slot)(value);
+        check("their values", result.words[0] == 1 && result.words[1] == 3 && result.words[2] == 90);
+        expect("their release", calltable_release(slot), CALLTABLE_OK);
+    }
+#endif
+#if defined(__i386__) || defined(_M_IX86)
+    {
+        calltable_registration removing = CALLTABLE_DIRECT(subtract, 2, &seven);
+        removing.convention = CALLTABLE_STDCALL;
+        slot = register_or_fail("direct lane, stdcall", &removing);
+        check("its arguments", CAST(stdcall_two, slot)(50, 8) == 35 && CAST(stdcall_two, slot)(50, 9) == 34);
+        expect("stdcall: release", calltable_release(slot), CALLTABLE_OK);
+    }
+#endif
+}
+
+/* Frame lane. */
+
+typedef struct method {
+    calltable_signature signature;
+    int well;
+} method;
+
+static const calltable_type ALL_TYPES[] = {
+    CALLTABLE_BOOL, CALLTABLE_I8, CALLTABLE_U8, CALLTABLE_I16, CALLTABLE_U16, CALLTABLE_I32, CALLTABLE_U32,
+    CALLTABLE_I64, CALLTABLE_U64, CALLTABLE_POINTER, CALLTABLE_STRUCT(sizeof(three)),
+    CALLTABLE_STRUCT(sizeof(twenty_four)),
+#if HAS_FLOATS
+    CALLTABLE_F32, CALLTABLE_F64, CALLTABLE_F64, CALLTABLE_F32,
+#endif
+};
+#define TYPES (sizeof ALL_TYPES / sizeof ALL_TYPES[0])
+
+#if HAS_FLOATS
+#define FLOAT_PARAMETERS , float, double, double, float
+#define FLOAT_ARGUMENTS , 1.5f, -2.5, 3.5, -4.5f
+#else
+#define FLOAT_PARAMETERS
+#define FLOAT_ARGUMENTS
+#endif
+typedef int32_t(CALLTABLE_CALL *all_types)(
+    _Bool, int8_t, uint8_t, int16_t, uint16_t, int32_t, uint32_t, int64_t, uint64_t, void *, three,
+    twenty_four FLOAT_PARAMETERS);
+
+static void CALLTABLE_CALL read_all(void *data, calltable_frame *frame) {
+    method *self = (method *)data;
+    const calltable_signature *signature = &self->signature;
+    _Bool truth;
+    int8_t i8;
+    uint8_t u8;
+    int16_t i16;
+    uint16_t u16;
+    int32_t i32;
+    uint32_t u32;
+    int64_t i64;
+    uint64_t u64;
+    void *pointer;
+    three small;
+    twenty_four large;
+    int got = calltable_get_bool(frame, signature, 0, &truth) | calltable_get_i8(frame, signature, 1, &i8)
+        | calltable_get_u8(frame, signature, 2, &u8) | calltable_get_i16(frame, signature, 3, &i16)
+        | calltable_get_u16(frame, signature, 4, &u16) | calltable_get_i32(frame, signature, 5, &i32)
+        | calltable_get_u32(frame, signature, 6, &u32) | calltable_get_i64(frame, signature, 7, &i64)
+        | calltable_get_u64(frame, signature, 8, &u64) | calltable_get_pointer(frame, signature, 9, &pointer)
+        | calltable_get(frame, signature, 10, CALLTABLE_STRUCT(sizeof small), &small)
+        | calltable_get(frame, signature, 11, CALLTABLE_STRUCT(sizeof large), &large);
+    self->well = got == CALLTABLE_OK && truth && i8 == -8 && u8 == 208 && i16 == -1600 && u16 == 61616
+        && i32 == -320000 && u32 == 3232323232u && i64 == INT64_C(-6464646464646464)
+        && u64 == UINT64_C(12345678901234567890) && pointer == data && small.bytes[0] == 1 && small.bytes[1] == 2
+        && small.bytes[2] == 3 && large.words[0] == 4 && large.words[1] == 5 && large.words[2] == 6;
+#if HAS_FLOATS
+    {
+        float f32, last;
+        double f64, third;
+        got = calltable_get_f32(frame, signature, 12, &f32) | calltable_get_f64(frame, signature, 13, &f64)
+            | calltable_get_f64(frame, signature, 14, &third) | calltable_get_f32(frame, signature, 15, &last);
+        self->well = self->well && got == CALLTABLE_OK && f32 == 1.5f && f64 == -2.5 && third == 3.5 && last == -4.5f;
+    }
+#endif
+    expect("the result", calltable_set_i32(frame, signature, -77), CALLTABLE_OK);
+    expect("no parameter", calltable_get_i32(frame, signature, TYPES, &i32), CALLTABLE_NO_SUCH_PARAMETER);
+    expect("a parameter of another type", calltable_get_i32(frame, signature, 6, &i32), CALLTABLE_OTHER_TYPE);
+    expect("a result of another type", calltable_set_u32(frame, signature, 1), CALLTABLE_OTHER_TYPE);
+    expect("a parameter of no type", calltable_get(frame, signature, 6, 99, &i32), CALLTABLE_UNKNOWN_TYPE);
+    expect("a result of no type", calltable_set(frame, signature, 99, &i32), CALLTABLE_UNKNOWN_TYPE);
+    expect("nowhere to put it", calltable_get_i32(frame, signature, 5, NULL), CALLTABLE_NULL_POINTER);
+    expect("no result", calltable_set(frame, signature, CALLTABLE_I32, NULL), CALLTABLE_NULL_POINTER);
+    expect("no frame to read", calltable_get_i32(NULL, signature, 5, &i32), CALLTABLE_NULL_POINTER);
+    expect("no frame to write", calltable_set_i32(NULL, signature, 5), CALLTABLE_NULL_POINTER);
+    expect("no signature", calltable_get_i32(frame, NULL, 5, &i32), CALLTABLE_NULL_POINTER);
+}
+
+static const void *result_value;
+static calltable_type result_type;
+
+static void CALLTABLE_CALL return_value(void *data, calltable_frame *frame) {
+    method *self = (method *)data;
+    self->well = calltable_set(frame, &self->signature, result_type, result_value) == CALLTABLE_OK;
+}
+
+/* A callback that returns a value of one type. */
+#define RETURNS(type, code, value)                                                                                    \
+    do {                                                                                                              \
+        typedef type(CALLTABLE_CALL *callback)(void);                                                                 \
+        const type want = value;                                                                                      \
+        type got;                                                                                                     \
+        method self = {{0, {0}}, 0};                                                                                  \
+        calltable_registration registration = CALLTABLE_FRAME(return_value, &self.signature, &self);                  \
+        result_type = code;                                                                                           \
+        result_value = &want;                                                                                         \
+        expect(#code ": signature", calltable_signature_init(&self.signature, CALLTABLE_C, NULL, 0, code),            \
+            CALLTABLE_OK);                                                                                            \
+        slot = register_or_fail(#code ": registration", &registration);                                               \
+        got = CAST(callback, slot)();                                                                                 \
+        check(#code ": result", self.well && is_same(&got, &want, sizeof got));                                       \
+        expect(#code ": release", calltable_release(slot), CALLTABLE_OK);                                             \
+    } while (0)
+
+static int is_same(const void *a, const void *b, size_t size) {
+    const uint8_t *x = (const uint8_t *)a, *y = (const uint8_t *)b;
+    for (size_t i = 0; i < size; i += 1) {
+        if (x[i] != y[i]) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+#if defined(__linux__) || defined(__x86_64__)
+/* On x86_64 Linux of the System V convention. */
+static void plain_handler(void *data, calltable_frame *frame) {
+    method *self = (method *)data;
+    int32_t first;
+    self->well = calltable_get_i32(frame, &self->signature, 5, &first) == CALLTABLE_OK && first == -320000
+        && calltable_set_i32(frame, &self->signature, 1234) == CALLTABLE_OK;
+}
+#endif
+
+static void frames(void) {
+    method self = {{0, {0}}, 0};
+    three small = {{1, 2, 3}};
+    twenty_four large = {{4, 5, 6}};
+    calltable_registration registration = CALLTABLE_FRAME(read_all, &self.signature, &self);
+    calltable_slot slot;
+    expect("a signature of every type",
+        calltable_signature_init(&self.signature, CALLTABLE_C, ALL_TYPES, TYPES, CALLTABLE_I32), CALLTABLE_OK);
+    slot = register_or_fail("frame lane", &registration);
+#define CALL_ALL()                                                                                                    \
+    CAST(all_types, slot)(1, -8, 208, -1600, 61616, -320000, 3232323232u, INT64_C(-6464646464646464),                 \
+        UINT64_C(12345678901234567890), &self, small, large FLOAT_ARGUMENTS)
+    check("every type: result", CALL_ALL() == -77);
+    check("every type: arguments", self.well);
+    expect("every type: release", calltable_release(slot), CALLTABLE_OK);
+#if defined(__linux__) || defined(__x86_64__)
+    {
+        calltable_registration plain = CALLTABLE_FRAME(plain_handler, &self.signature, &self);
+        plain.options = CALLTABLE_SAVING | CALLTABLE_SAVING_CONTROL_WORDS;
+        slot = register_or_fail("a handler that keeps no register", &plain);
+        check("its result", CALL_ALL() == 1234 && self.well);
+        expect("keeps no register: release", calltable_release(slot), CALLTABLE_OK);
+    }
+#endif
+    RETURNS(_Bool, CALLTABLE_BOOL, 1);
+    RETURNS(int8_t, CALLTABLE_I8, -8);
+    RETURNS(uint8_t, CALLTABLE_U8, 208);
+    RETURNS(int16_t, CALLTABLE_I16, -1600);
+    RETURNS(uint16_t, CALLTABLE_U16, 61616);
+    RETURNS(int32_t, CALLTABLE_I32, -320000);
+    RETURNS(uint32_t, CALLTABLE_U32, 3232323232u);
+    RETURNS(int64_t, CALLTABLE_I64, INT64_C(-6464646464646464));
+    RETURNS(uint64_t, CALLTABLE_U64, UINT64_C(12345678901234567890));
+#if HAS_FLOATS
+    RETURNS(float, CALLTABLE_F32, -1.5f);
+    RETURNS(double, CALLTABLE_F64, 2.75);
+#if defined(__x86_64__)
+    {
+        __extension__ typedef __int128 int128;
+        __extension__ typedef unsigned __int128 uint128;
+        RETURNS(int128, CALLTABLE_I128, -((int128)1 << 100));
+        RETURNS(uint128, CALLTABLE_U128, ((uint128)3 << 126) + 1);
+    }
+#endif
+#endif
+#if HAS_STRUCTURE_RESULTS
+    RETURNS(three, CALLTABLE_STRUCT(3), small);
+    RETURNS(twenty_four, CALLTABLE_STRUCT(24), large);
+#endif
+}
+
+/* A slot's life. */
+
+typedef struct guest {
+    calltable_slot slot;
+    calltable_status released;
+    uint32_t in_flight;
+    int32_t inner;
+} guest;
+
+typedef int32_t(CALLTABLE_CALL *one)(int32_t);
+
+static int32_t CALLTABLE_CALL release_myself(int32_t number, void *data) {
+    guest *self = (guest *)data;
+    calltable_entry entry;
+    uint32_t index = 0;
+    if (calltable_index_of(calltable_code(self->slot), &index) == CALLTABLE_OK
+        && calltable_entry_at(index, &entry) == CALLTABLE_OK) {
+        self->in_flight = entry.in_flight;
+    }
+    self->released = calltable_release(self->slot);
+    return number + 1;
+}
+
+static int32_t CALLTABLE_CALL call_myself(int32_t number, void *data) {
+    guest *self = (guest *)data;
+    self->inner = CAST(one, self->slot)(number);
+    return number + 2;
+}
+
+static int32_t CALLTABLE_CALL identity(int32_t number, void *data) {
+    (void)data;
+    return number;
+}
+
+static void lives(void) {
+    guest tracked = {CALLTABLE_NO_SLOT, CALLTABLE_OK, 0, 0};
+    guest exclusive = tracked;
+    one code;
+    calltable_registration registration = CALLTABLE_DIRECT(release_myself, 1, &tracked);
+    registration.options = CALLTABLE_TRACKED;
+    calltable_set_stale_handler(stale);
+    tracked.slot = register_or_fail("tracked", &registration);
+    code = CAST(one, tracked.slot);
+    check("tracked: result of a call that releases itself", code(41) == 42);
+    expect("tracked: release from inside", tracked.released, CALLTABLE_IN_FLIGHT);
+    check("tracked: one call was counted", tracked.in_flight == 1);
+    check("tracked: a closed slot is still taken", calltable_live() == 1);
+    check("tracked: a call of a closed slot is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_RELEASED);
+    check("tracked: the stale call names the entry", last_stale.code == (calltable_function)code
+        && last_stale.caller != NULL);
+    expect("tracked: release when it has returned", calltable_release_and_wait(tracked.slot), CALLTABLE_OK);
+    expect("tracked: double release", calltable_release(tracked.slot), CALLTABLE_NOT_LIVE);
+    expect("tracked: double release, waiting", calltable_release_and_wait(tracked.slot), CALLTABLE_NOT_LIVE);
+    expect("tracked: double release, trying", calltable_try_release(tracked.slot), CALLTABLE_NOT_LIVE);
+
+    registration.handler = (calltable_function)call_myself;
+    registration.data = &exclusive;
+    registration.options = CALLTABLE_EXCLUSIVE;
+    exclusive.slot = register_or_fail("exclusive", &registration);
+    check("exclusive: outer call", CAST(one, exclusive.slot)(5) == 7);
+    check("exclusive: inner call is stale", exclusive.inner == 4711 && last_stale.reason == CALLTABLE_RUNNING);
+    expect("exclusive: release", calltable_release_and_wait(exclusive.slot), CALLTABLE_OK);
+    check("nothing is live", calltable_live() == 0);
+}
+
+static void shares(void) {
+    int datum = 0;
+    calltable_slot first, second, third;
+    calltable_registration registration = CALLTABLE_DIRECT(identity, 1, &datum);
+    expect("shared", calltable_share(&registration, &first), CALLTABLE_OK);
+    expect("shared again", calltable_try_share(&registration, &second), CALLTABLE_OK);
+    check("shared: it is the same", first == second && calltable_live() == 1);
+    registration.data = NULL;
+    expect("shared with other data", calltable_share(&registration, &third), CALLTABLE_OK);
+    check("shared: it is another", third != first && calltable_live() == 2);
+    expect("shared: first release", calltable_release(first), CALLTABLE_OK);
+    check("shared: it is still there", CAST(one, first)(9) == 9);
+    expect("shared: second release", calltable_release(first), CALLTABLE_OK);
+    expect("shared: third release", calltable_release(first), CALLTABLE_NOT_LIVE);
+    expect("shared: release of the other", calltable_release(third), CALLTABLE_OK);
+}
+
+static void lists(void) {
+    int data[3];
+    calltable_slot slots[3];
+    unsigned found = 0, others = 0;
+    calltable_entry entry;
+    for (int i = 0; i < 3; i += 1) {
+        calltable_registration registration = CALLTABLE_DIRECT(identity, 1, NULL);
+        registration.data = &data[i];
+        registration.options = i == 2 ? CALLTABLE_TRACKED : 0;
+        expect("listed", calltable_try_register(&registration, &slots[i]), CALLTABLE_OK);
+    }
+    for (uint32_t index = 0; index < calltable_capacity(); index += 1) {
+        calltable_status status = calltable_entry_at(index, &entry);
+        uint32_t own = calltable_capacity();
+        if (status == CALLTABLE_NOT_LIVE) {
+            continue;
+        }
+        for (int i = 0; i < 3; i += 1) {
+            found += status == CALLTABLE_OK && entry.slot == slots[i] && entry.code == calltable_code(slots[i])
+                && entry.handler == (calltable_function)identity && entry.data == &data[i] && entry.uses == 0
+                && entry.in_flight == (i == 2 ? 0 : CALLTABLE_NOT_COUNTED)
+                && calltable_index_of(entry.code, &own) == CALLTABLE_OK && own == index
+                && calltable_try_entry_at(index, &entry) == CALLTABLE_OK;
+        }
+        others += 1;
+    }
+    check("the list has all three", found == 3);
+    check("and nothing else", others == 3 && calltable_live() == 3);
+    for (int i = 0; i < 3; i += 1) {
+        expect("listed: release", calltable_release(slots[i]), CALLTABLE_OK);
+    }
+}
+
+static void full_table(void) {
+    static calltable_slot slots[65536];
+    calltable_registration registration = CALLTABLE_DIRECT(identity, 1, NULL);
+    calltable_slot slot = 1;
+    uint32_t count = 0;
+    int well = 1;
+    while (count < 65536 && calltable_register(&registration, &slots[count]) == CALLTABLE_OK) {
+        well = well && CAST(one, slots[count])((int32_t)count) == (int32_t)count;
+        count += 1;
+    }
+    check("every slot", well && count == calltable_capacity() && calltable_live() == count);
+    expect("a full table", calltable_register(&registration, &slot), CALLTABLE_TABLE_FULL);
+    check("it gives no slot", slot == CALLTABLE_NO_SLOT);
+    for (uint32_t i = 0; i < count; i += 1) {
+        well = well && calltable_release(slots[i]) == CALLTABLE_OK;
+    }
+    check("every slot is free again", well && calltable_live() == 0);
+}
+
+/* Bad input: a status, and nothing lost. */
+
+static void bad_registrations(void) {
+    method self = {{0, {0}}, 0};
+    calltable_slot slot = 1;
+    calltable_registration registration = CALLTABLE_DIRECT(identity, 1, NULL);
+    expect("no registration", calltable_register(NULL, &slot), CALLTABLE_NULL_POINTER);
+    check("no registration gives no slot", slot == CALLTABLE_NO_SLOT);
+    expect("no place for the slot", calltable_register(&registration, NULL), CALLTABLE_NULL_POINTER);
+    expect("no place for the shared slot", calltable_share(&registration, NULL), CALLTABLE_NULL_POINTER);
+#define BAD(name, field, value, status)                                                                               \
+    do {                                                                                                              \
+        calltable_registration bad = registration;                                                                    \
+        bad.field = value;                                                                                            \
+        slot = 1;                                                                                                     \
+        expect(name, calltable_register(&bad, &slot), status);                                                        \
+        expect(name ", trying", calltable_try_register(&bad, &slot), status);                                         \
+        expect(name ", sharing", calltable_share(&bad, &slot), status);                                               \
+        expect(name ", trying to share", calltable_try_share(&bad, &slot), status);                                   \
+        check(name ": no slot", slot == CALLTABLE_NO_SLOT);                                                           \
+    } while (0)
+    BAD("another header", version, CALLTABLE_VERSION + 1, CALLTABLE_OTHER_VERSION);
+    BAD("no version", version, 0, CALLTABLE_OTHER_VERSION);
+    BAD("an unknown option", options, 0x80000000u, CALLTABLE_UNKNOWN_OPTION);
+    BAD("no handler", handler, NULL, CALLTABLE_NULL_HANDLER);
+    BAD("an unknown convention", convention, 99, CALLTABLE_UNKNOWN_CONVENTION);
+    BAD("a convention of another processor", convention, POSITIONS(CALLTABLE_STDCALL, CALLTABLE_WIN64),
+        CALLTABLE_CONVENTION_UNAVAILABLE);
+    BAD("too many positions", positions, 33, CALLTABLE_TOO_MANY_POSITIONS);
+    BAD("an enormous number of positions", positions, 0xffffffffu, CALLTABLE_TOO_MANY_POSITIONS);
+    BAD("a signature that nobody has filled", signature, &self.signature, CALLTABLE_BAD_SIGNATURE);
+    BAD("no filter", options, CALLTABLE_CONTAINED, CALLTABLE_NULL_FILTER);
+    check("nothing was registered", calltable_live() == 0);
+}
+
+static void bad_signatures(void) {
+    calltable_signature signature;
+    calltable_type types[33];
+    calltable_type odd;
+    for (int i = 0; i < 33; i += 1) {
+        types[i] = CALLTABLE_I32;
+    }
+#define SIGNATURE(name, convention, parameters, count, result, status) \
+    expect(name, calltable_signature_init(&signature, convention, parameters, count, result), status)
+    expect("no place for the signature", calltable_signature_init(NULL, CALLTABLE_C, types, 1, CALLTABLE_VOID),
+        CALLTABLE_NULL_POINTER);
+    SIGNATURE("parameters at no address", CALLTABLE_C, NULL, 1, CALLTABLE_VOID, CALLTABLE_NULL_POINTER);
+    SIGNATURE("no parameters", CALLTABLE_NATIVE, NULL, 0, CALLTABLE_VOID, CALLTABLE_OK);
+    SIGNATURE("most parameters", CALLTABLE_C, types, 32, CALLTABLE_I32, CALLTABLE_OK);
+    SIGNATURE("too many parameters", CALLTABLE_C, types, 33, CALLTABLE_I32, CALLTABLE_TOO_MANY_PARAMETERS);
+    SIGNATURE("with a hidden pointer", CALLTABLE_C, types, 32, CALLTABLE_STRUCT(24), CALLTABLE_TOO_MANY_PARAMETERS);
+    SIGNATURE("an unknown convention", 99, types, 1, CALLTABLE_I32, CALLTABLE_UNKNOWN_CONVENTION);
+    SIGNATURE("a convention of another processor", POSITIONS(CALLTABLE_STDCALL, CALLTABLE_WIN64), types, 1,
+        CALLTABLE_I32, CALLTABLE_CONVENTION_UNAVAILABLE);
+    odd = 99;
+    SIGNATURE("an unknown type", CALLTABLE_C, &odd, 1, CALLTABLE_I32, CALLTABLE_UNKNOWN_TYPE);
+    SIGNATURE("an unknown result", CALLTABLE_C, types, 1, 99, CALLTABLE_UNKNOWN_TYPE);
+    odd = CALLTABLE_VOID;
+    SIGNATURE("a parameter that is nothing", CALLTABLE_C, &odd, 1, CALLTABLE_I32, CALLTABLE_UNKNOWN_TYPE);
+    odd = CALLTABLE_STRUCT(0);
+    SIGNATURE("a structure of no bytes", CALLTABLE_C, &odd, 1, CALLTABLE_I32, CALLTABLE_ZERO_SIZED);
+    SIGNATURE("a result of no bytes", CALLTABLE_C, NULL, 0, odd, CALLTABLE_ZERO_SIZED);
+    check("a refused signature is none", signature.mark == 0);
+    odd = CALLTABLE_I128;
+    SIGNATURE("a type that not every target has", CALLTABLE_C, &odd, 1, CALLTABLE_VOID,
+        POSITIONS(CALLTABLE_OK, CALLTABLE_TYPE_UNAVAILABLE));
+    odd = CALLTABLE_F64;
+    SIGNATURE("a type in an XMM register", CALLTABLE_C, &odd, 1, CALLTABLE_VOID,
+        HAS_FLOATS ? CALLTABLE_OK : CALLTABLE_TYPE_UNAVAILABLE);
+}
+
+static void bad_slots(void) {
+    calltable_entry entry;
+    uint32_t index = 12345;
+    calltable_slot slot;
+    calltable_registration registration = CALLTABLE_DIRECT(identity, 1, NULL);
+    char *code;
+    slot = register_or_fail("a slot beside bad ones", &registration);
+    code = (char *)(uintptr_t)calltable_code(slot);
+#define AT(offset) ((calltable_function)(uintptr_t)(code + (offset)))
+    expect("an entry", calltable_index_of(AT(0), &index), CALLTABLE_OK);
+    expect("behind an entry's start", calltable_index_of(AT(1), &index), CALLTABLE_NOT_AN_ENTRY);
+    expect("in an entry", calltable_index_of(AT(8), &index), CALLTABLE_NOT_AN_ENTRY);
+    expect("a function of ours", calltable_index_of((calltable_function)identity, &index), CALLTABLE_NOT_AN_ENTRY);
+    expect("a null pointer", calltable_index_of((calltable_function)0, &index), CALLTABLE_NOT_AN_ENTRY);
+    expect("an entry, and no place for its index", calltable_index_of(AT(0), NULL), CALLTABLE_NULL_POINTER);
+    expect("behind the table", calltable_index_of(AT((intptr_t)16 * calltable_capacity()), &index),
+        CALLTABLE_NOT_AN_ENTRY);
+    expect("no slot of that index", calltable_entry_at(calltable_capacity(), &entry), CALLTABLE_NO_SUCH_SLOT);
+    expect("nor of that one", calltable_try_entry_at(0xffffffffu, &entry), CALLTABLE_NO_SUCH_SLOT);
+    expect("a slot that is not live", calltable_entry_at((index + 1) % calltable_capacity(), &entry),
+        CALLTABLE_NOT_LIVE);
+    expect("no place for the entry", calltable_entry_at(index, NULL), CALLTABLE_NULL_POINTER);
+    check("no slot has no code", calltable_code(CALLTABLE_NO_SLOT) == NULL);
+    expect("release of no slot", calltable_release(CALLTABLE_NO_SLOT), CALLTABLE_NOT_LIVE);
+    expect("release of rubbish", calltable_release(~(calltable_slot)0), CALLTABLE_NOT_LIVE);
+    expect("waiting release of rubbish", calltable_release_and_wait((calltable_slot)1 << 63), CALLTABLE_NOT_LIVE);
+    expect("release of a later registration", calltable_release(slot + 0x10000), CALLTABLE_NOT_LIVE);
+    check("the slot is still there", CAST(one, slot)(3) == 3 && calltable_live() == 1);
+    expect("the slot beside bad ones: release", calltable_release(slot), CALLTABLE_OK);
+}
+
+/* Exceptions. */
+
+typedef struct guarded {
+    calltable_filter filter;
+    calltable_signature signature;
+    uint32_t code;
+} guarded;
+
+static int32_t CALLTABLE_CALL filter(void *data, const calltable_exception *exception, calltable_answer *answer) {
+    ((guarded *)data)->code = exception->record->code;
+    answer->frame.result[0] = 99;
+    return CALLTABLE_RETURN;
+}
+
+static int32_t CALLTABLE_CALL filter_frame(
+    void *data, const calltable_exception *exception, calltable_answer *answer) {
+    guarded *self = (guarded *)data;
+    int32_t argument = 0;
+    self->code = exception->record->code;
+    calltable_get_i32(&answer->frame, &self->signature, 0, &argument);
+    calltable_set_i32(&answer->frame, &self->signature, argument + 50);
+    return CALLTABLE_RETURN;
+}
+
+static int32_t CALLTABLE_CALL fault(int32_t number, void *data) {
+    (void)data;
+    return *(volatile int32_t *)(uintptr_t)(uint32_t)number;
+}
+
+static void CALLTABLE_CALL fault_frame(void *data, calltable_frame *frame) {
+    (void)data;
+    (void)frame;
+    *(volatile int32_t *)(uintptr_t)16 = 1;
+}
+
+static void contains(void) {
+    guarded direct_lane = {filter, {0, {0}}, 0};
+    guarded frame_lane = {filter_frame, {0, {0}}, 0};
+    const calltable_type integer = CALLTABLE_I32;
+    calltable_slot slot;
+    calltable_registration direct_fault = CALLTABLE_DIRECT(fault, 1, &direct_lane);
+    calltable_registration frame_fault = CALLTABLE_FRAME(fault_frame, &frame_lane.signature, &frame_lane);
+    direct_fault.options = frame_fault.options = CALLTABLE_CONTAINED;
+    expect("a signature for a contained call",
+        calltable_signature_init(&frame_lane.signature, CALLTABLE_C, &integer, 1, CALLTABLE_I32), CALLTABLE_OK);
+#if defined(_WIN32) && !defined(__UEFI__)
+    expect("exceptions on Windows", calltable_declare_exceptions(), CALLTABLE_OK);
+    slot = register_or_fail("contained", &direct_fault);
+    check("contained: the filter's value is returned", CAST(one, slot)(16) == 99);
+    check("contained: an access violation", direct_lane.code == 0xc0000005u);
+    expect("contained: release", calltable_release(slot), CALLTABLE_OK);
+    slot = register_or_fail("contained, frame lane", &frame_fault);
+    check("contained, frame lane: the filter's value is returned", CAST(one, slot)(16) == 66);
+    check("contained, frame lane: an access violation", frame_lane.code == 0xc0000005u);
+    expect("contained, frame lane: release", calltable_release(slot), CALLTABLE_OK);
+#else
+    expect("contained elsewhere", calltable_register(&direct_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
+    expect("contained elsewhere, frame lane", calltable_register(&frame_fault, &slot), CALLTABLE_NO_EXCEPTIONS);
+#endif
+}
+
+int run(void) {
+    statuses();
+    direct();
+    frames();
+    lives();
+    shares();
+    lists();
+    full_table();
+    bad_registrations();
+    bad_signatures();
+    bad_slots();
+    contains();
+    calltable_set_stale_handler(NULL);
+    return finish();
+}

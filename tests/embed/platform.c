@@ -1,0 +1,182 @@
+/* With a C library; or, if EMBED_BARE says so, with nothing but Windows, Linux or the firmware. */
+#include "platform.h"
+
+static unsigned passed, failed;
+
+static void say(const char *text);
+
+static void say_number(unsigned number) {
+    char text[11];
+    char *at = text + sizeof text - 1;
+    *at = 0;
+    do {
+        *--at = (char)('0' + number % 10);
+        number /= 10;
+    } while (number != 0);
+    say(at);
+}
+
+void check(const char *name, int well) {
+    *(well ? &passed : &failed) += 1;
+    say(well ? "ok " : "FAILED ");
+    say(name);
+    say("\n");
+}
+
+void expect(const char *name, calltable_status status, calltable_status expected) {
+    if (status != expected) {
+        say("   wanted: ");
+        say(calltable_status_text(expected));
+        say("\n   got: ");
+        say(calltable_status_text(status));
+        say("\n");
+    }
+    check(name, status == expected);
+}
+
+int finish(void) {
+    say_number(passed);
+    say(" passed, ");
+    say_number(failed);
+    say(" failed\n");
+    return failed != 0;
+}
+
+#ifndef EMBED_BARE
+
+#include <stdio.h>
+
+static void say(const char *text) {
+    fputs(text, stdout);
+    fflush(stdout);
+}
+
+int main(void) {
+    return run();
+}
+
+#else
+
+static size_t length(const char *text) {
+    size_t count = 0;
+    while (text[count] != 0) {
+        count += 1;
+    }
+    return count;
+}
+
+/* What compilers call, and calltable with them. The volatile pointers keep them from becoming calls of themselves. */
+void *memcpy(void *to, const void *from, size_t count);
+void *memmove(void *to, const void *from, size_t count);
+void *memset(void *to, int byte, size_t count);
+
+void *memcpy(void *to, const void *from, size_t count) {
+    volatile char *t = (volatile char *)to;
+    const char *f = (const char *)from;
+    for (size_t i = 0; i < count; i += 1) {
+        t[i] = f[i];
+    }
+    return to;
+}
+
+void *memmove(void *to, const void *from, size_t count) {
+    volatile char *t = (volatile char *)to;
+    const char *f = (const char *)from;
+    if ((uintptr_t)to <= (uintptr_t)from) {
+        return memcpy(to, from, count);
+    }
+    while (count != 0) {
+        count -= 1;
+        t[count] = f[count];
+    }
+    return to;
+}
+
+void *memset(void *to, int byte, size_t count) {
+    volatile char *t = (volatile char *)to;
+    for (size_t i = 0; i < count; i += 1) {
+        t[i] = (char)byte;
+    }
+    return to;
+}
+
+#if defined(_WIN32) && !defined(__UEFI__)
+
+/* Of the linker's, and of programs that use floating point. */
+int _fltused = 1;
+
+__declspec(dllimport) void *__stdcall GetStdHandle(uint32_t which);
+__declspec(dllimport) int __stdcall WriteFile(
+    void *file, const void *bytes, uint32_t count, uint32_t *written, void *overlapped);
+__declspec(dllimport) void __stdcall ExitProcess(uint32_t code);
+void start(void);
+
+static void say(const char *text) {
+    uint32_t written;
+    WriteFile(GetStdHandle((uint32_t)-11), text, (uint32_t)length(text), &written, NULL);
+}
+
+void start(void) {
+    ExitProcess((uint32_t)run());
+}
+
+#elif defined(__UEFI__)
+
+/* The start of EFI_SYSTEM_TABLE, and of EFI_SIMPLE_TEXT_OUTPUT_PROTOCOL. */
+struct console {
+    void *reset;
+    size_t(CALLTABLE_CALL *output)(struct console *console, uint16_t *text);
+};
+struct system {
+    char header[24];
+    void *vendor;
+    uint32_t revision;
+    void *in_handle, *in, *out_handle;
+    struct console *out;
+};
+
+int _fltused = 1;
+static struct console *console;
+size_t CALLTABLE_CALL efi_main(void *image, struct system *system);
+
+static void say(const char *text) {
+    for (; *text != 0; text += 1) {
+        uint16_t character[3] = {'\r', '\n', 0};
+        if (*text != '\n') {
+            character[0] = (uint16_t)*text;
+            character[1] = 0;
+        }
+        console->output(console, character);
+    }
+}
+
+size_t CALLTABLE_CALL efi_main(void *image, struct system *system) {
+    (void)image;
+    console = system->out;
+    return (size_t)run();
+}
+
+#else
+
+/* A bare machine's library in a Linux process, with the system calls alone. */
+void _start(void);
+
+static long call_system(long number, long a, long b, long c) {
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+static void say(const char *text) {
+    call_system(1, 1, (long)text, (long)length(text));
+}
+
+__attribute__((force_align_arg_pointer)) void _start(void) {
+    call_system(231, run(), 0, 0);
+}
+
+#endif
+#endif

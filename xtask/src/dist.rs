@@ -1,0 +1,219 @@
+//! `cargo xtask dist`: what programs of other languages link, in one folder for each target.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::suite::{cargo, cargo_for, quietly, variable};
+
+/// Where each folder of [`make`] lies.
+pub const FOLDER: &str = "target/dist";
+
+/// Another folder than the one that the host's compiler builds in.
+const BUILT: &str = "target/other";
+
+pub const TARGETS: &[&str] = &[
+    "x86_64-unknown-linux-gnu",
+    "i686-unknown-linux-gnu",
+    "x86_64-pc-windows-gnu",
+    "i686-pc-windows-gnu",
+    "x86_64-pc-windows-msvc",
+    "i686-pc-windows-msvc",
+    "x86_64-unknown-uefi",
+    "i686-unknown-uefi",
+    "x86_64-unknown-none",
+];
+
+const PC: &str = include_str!("dist/calltable.pc");
+const CONFIG: &str = include_str!("dist/calltable-config.cmake");
+const CONFIG_VERSION: &str = include_str!("dist/calltable-config-version.cmake");
+
+/// Makes the folder of a target and returns it.
+pub fn make(target: &str) -> Result<PathBuf> {
+    let known = TARGETS.contains(&target);
+    ensure!(known, "there is no such target to distribute; these are: {}", TARGETS.join(" "));
+    let version = version()?;
+    let out = std::env::current_dir()?.join(FOLDER).join(target);
+    if out.exists() {
+        fs::remove_dir_all(&out)?;
+    }
+    let [lib, include, pc, cmake, licences] =
+        ["lib", "include", "lib/pkgconfig", "lib/cmake/calltable", "share/licenses/calltable"]
+            .map(|name| out.join(name));
+    for folder in [&lib, &include, &pc, &cmake, &licences] {
+        fs::create_dir_all(folder)?;
+    }
+
+    let static_name = if target.ends_with("-msvc") { "calltable.lib" } else { "libcalltable.a" };
+    fs::copy(build(target)?, lib.join(static_name))?;
+    strip(target, &lib.join(static_name))?;
+    let shared = share(target, &out, static_name, &version)?;
+    fs::copy("include/calltable.h", include.join("calltable.h"))?;
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        fs::copy(name, licences.join(name))?;
+    }
+    if Path::new("linker").exists() {
+        quietly(Command::new("cp").args(["-r", "linker"]).arg(&out))?;
+    }
+
+    let libraries = if target.ends_with("-windows-gnu") { ["ntdll", "kernel32"].as_slice() } else { &[] };
+    let import = shared.as_ref().map_or("", |shared| shared.import);
+    let pointer = if target.starts_with("i686") { "4" } else { "8" };
+    let (major, rest) = version.split_once('.').context("a version has dots")?;
+    let compatible = match (major, rest.split_once('.')) {
+        ("0", Some((minor, _))) => format!("0.{minor}"),
+        _ => major.into(),
+    };
+    let fill = |text: &str, kind: &str, definitions: &str, libs: &str| {
+        [
+            ("@STATIC@", static_name),
+            ("@LIBRARIES@", &libraries.join(";")),
+            ("@SHARED@", shared.as_ref().map_or("", |shared| &shared.path)),
+            ("@IMPORT@", import),
+            ("@VERSION@", &version),
+            ("@COMPATIBLE@", &compatible),
+            ("@POINTER@", pointer),
+            ("@KIND@", kind),
+            ("@DEFINITIONS@", definitions),
+            ("@LIBS@", libs),
+        ]
+        .iter()
+        .fold(text.to_string(), |text, (mark, value)| text.replace(mark, value))
+    };
+    fs::write(cmake.join("calltable-config.cmake"), fill(CONFIG, "", "", ""))?;
+    fs::write(cmake.join("calltable-config-version.cmake"), fill(CONFIG_VERSION, "", "", ""))?;
+    let libs: String = libraries.iter().map(|name| format!(" -l{name}")).collect();
+    fs::write(pc.join("calltable.pc"), fill(PC, "static", "", &format!("${{libdir}}/{static_name}{libs}")))?;
+    if shared.is_some() {
+        let libs = if import.is_empty() { "-L${libdir} -lcalltable".into() } else { format!("${{libdir}}/{import}") };
+        fs::write(pc.join("calltable-shared.pc"), fill(PC, "shared", " -DCALLTABLE_SHARED", &libs))?;
+    }
+    Ok(out)
+}
+
+/// The crate's version.
+fn version() -> Result<String> {
+    let id = quietly(cargo().args(["pkgid", "--package", "calltable"]))?;
+    let version = id.trim_end().rsplit(['#', '@']).next();
+    Ok(version.context("a package has a version")?.into())
+}
+
+/// The static library as cargo makes it.
+fn build(target: &str) -> Result<PathBuf> {
+    let mut command = cargo_for(target, "rustc", "core");
+    command.args(["--lib", "--crate-type=staticlib", "--profile=dist", "--features=panic-handler"]);
+    command.args(["--target-dir", BUILT]);
+    let for_cc = target.replace('-', "_");
+    if target.ends_with("-uefi") || target.ends_with("-msvc") {
+        command.env(format!("CC_{for_cc}"), "clang-19");
+    }
+    if target.ends_with("-msvc") {
+        command.env(format!("AR_{for_cc}"), "llvm-lib-19");
+        // Lists for programs that are linked with /guard:cf,ehcont. What the library calls needs no check of its own.
+        command.env(variable(target, "RUSTFLAGS"), "-Ccontrol-flow-guard=nochecks -Zehcont-guard");
+    }
+    quietly(&mut command)?;
+    let folder = Path::new(BUILT).join(target).join("dist");
+    let names = ["libcalltable.a", "calltable.lib"].map(|name| folder.join(name));
+    names.into_iter().find(|name| name.exists()).context("cargo has made no static library")
+}
+
+/// Takes out what Rust adds to every static library, and makes sure that nothing of the rest wants it.
+fn strip(target: &str, library: &Path) -> Result<()> {
+    let members = quietly(Command::new("llvm-ar-19").arg("t").arg(library))?;
+    // Ours are the crate, its assembly, and what imports from DLLs.
+    let added = members.lines().filter(|name| !name.contains("calltable") && !name.ends_with(".dll"));
+    let list = library.with_extension("added");
+    fs::write(&list, added.collect::<Vec<_>>().join("\n"))?;
+    quietly(Command::new("llvm-ar-19").arg("d").arg(library).arg(format!("@{}", list.display())))?;
+    fs::remove_file(list)?;
+
+    let symbols = quietly(Command::new("llvm-nm-19").arg(library))?;
+    let symbols = || symbols.lines().filter_map(|line| line.rsplit_once(' '));
+    let defined: Vec<_> = symbols().filter(|(kind, _)| !kind.ends_with('U')).map(|(_, name)| name).collect();
+    let is_decorated = target.starts_with("i686") && !target.ends_with("linux-gnu");
+    for (_, name) in symbols().filter(|(kind, name)| kind.ends_with('U') && !defined.contains(name)) {
+        let plain = name.split('@').next().unwrap_or(name);
+        let plain = if is_decorated { plain.strip_prefix('_').unwrap_or(plain) } else { plain };
+        let mut wanted = WANTED.iter().filter(|(targets, _)| target.contains(targets)).flat_map(|(_, names)| *names);
+        ensure!(wanted.any(|wanted| *wanted == plain), "the library wants {name}, which not every program has");
+    }
+    if let Some(name) = defined.iter().find(|name| name.contains("panicking") || name.contains("rust_begin_unwind")) {
+        bail!("something in the library may panic, since it has {name}");
+    }
+    Ok(())
+}
+
+/// What the library wants of a program, on targets whose names contain that.
+const WANTED: &[(&str, &[&str])] = &[
+    // Every C compiler wants these, too, even for a machine without a library.
+    ("", &["memcpy", "memmove", "memset"]),
+    ("linux", &["_GLOBAL_OFFSET_TABLE_"]),
+    ("windows-gnu", &["GetStdHandle", "WriteFile", "OutputDebugStringA", "RtlUnwind", "RtlUnwindEx"]),
+    // Of Microsoft's C library.
+    ("i686-pc-windows-msvc", &["_fltused"]),
+    // Of libgcc.
+    ("i686-pc-windows-gnu", &["_Unwind_GetCFA", "_Unwind_SetIP"]),
+];
+
+/// A shared library.
+struct Shared {
+    /// In the folder.
+    path: String,
+    /// Its import library, where there is one.
+    import: &'static str,
+}
+
+/// Makes a shared library of the static one, for the systems that have a linker for it here.
+fn share(target: &str, out: &Path, static_name: &str, version: &str) -> Result<Option<Shared>> {
+    let library = out.join("lib").join(static_name);
+    let names = exported(&library)?;
+    let (arch, system) = target.split_once('-').context("a target has dashes")?;
+    let whole = |linker: &mut Command| {
+        linker.arg("-shared").arg("-Wl,--whole-archive").arg(&library).arg("-Wl,--no-whole-archive");
+    };
+    match system {
+        "unknown-linux-gnu" => {
+            // A program finds the version that it was linked with, and compilers the plain name.
+            let (full, plain) = (format!("libcalltable.so.{version}"), "libcalltable.so");
+            let script = out.join("exports");
+            fs::write(&script, format!("{{ global: {}; local: *; }};\n", names.join("; ")))?;
+            let mut gcc = Command::new("gcc");
+            gcc.arg(if arch == "i686" { "-m32" } else { "-m64" }).args(["-nostartfiles", "-Wl,-z,now,-z,defs"]);
+            whole(&mut gcc);
+            gcc.arg(format!("-Wl,-soname,{full}")).arg(format!("-Wl,--version-script,{}", script.display()));
+            quietly(gcc.arg("-o").arg(out.join("lib").join(&full)))?;
+            symlink(&full, out.join("lib").join(plain))?;
+            fs::remove_file(script)?;
+            Ok(Some(Shared { path: format!("lib/{full}"), import: "" }))
+        }
+        "pc-windows-gnu" => {
+            let (path, import) = ("bin/calltable.dll", "libcalltable.dll.a");
+            fs::create_dir_all(out.join("bin"))?;
+            let exports = out.join("calltable.def");
+            fs::write(&exports, format!("EXPORTS\n{}\n", names.join("\n")))?;
+            let mut gcc = Command::new(format!("{arch}-w64-mingw32-gcc"));
+            whole(&mut gcc);
+            gcc.arg(&exports).arg(format!("-Wl,--out-implib,{}", out.join("lib").join(import).display()));
+            quietly(gcc.arg("-static-libgcc").arg("-o").arg(out.join(path)).args(["-lntdll", "-lkernel32"]))?;
+            fs::remove_file(exports)?;
+            Ok(Some(Shared { path: path.into(), import }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The functions of the interface.
+fn exported(library: &Path) -> Result<Vec<String>> {
+    let symbols = quietly(Command::new("llvm-nm-19").arg(library))?;
+    let header = fs::read_to_string("include/calltable.h")?;
+    let defined =
+        symbols.lines().filter_map(|line| line.split_once(" T ")).map(|(_, name)| name.trim_start_matches('_'));
+    let declared = |name: &&str| header.contains(&format!("{name}("));
+    let names: Vec<_> = defined.filter(declared).map(String::from).collect();
+    ensure!(!names.is_empty(), "the library exports nothing:\n{symbols}");
+    Ok(names)
+}
