@@ -7,13 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::suite::{cargo, cargo_for, quietly, variable};
+use crate::suite::{cargo, cargo_for, cargo_with_library, quietly, variable};
 
 /// Where each folder of [`make`] lies.
 pub const FOLDER: &str = "target/dist";
 
 /// Another folder than the one that the host's compiler builds in.
-const BUILT: &str = "target/other";
+pub const BUILT: &str = "target/other";
 
 pub const TARGETS: &[&str] = &[
     "x86_64-unknown-linux-gnu",
@@ -95,7 +95,7 @@ pub fn make(target: &str) -> Result<PathBuf> {
 }
 
 /// The crate's version.
-fn version() -> Result<String> {
+pub fn version() -> Result<String> {
     let id = quietly(cargo().args(["pkgid", "--package", "calltable"]))?;
     let version = id.trim_end().rsplit(['#', '@']).next();
     Ok(version.context("a package has a version")?.into())
@@ -103,12 +103,18 @@ fn version() -> Result<String> {
 
 /// The static library as cargo makes it.
 fn build(target: &str) -> Result<PathBuf> {
-    let mut command = cargo_for(target, "rustc", "core");
+    let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
+    // Landing pads, and the note that says so, are not to be had from a released compiler.
+    let build = if is_elf { cargo_with_library } else { cargo_for };
+    let mut command = build(target, "rustc", "core");
     command.args(["--lib", "--crate-type=staticlib", "--profile=dist", "--features=panic-handler"]);
     command.args(["--target-dir", BUILT]);
     let for_cc = target.replace('-', "_");
     if target.ends_with("-uefi") || target.ends_with("-msvc") {
         command.env(format!("CC_{for_cc}"), "clang-19");
+    }
+    if is_elf {
+        command.env(variable(target, "RUSTFLAGS"), "-Zcf-protection=full");
     }
     if target.ends_with("-msvc") {
         command.env(format!("AR_{for_cc}"), "llvm-lib-19");
@@ -148,7 +154,7 @@ fn strip(target: &str, library: &Path) -> Result<()> {
 }
 
 /// What the library wants of a program, on targets whose names contain that.
-const WANTED: &[(&str, &[&str])] = &[
+pub const WANTED: &[(&str, &[&str])] = &[
     // Every C compiler wants these, too, even for a machine without a library.
     ("", &["memcpy", "memmove", "memset"]),
     ("linux", &["_GLOBAL_OFFSET_TABLE_"]),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::suite::{Suite, folder, quietly};
 use crate::wine::{Wine, for_windows};
-use crate::{dist, setup};
+use crate::{audit, dist, setup};
 
 const SOURCES: &str = "tests/embed";
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -51,7 +51,7 @@ pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
     let bare = MSVC.len() * 3 + UEFI.len() * 2 + 3;
-    let mut suite = Suite::new("embed", 6 * HOSTED.len() + 2 * clangs + bare);
+    let mut suite = Suite::new("embed", 6 * HOSTED.len() + 2 * clangs + bare + audit::STEPS);
     for hosted in &HOSTED {
         let target = hosted.target;
         let mut made = None;
@@ -138,6 +138,7 @@ pub fn run() -> Result<bool> {
             Ok(Command::new(program))
         });
     }
+    audit::steps(&mut suite);
     Ok(suite.finish())
 }
 

@@ -41,6 +41,9 @@ enum Command {
     },
     /// Read what is built for each target and hold it against the crate's rules; reports go to target/audit
     Audit {
+        /// Plant a violation of each kind, too, and see it found
+        #[arg(long)]
+        prove: bool,
         /// As Rust calls them; all if none is named
         targets: Vec<String>,
     },
@@ -100,7 +103,7 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::BARE)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
-        Command::Audit { targets } => audit::run(&targets),
+        Command::Audit { prove, targets } => audit::run(&targets, prove),
         Command::Dist { targets } => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;

@@ -1,10 +1,11 @@
 //! What is audited: a target, its static library, an image that holds all of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
+use anyhow::{Context as _, Result};
+use iced_x86::{Decoder, DecoderOptions, OpKind};
 use object::read::archive::ArchiveFile;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, elf, pe};
 
@@ -57,30 +58,38 @@ impl Target<'_> {
     }
 }
 
-/// The objects of a static library, as bytes.
-pub struct Members(pub Vec<(String, Vec<u8>)>);
+/// What a static library holds.
+pub struct Members {
+    /// The names of ours, and their bytes.
+    pub objects: Vec<(String, Vec<u8>)>,
+    /// The symbols that any member defines.
+    pub given: BTreeSet<String>,
+}
 
 impl Members {
-    /// Reads a library. What only says which DLL has a function is left out, and `compiler_builtins`, which is not ours.
+    /// Reads a library. What only says which DLL has a function is no object, and `compiler_builtins` is not ours.
     pub fn read(library: &Path) -> Result<Self> {
         let bytes = fs::read(library).with_context(|| library.display().to_string())?;
         let archive = ArchiveFile::parse(&*bytes)?;
-        let mut members = Vec::new();
+        let mut objects = Vec::new();
         for member in archive.members() {
             let member = member?;
             let name = String::from_utf8_lossy(member.name()).into_owned();
             if name.ends_with(".o") && !name.starts_with("compiler_builtins") {
-                members.push((name, member.data(&*bytes)?.to_vec()));
+                objects.push((name, member.data(&*bytes)?.to_vec()));
             }
         }
-        ensure!(!members.is_empty(), "{} has no objects", library.display());
-        Ok(Self(members))
+        let mut given = BTreeSet::new();
+        for symbol in archive.symbols()?.context("the library has no index")? {
+            given.insert(String::from_utf8_lossy(symbol?.name()).into_owned());
+        }
+        Ok(Self { objects, given })
     }
 
     /// The place of the object that the assembler made.
     pub fn table(&self) -> Result<usize> {
         let has_table = |bytes: &Vec<u8>| object::File::parse(&**bytes).is_ok_and(|file| Code::read(&file).is_some());
-        self.0.iter().position(|(_, bytes)| has_table(bytes)).context("no object of the library has the table")
+        self.objects.iter().position(|(_, bytes)| has_table(bytes)).context("no object of the library has the table")
     }
 }
 
@@ -90,6 +99,8 @@ pub struct Component<'a> {
     /// The crate's version, as it stands in symbols.
     pub version: &'a str,
     pub objects: Vec<object::File<'a>>,
+    /// The symbols that any member of the library defines.
+    pub given: &'a BTreeSet<String>,
     /// Which of them has the table.
     pub table: usize,
     pub code: Code,
@@ -99,12 +110,12 @@ pub struct Component<'a> {
 impl<'a> Component<'a> {
     pub fn new(target: Target<'a>, version: &'a str, members: &'a Members) -> Result<Self> {
         let parse = |(_, bytes): &'a (String, Vec<u8>)| object::File::parse(&**bytes);
-        let objects = members.0.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let objects = members.objects.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let table = members.table()?;
         let code = Code::read(&objects[table]).context("no object of the library has the table")?;
         let capacity = objects.iter().find_map(|object| capacity(target, object));
         let capacity = capacity.context("calltable_capacity does not return a constant")?;
-        Ok(Self { target, version, objects, table, code, capacity })
+        Ok(Self { target, version, objects, given: &members.given, table, code, capacity })
     }
 
     pub fn assembled(&self) -> &object::File<'a> {
@@ -118,13 +129,9 @@ fn capacity(target: Target, object: &object::File) -> Option<u64> {
     let symbol = object.symbols().find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(is_it))?;
     let section = object.section_by_index(symbol.section_index()?).ok()?;
     let code = section.data().ok()?.get((symbol.address() - section.address()) as usize..)?;
-    instructions(target, code, 0).find(|i| i.op1_kind() == OpKind::Immediate32).map(|i| i.immediate32().into())
-}
-
-pub fn instructions(target: Target, code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
     let bits = if target.is_64() { 64 } else { 32 };
-    let mut decoder = Decoder::with_ip(bits, code, address, DecoderOptions::NONE);
-    std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
+    let mut instructions = Decoder::new(bits, code, DecoderOptions::NONE).into_iter();
+    instructions.find(|i| i.op1_kind() == OpKind::Immediate32).map(|i| i.immediate32().into())
 }
 
 /// What memory a section takes, and what may be done with it.

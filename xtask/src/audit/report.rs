@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::rules::Finding;
+use super::rules::{Finding, NUMBERS};
 
 #[derive(Serialize)]
 pub struct Report {
-    target: String,
+    pub target: String,
     capacity: u64,
     library: Vec<Finding>,
 }
@@ -18,6 +18,12 @@ pub struct Report {
 impl Report {
     pub fn new(target: &str, capacity: u64, library: Vec<Finding>) -> Self {
         Self { target: target.into(), capacity, library }
+    }
+
+    /// The rules that could be broken here.
+    pub fn rules(&self) -> impl Iterator<Item = &'static str> {
+        let rules = self.library.iter().filter(|finding| finding.seen.is_some()).map(|finding| finding.rule);
+        rules.filter(|rule| !NUMBERS.contains(rule))
     }
 
     pub fn violations(&self) -> usize {

@@ -1,19 +1,24 @@
 //! The rules for the objects of a static library.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use iced_x86::{InstructionInfoFactory, Register};
+use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, Register};
 use object::{Object, ObjectSection, ObjectSymbol, elf};
 use serde::Serialize;
 
-use super::artefact::{Component, Target, access, instructions};
-use super::image::Code;
+use super::artefact::{Component, Target, access};
+use super::image::{Code, references};
+use crate::dist;
+
 use super::{entries, marks, unwind};
 
 /// Bytes for each slot that a table may take: of its text, and of memory that starts as zeros.
 const TEXT_PER_SLOT: f64 = 17.0;
 const BSS_PER_SLOT: f64 = 40.0;
+
+/// Rules that only report a number.
+pub const NUMBERS: &[&str] = &["text of Rust", "data", "constants"];
 
 /// What a rule has found.
 #[derive(Serialize)]
@@ -148,22 +153,6 @@ fn name_of<'a>(symbol: &object::Symbol<'a, 'a>) -> &'a str {
     symbol.name().unwrap_or("?")
 }
 
-/// What C gives every program; GCC and Clang call these unasked.
-const FROM_C: &[&str] = &["memcmp", "memcpy", "memmove", "memset"];
-
-/// What only some targets have: what the target's name holds, functions.
-const FROM_TARGET: &[(&str, &[&str])] = &[
-    // The system's, for the message of a stale call, and to end an exception.
-    ("-windows-", &["GetStdHandle", "OutputDebugStringA", "RtlUnwind", "RtlUnwindEx", "WriteFile"]),
-    // Whoever has a function with a float in it refers to it; a C library has it, else a program must.
-    ("i686-pc-windows-msvc", &["_fltused"]),
-    ("i686-unknown-uefi", &["_fltused"]),
-    // The compiler's, in libgcc: exceptions of C++.
-    ("i686-pc-windows-gnu", &["_Unwind_GetCFA", "_Unwind_SetIP"]),
-    // The linker's.
-    ("i686-unknown-linux-gnu", &["_GLOBAL_OFFSET_TABLE_"]),
-];
-
 /// Parts of mangled or plain names of Rust's panics.
 const PANICS: &[&str] = &[
     "core9panicking",
@@ -199,7 +188,8 @@ fn symbols(component: &Component, header: &str) -> [Finding; 4] {
     let defined: BTreeSet<_> =
         all().filter(|s| s.is_global() && !s.is_undefined()).map(|s| name_of(&s).to_owned()).collect();
     let undefined = all().filter(|s| s.is_undefined()).map(|s| name_of(&s).to_owned());
-    let undefined: BTreeSet<_> = undefined.filter(|name| !name.is_empty() && !defined.contains(name)).collect();
+    let given = |name: &String| defined.contains(name) || component.given.contains(name);
+    let undefined: BTreeSet<_> = undefined.filter(|name| !name.is_empty() && !given(name)).collect();
 
     let prefix = format!("calltable_{}_", component.version);
     let is_interface = |name: &str| name.starts_with("calltable_") && header.contains(&format!("{name}("));
@@ -217,8 +207,8 @@ fn symbols(component: &Component, header: &str) -> [Finding; 4] {
     let unnamed = defined.iter().filter(|name| !is_named(name));
     let unnamed = unnamed.map(|name| format!("{name} is neither of the interface nor has it the prefix {prefix}"));
 
-    let of_target = FROM_TARGET.iter().filter(|(part, _)| target.0.contains(part)).flat_map(|(_, names)| *names);
-    let known: BTreeSet<_> = FROM_C.iter().chain(of_target).collect();
+    let of_target = dist::WANTED.iter().filter(|(part, _)| target.0.contains(part));
+    let known: BTreeSet<_> = of_target.flat_map(|(_, names)| *names).collect();
     let unknown = undefined.iter().filter(|name| !known.contains(&target.plain(name)));
     let unknown = unknown.map(|name| format!("{name} is wanted from elsewhere"));
 
@@ -264,32 +254,47 @@ fn sections(component: &Component) -> Vec<Finding> {
 
 /// Code for kernels and firmware leaves floating-point registers alone.
 fn registers(component: &Component) -> Finding {
-    const RULE: &str = "no XMM, x87";
+    const RULE: &str = "no XMM";
     if component.target.has_sse() {
         return Finding::none(RULE);
     }
-    let code = component.objects.iter().flat_map(|object| object.sections()).filter(|s| access(s).executes);
-    let wrong = code.flat_map(|section| {
-        let name = section.name().unwrap_or("?").to_owned();
-        floating(component.target, section.data().unwrap_or_default(), section.address())
-            .into_iter()
-            .map(move |at| format!("the instruction at {at:#x} of {name}"))
-    });
-    Finding::nothing(RULE, wrong.collect())
+    let mut wrong = Vec::new();
+    for object in &component.objects {
+        for section in object.sections().filter(|section| access(section).executes) {
+            let fields = references(object, &section);
+            let found = floating(component.target, section.data().unwrap_or_default(), section.address(), &fields);
+            let name = section.name().unwrap_or("?");
+            wrong.extend(found.into_iter().map(|at| format!("the instruction at {at:#x} of {name}")));
+        }
+    }
+    Finding::nothing(RULE, wrong)
 }
 
-/// The addresses of instructions that touch XMM, x87 or MMX registers, or MXCSR.
-pub fn floating(target: Target, code: &[u8], address: u64) -> Vec<u64> {
+/// The addresses of instructions that touch XMM or MMX registers or MXCSR; on x86_64 also x87, where i686 returns floats.
+pub fn floating<T>(target: Target, code: &[u8], address: u64, fields: &BTreeMap<u64, T>) -> Vec<u64> {
     let mut factory = InstructionInfoFactory::new();
-    let is_floating = |register: Register| register.is_vector_register() || register.is_st() || register.is_mm();
-    instructions(target, code, address)
-        .filter(|instruction| {
-            let used = factory.info(instruction).used_registers().iter().any(|used| is_floating(used.register()));
-            used || instruction.cpuid_features().iter().any(|feature| {
-                use iced_x86::CpuidFeature::{FPU, FPU287, FPU387, MMX, SSE, SSE2};
-                matches!(feature, FPU | FPU287 | FPU387 | MMX | SSE | SSE2)
-            })
-        })
-        .map(|instruction| instruction.ip())
-        .collect()
+    let mut found = Vec::new();
+    let bits = if target.is_64() { 64 } else { 32 };
+    let mut decoder = Decoder::with_ip(bits, code, address, DecoderOptions::NONE);
+    while decoder.can_decode() {
+        // No instruction begins with an address: this is one of a table of jumps.
+        if fields.contains_key(&decoder.ip()) {
+            let next = (decoder.position() + 4).min(code.len());
+            decoder.set_ip(decoder.ip() + 4);
+            if decoder.set_position(next).is_err() {
+                break;
+            }
+            continue;
+        }
+        let instruction = decoder.decode();
+        let is_refused = |register: Register| {
+            register.is_vector_register() || register.is_mm() || register.is_st() && target.is_64()
+        };
+        let used = factory.info(&instruction).used_registers().iter().any(|used| is_refused(used.register()));
+        let control = matches!(instruction.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr);
+        if used || control {
+            found.push(instruction.ip());
+        }
+    }
+    found
 }
