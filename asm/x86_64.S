@@ -388,14 +388,16 @@ PROC calltable_contain
     END_PROLOGUE
     mov     [rsp + CONTAINED_DATA], rdx
     mov     [rsp + CONTAINED_STATE], r10
-    stmxcsr [rsp + CONTAINED_MXCSR]
-    fnstcw  [rsp + CONTAINED_X87]
     mov     word ptr [rsp + CONTAINED_ASKED], 0
     mov     [rsp + FRAME_ARGUMENTS], rax
+.if SSE
+    stmxcsr [rsp + CONTAINED_MXCSR]
+    fnstcw  [rsp + CONTAINED_X87]
     movsd   [rsp + FRAME_FLOATS + 0x00], xmm0
     movsd   [rsp + FRAME_FLOATS + 0x08], xmm1
     movsd   [rsp + FRAME_FLOATS + 0x10], xmm2
     movsd   [rsp + FRAME_FLOATS + 0x18], xmm3
+.endif
 1:  call    calltable_lanes
     nop                                         // or the return address would look like an epilogue
     FREE    CONTAINED_SIZE
@@ -404,22 +406,28 @@ PROC calltable_contain
     .def    calltable_VERSION_resume; .scl 2; .type 32; .endef
 calltable_VERSION_resume:
     cld                                         // the handler may have been anywhere, in the middle of a string
-    fninit                                      // instruction or of x87 code
+.if SSE                                         // instruction or of x87 code
+    fninit
     fldcw   [rsp + CONTAINED_X87]
     ldmxcsr [rsp + CONTAINED_MXCSR]
+.endif
     mov     rcx, [rsp + ANSWER_HANDLER]
     test    rcx, rcx
     jz      2f
     lea     rdx, [rsp + ANSWER_ROOM]            // the same call again, to a handler that makes the result
     mov     rax, [rsp + FRAME_ARGUMENTS]
     mov     r10, [rsp + CONTAINED_STATE]
+.if SSE
     movsd   xmm0, [rsp + FRAME_FLOATS + 0x00]
     movsd   xmm1, [rsp + FRAME_FLOATS + 0x08]
     movsd   xmm2, [rsp + FRAME_FLOATS + 0x10]
     movsd   xmm3, [rsp + FRAME_FLOATS + 0x18]
+.endif
     jmp     1b
 2:  mov     rax, [rsp + FRAME_RESULT]
+.if SSE
     movups  xmm0, [rsp + FRAME_RESULT]
+.endif
     FREE    CONTAINED_SIZE
     RETURN
 END_PROC calltable_contain

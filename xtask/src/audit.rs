@@ -1,6 +1,8 @@
 //! `cargo xtask audit`: reads what is built for each target, and holds it against the crate's rules.
 
 mod artefact;
+mod driver;
+mod linked;
 mod planted;
 mod report;
 mod rules;

@@ -48,7 +48,7 @@ pub fn make(target: &str) -> Result<PathBuf> {
     }
 
     let static_name = if target.ends_with("-msvc") { "calltable.lib" } else { "libcalltable.a" };
-    fs::copy(build(target)?, lib.join(static_name))?;
+    fs::copy(build(target, None)?, lib.join(static_name))?;
     strip(target, &lib.join(static_name))?;
     let shared = share(target, &out, static_name, &version)?;
     fs::copy("include/calltable.h", include.join("calltable.h"))?;
@@ -101,12 +101,19 @@ pub fn version() -> Result<String> {
     Ok(version.context("a package has a version")?.into())
 }
 
-/// The static library as cargo makes it.
-fn build(target: &str) -> Result<PathBuf> {
+/// The static library as cargo makes it; if a file describes the target, it is one for drivers.
+pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
-    // Landing pads, and the note that says so, are not to be had from a released compiler.
-    let build = if is_elf { cargo_with_library } else { cargo_for };
-    let mut command = build(target, "rustc", "core");
+    let mut command = match described {
+        Some(file) => {
+            let mut command = cargo_with_library(&file.to_string_lossy(), "rustc", "core");
+            command.args(["-Zjson-target-spec", "--no-default-features"]);
+            command
+        }
+        // Landing pads, and the note that says so, are not to be had from a released compiler.
+        None if is_elf => cargo_with_library(target, "rustc", "core"),
+        None => cargo_for(target, "rustc", "core"),
+    };
     command.args(["--lib", "--crate-type=staticlib", "--profile=dist", "--features=panic-handler"]);
     command.args(["--target-dir", BUILT]);
     let for_cc = target.replace('-', "_");

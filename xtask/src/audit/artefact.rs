@@ -44,7 +44,7 @@ impl Target<'_> {
 
     /// Whether code may touch floating-point registers.
     pub fn has_sse(self) -> bool {
-        !self.0.ends_with("-uefi") && !self.0.ends_with("-none")
+        !self.0.ends_with("-uefi") && !self.0.ends_with("-none") && !self.0.contains("softfloat")
     }
 
     /// A C symbol as C has it.

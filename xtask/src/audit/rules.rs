@@ -46,7 +46,7 @@ impl Finding {
     }
 
     /// A rule that lists what must not be.
-    fn nothing(rule: &'static str, violations: Vec<String>) -> Self {
+    pub fn nothing(rule: &'static str, violations: Vec<String>) -> Self {
         Self::new(rule, violations.len(), violations)
     }
 }

@@ -1,0 +1,187 @@
+//! The rules for linked images.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use object::pe::{self, ImageNtHeaders32, ImageNtHeaders64};
+use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile};
+use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol, SectionFlags};
+
+use super::artefact::{Component, Target, access};
+use super::entries::STRIDE;
+use super::image::{self, Code};
+use super::rules::{Finding, floating, table};
+
+/// The rules for every image that a linker made of a component.
+pub fn check(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
+    let file = object::File::parse(bytes)?;
+    let code = Code::linked(&file, &component.code).context("the image has no table, or no symbols")?;
+    let mut findings = table(component.target, &file, &code, component.capacity);
+    let both = file.sections().filter(|section| access(section).writes && access(section).executes);
+    findings.push(Finding::nothing("writable code", both.map(|section| name_of(&section)).collect()));
+    Ok(findings)
+}
+
+/// The rules for drivers, beside those.
+pub fn check_driver(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
+    if component.target.is_64() {
+        check_image(component, &PeFile::<ImageNtHeaders64>::parse(bytes)?)
+    } else {
+        check_image(component, &PeFile::<ImageNtHeaders32>::parse(bytes)?)
+    }
+}
+
+/// What a driver's header must say: no data is code, it lies anywhere, it is signed, calls are guarded.
+const CHARACTERISTICS: u16 = pe::IMAGE_DLLCHARACTERISTICS_NX_COMPAT
+    | pe::IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE
+    | pe::IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY
+    | pe::IMAGE_DLLCHARACTERISTICS_GUARD_CF;
+
+/// What drivers import from.
+const KERNEL: &str = "ntoskrnl.exe";
+
+/// Parts of names of a C run-time library's start, end, checks.
+const RUNTIME: &[&str] =
+    &["CRTStartup", "security_cookie", "security_check", "chkstk", "_initterm", "_tls_used", "atexit", "_RTC_"];
+
+const PAGE: u64 = 0x1000;
+
+fn check_image<Pe: ImageNtHeaders>(component: &Component, file: &PeFile<Pe>) -> Result<Vec<Finding>> {
+    let target = component.target;
+    let header = file.nt_headers().optional_header();
+    let parsed = object::File::parse(file.data())?;
+    let table = image::table(&parsed).context("the image has no table, or no symbols")?;
+
+    let dlls: Vec<_> =
+        file.imports()?.iter().map(|import| String::from_utf8_lossy(import.library()).into_owned()).collect();
+    let functions = dlls.len();
+    let mut dlls: Vec<_> = dlls.into_iter().filter(|dll| dll != KERNEL).collect();
+    dlls.dedup();
+    let missing = CHARACTERISTICS & !header.dll_characteristics();
+    let missing = (missing != 0).then(|| format!("the characteristics lack {missing:#x}"));
+    let subsystem =
+        (header.subsystem() != pe::IMAGE_SUBSYSTEM_NATIVE).then(|| "the subsystem is not native".to_owned());
+    let checksum = (header.check_sum() == 0).then(|| "there is no checksum".to_owned());
+    let alignment = header.section_alignment().into();
+
+    let names = parsed.symbols().filter_map(|symbol| symbol.name().ok().map(str::to_owned));
+    let runtime = names.filter(|name| RUNTIME.iter().any(|part| name.contains(part))).collect();
+
+    let lists = Lists::read(file, target);
+    let guarded = lists.as_ref().map(|lists| &*lists.functions).unwrap_or_default();
+    let entries = (0..component.capacity).map(|slot| table.address() + slot * STRIDE);
+    let unlisted = entries.filter(|entry| guarded.binary_search(entry).is_err()).count();
+    let unlisted = (unlisted != 0).then(|| format!("{unlisted} entries are not listed"));
+    let symbol = |name: &str| {
+        let wanted = format!("calltable_{}_{name}", component.version);
+        parsed
+            .symbols()
+            .find(|symbol| symbol.name().is_ok_and(|name| target.plain(name) == wanted))
+            .map(|s| s.address())
+    };
+    let only = |rule, listed: &[u64], name| {
+        let wrong = (listed != symbol(name).as_slice()).then(|| format!("{listed:x?} are listed, not {name} alone"));
+        Finding::new(rule, listed.len(), wrong)
+    };
+    let (continuation, handlers) = match (&lists, target.is_64()) {
+        (Some(lists), true) => (only("EH continuation", &lists.continuations, "resume"), Finding::none("SafeSEH")),
+        (Some(lists), false) => (Finding::none("EH continuation"), only("SafeSEH", &lists.handlers, "seh_handler")),
+        (None, _) => (Finding::none("EH continuation"), Finding::none("SafeSEH")),
+    };
+    let no_lists = lists.is_none().then(|| "there is none that lists guarded calls".to_owned());
+
+    let mut vectors = Vec::new();
+    for section in parsed.sections().filter(|section| access(section).executes) {
+        let code = section.data()?;
+        let found = floating(target, code, section.address(), &BTreeMap::<u64, ()>::new());
+        vectors.extend(found.into_iter().map(|at| format!("the instruction at {at:#x}")));
+    }
+    Ok(vec![
+        Finding::new("imports", functions, dlls.into_iter().map(|dll| format!("{dll} is no part of the kernel"))),
+        Finding::new("subsystem", header.subsystem(), subsystem),
+        Finding::new("characteristics", format!("{:#x}", header.dll_characteristics()), missing),
+        Finding::new("checksum", format!("{:#x}", header.check_sum()), checksum),
+        Finding::expect("section alignment", alignment, PAGE),
+        place("table's section", &parsed, table.address(), ".text", false),
+        contexts(&parsed),
+        Finding::nothing("C run-time", runtime),
+        Finding::new("load configuration", usize::from(lists.is_some()), no_lists),
+        Finding::new("guard targets", guarded.len(), unlisted),
+        continuation,
+        handlers,
+        Finding::nothing("no XMM", vectors),
+    ])
+}
+
+/// The memory of the contexts: data, and never thrown away.
+fn contexts(file: &object::File) -> Finding {
+    const RULE: &str = "contexts' section";
+    let is_it = |name: &str| name.contains("calltable7context8CONTEXTS");
+    match file.symbols().find(|symbol| symbol.name().is_ok_and(is_it)) {
+        Some(contexts) => place(RULE, file, contexts.address(), ".data", true),
+        None => Finding::new(RULE, "?", ["the image has no symbol for the contexts".to_owned()]),
+    }
+}
+
+/// In which section something lies: one of that name, that stays in memory, and is either code or writable.
+fn place(rule: &'static str, file: &object::File, address: u64, wanted: &str, writes: bool) -> Finding {
+    let holds = |section: &object::Section| (section.address()..section.address() + section.size()).contains(&address);
+    let Some(section) = file.sections().find(holds) else {
+        return Finding::new(rule, "?", [format!("no section holds {address:#x}")]);
+    };
+    let (name, access) = (name_of(&section), access(&section));
+    let is_good = name == wanted && access.is_loaded && access.writes == writes && access.executes != writes;
+    let is_aligned = section.address().is_multiple_of(PAGE);
+    let wrong = (!is_good || !is_aligned).then(|| format!("{name} is not as it must be: {:?}", section.flags()));
+    Finding::new(rule, name, wrong)
+}
+
+fn name_of(section: &object::Section) -> String {
+    section.name().unwrap_or("?").to_owned()
+}
+
+/// What the load configuration lists, as addresses.
+struct Lists {
+    functions: Vec<u64>,
+    continuations: Vec<u64>,
+    handlers: Vec<u64>,
+}
+
+impl Lists {
+    /// Offsets in the structure are those of "PE Format, The Load Configuration Structure", Microsoft.
+    fn read<Pe: ImageNtHeaders>(file: &PeFile<Pe>, target: Target) -> Option<Self> {
+        let directory = file.data_directory(pe::IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG)?;
+        let sections = file.section_table();
+        let at = |address: u32| sections.pe_data_at(file.data(), address);
+        let structure = at(directory.virtual_address.get(LE))?;
+        let size = word(structure, 0, 4)?;
+        let width = if target.is_64() { 8 } else { 4 };
+        // Each entry is an address, and as many bytes more as the flags say.
+        let list = |table: usize, more: u64| {
+            if size < (table + 2 * width) as u64 {
+                return None;
+            }
+            let (table, count) = (word(structure, table, width)?, word(structure, table + width, width)?);
+            let base = file.relative_address_base();
+            let bytes = at(table.checked_sub(base)?.try_into().ok()?)?;
+            let entries = (0..count as usize).map(|entry| word(bytes, entry * (4 + more as usize), 4));
+            entries.map(|entry| Some(base + entry?)).collect::<Option<Vec<_>>>()
+        };
+        let (handlers, functions, flags) = if target.is_64() { (96, 128, 144) } else { (64, 80, 88) };
+        let flags = word(structure, flags, 4)?;
+        let more = flags >> pe::IMAGE_GUARD_CF_FUNCTION_TABLE_SIZE_SHIFT & 0xf;
+        (flags as u32 & pe::IMAGE_GUARD_CF_INSTRUMENTED != 0).then_some(())?;
+        Some(Self {
+            functions: list(functions, more)?,
+            continuations: if target.is_64() { list(264, more)? } else { Vec::new() },
+            handlers: if target.is_64() { Vec::new() } else { list(handlers, 0)? },
+        })
+    }
+}
+
+/// A number in little-endian order.
+fn word(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    word[..size].copy_from_slice(bytes.get(at..at + size)?);
+    Some(u64::from_le_bytes(word))
+}
