@@ -53,18 +53,19 @@ macro_rules! statuses {
 statuses! {
     OK = 0, c"all is well";
     NULL_POINTER = 1, c"a pointer that must not be null is null: give the address that the header asks for";
-    OTHER_VERSION = 2, c"the header is one of another version than the library: compile with the library's own header";
+    OTHER_VERSION = 2, c"the header is of another version than the library: compile with the library's own header";
     UNKNOWN_OPTION = 3, c"the options have bits that mean nothing: join CALLTABLE_TRACKED and the like, or give 0";
     UNKNOWN_CONVENTION = 4, c"there is no convention of this number: give CALLTABLE_NATIVE or another constant";
-    UNKNOWN_TYPE = 5, c"there is no type of this number: give CALLTABLE_I32 or another constant, or CALLTABLE_STRUCT(size)";
-    TABLE_FULL = 6, c"every slot is live: release callbacks that are no longer called (calltable_entry_at shows them), or \
-        build the library with a larger CALLTABLE_CAPACITY";
+    UNKNOWN_TYPE = 5, c"there is no type of this number: give CALLTABLE_I32 or another constant, or \
+        CALLTABLE_STRUCT(size)";
+    TABLE_FULL = 6, c"every slot is live: release callbacks that are no longer called (calltable_entry_at shows them), \
+        or build the library with a larger CALLTABLE_CAPACITY";
     NULL_HANDLER = 7, c"the handler is a null pointer: give the address of a function";
     TOO_MANY_POSITIONS = 8, c"the direct lane passes on at most 32 argument positions: use the frame lane";
     CONVENTION_UNAVAILABLE = 9, c"this target has no such convention: use CALLTABLE_NATIVE or CALLTABLE_C";
     TOO_MANY_USES = 10, c"this registration is shared 4294967295 times: release uses that have ended";
-    NO_EXCEPTIONS = 11, c"there are no exceptions here that could be contained: register without CALLTABLE_CONTAINED, or on \
-        i686, where FS points to a thread information block, call calltable_declare_exceptions first";
+    NO_EXCEPTIONS = 11, c"there are no exceptions here that could be contained: register without CALLTABLE_CONTAINED, \
+        or on i686, where FS points to a thread information block, call calltable_declare_exceptions first";
     NULL_FILTER = 12, c"the data of a registration that contains exceptions is a null pointer: give the address of a \
         structure that begins with a calltable_filter";
     BUSY = 13, c"the table is locked by a registration or release under way: try again after it, or use the function \
@@ -73,8 +74,8 @@ statuses! {
     IN_FLIGHT = 15, c"calls of this callback are still running: release it again when they have returned";
     NOT_AN_ENTRY = 16, c"this is not the address of an entry of the table: give what calltable_code has returned";
     NO_SUCH_SLOT = 17, c"there is no slot with this index: stay below calltable_capacity()";
-    TOO_MANY_PARAMETERS = 18, c"a signature holds at most 32 parameters, a hidden result pointer counted: pass a pointer \
-        to a structure instead";
+    TOO_MANY_PARAMETERS = 18, c"a signature holds at most 32 parameters, a hidden result pointer counted: pass a \
+        pointer to a structure instead";
     ZERO_SIZED = 19, c"a parameter or result has no bytes: leave it out, C has no such type";
     TYPE_UNAVAILABLE = 20, c"this target cannot pass a parameter or result of this type by value: pass a pointer to it";
     BAD_SIGNATURE = 21, c"this is no signature: fill it with calltable_signature_init first";

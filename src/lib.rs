@@ -24,6 +24,9 @@ mod callback;
 pub mod capi;
 #[cfg(feature = "std")]
 mod caught;
+#[cfg(feature = "capi")]
+#[doc = include_str!("../docs/c.md")]
+pub mod c {}
 mod context;
 mod convention;
 mod error;

@@ -1,5 +1,5 @@
-//! `include/calltable.h` says what `src/capi.rs` does: the same functions, structures and numbers; and every compiler takes
-//! it, in C and in C++.
+//! `include/calltable.h` says what `src/capi.rs` does: the same functions, structures and numbers; and every compiler
+//! takes it, in C and in C++.
 #![cfg(all(feature = "capi", target_os = "linux"))]
 
 use std::fmt::Write as _;
@@ -51,20 +51,20 @@ macro_rules! assert_layout {
         $(
             let at = offset_of!($rust, $field);
             assert(&mut $text, format_args!("offsetof({}, {}) == {at}", $c, stringify!($field)));
-            let size = size_of_field(|it: *const $rust| unsafe { &raw const (*it).$field });
+            let size = size_of_field(|it: &$rust| &raw const it.$field);
             assert(&mut $text, format_args!("sizeof((({} *)0)->{}) == {size}", $c, stringify!($field)));
         )*
         // Nothing but fields of these names stands in the braces.
         let fields = HEADER.split_once(&format!("typedef struct {} {{", $c)).unwrap().1.split_once("\n}").unwrap().0;
         for field in fields.lines().filter(|line| line.ends_with(';')) {
-            let name = field.trim_end_matches(';').split(['[', ' ', '*']).filter(|word| !word.ends_with(']')).next_back();
-            let known = [$(stringify!($field)),*].contains(&name.unwrap());
-            assert!(known || ["floats", "registers"].contains(&name.unwrap()), "{}: {field}", $c);
+            let name = field.trim_end_matches(';').split('[').next().unwrap().rsplit([' ', '*']).next().unwrap();
+            let known = [$(stringify!($field)),*].contains(&name);
+            assert!(known || ["floats", "registers"].contains(&name), "{}: {field}", $c);
         }
     };
 }
 
-fn size_of_field<T, F>(_: impl Fn(*const T) -> *const F) -> usize {
+fn size_of_field<T, F>(_: impl Fn(&T) -> *const F) -> usize {
     size_of::<F>()
 }
 
@@ -185,6 +185,7 @@ fn every_compiler_takes_it() {
 
 #[test]
 fn every_status_has_a_sentence_of_its_own() {
+    // SAFETY: a text ends in a zero and is there for ever.
     let text = |status| unsafe { std::ffi::CStr::from_ptr(capi::calltable_status_text(status)) };
     let unknown = text(-1);
     let texts: Vec<_> = capi::STATUSES.iter().map(|(_, status)| text(*status as capi::Status)).collect();

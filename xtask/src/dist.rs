@@ -137,8 +137,11 @@ pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
 /// Takes out what Rust adds to every static library, and makes sure that nothing of the rest wants it.
 fn strip(target: &str, library: &Path) -> Result<()> {
     let members = quietly(Command::new("llvm-ar-19").arg("t").arg(library))?;
-    // Ours are the crate, its assembly, and what imports from DLLs.
-    let added = members.lines().filter(|name| !name.contains("calltable") && !name.ends_with(".dll"));
+    // Ours are the crate, its assembly, and what imports from DLLs; and arithmetic where Rust uses no floating-point
+    // unit.
+    let is_soft = target == "i686-unknown-uefi";
+    let ours = ["calltable", if is_soft { "compiler_builtins" } else { ".dll" }];
+    let added = members.lines().filter(|member| !ours.iter().any(|name| member.contains(name)));
     let list = library.with_extension("added");
     fs::write(&list, added.collect::<Vec<_>>().join("\n"))?;
     quietly(Command::new("llvm-ar-19").arg("d").arg(library).arg(format!("@{}", list.display())))?;

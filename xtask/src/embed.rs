@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::suite::{Suite, folder, quietly};
 use crate::wine::{Wine, for_windows};
-use crate::{audit, dist, setup};
+use crate::{audit, dist, setup, uefi};
 
 const SOURCES: &str = "tests/embed";
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -45,13 +45,13 @@ const BARE: &str = "x86_64-unknown-none";
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    for packages in [setup::HOST, setup::WINDOWS, setup::EMBED] {
+    for packages in [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED] {
         setup::install(packages)?;
     }
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
     let bare = MSVC.len() * 3 + UEFI.len() * 2 + 3;
-    let mut suite = Suite::new("embed", 6 * HOSTED.len() + 2 * clangs + bare + audit::STEPS);
+    let mut suite = Suite::new("embed", 2 + 7 * HOSTED.len() + 2 * clangs + bare + audit::STEPS);
     for hosted in &HOSTED {
         let target = hosted.target;
         let mut made = None;
@@ -59,23 +59,38 @@ pub fn run() -> Result<bool> {
             made = Some(dist::make(target)?);
             Ok(())
         });
+        if target == HOSTED[0].target {
+            suite.check("CMake refuses another version and another width", || {
+                check_refusals(hosted, made.as_ref().context("there is no such folder, see above")?)
+            });
+            suite.check("the programs in docs/c.md", || {
+                run_guide(hosted, made.as_ref().context("there is no such folder, see above")?)
+            });
+        }
         let built = &mut None;
         for program in ["embed_c", "embed_cpp", "embed_shared"] {
             suite.program(&format!("{program}, built by CMake, {target}"), || {
                 let made = made.as_ref().context("there is no such folder, see above")?;
                 if built.is_none() {
-                    *built = Some(build_with_cmake(hosted, made)?);
+                    quietly(&mut configure(hosted, made)?)?;
+                    let out = out_of(target)?.join("cmake");
+                    quietly(Command::new("cmake").arg("--build").arg(&out))?;
+                    *built = Some(out);
                 }
                 Ok(start(&wine, target, &built.as_ref().context("not built")?.join(program)))
             });
         }
+        suite.program(&format!("embed.c with the shared library, built by {}, {target}", hosted.gcc[0]), || {
+            let made = made.as_ref().context("there is no such folder, see above")?;
+            let program = build_plainly(hosted, made, "calltable-shared", hosted.gcc, 0)?;
+            Ok(start(&wine, target, &program))
+        });
         let clang = hosted.clang.then_some(["clang-19", "clang++-19"]);
         for compilers in [Some(hosted.gcc), clang].into_iter().flatten() {
-            for (compiler, (language, standard)) in compilers.into_iter().zip(STANDARDS) {
-                suite.program(&format!("embed.{language}, built by {compiler}, {target}"), || {
+            for (number, compiler) in compilers.iter().enumerate() {
+                suite.program(&format!("embed.{}, built by {compiler}, {target}", STANDARDS[number].0), || {
                     let made = made.as_ref().context("there is no such folder, see above")?;
-                    let program = build_plainly(hosted, made, compilers[0], compiler, language, standard)?;
-                    Ok(start(&wine, target, &program))
+                    Ok(start(&wine, target, &build_plainly(hosted, made, "calltable", compilers, number)?))
                 });
             }
         }
@@ -103,18 +118,15 @@ pub fn run() -> Result<bool> {
             made = Some(dist::make(target)?);
             Ok(())
         });
-        suite.check(&format!("embed.c links, {target}"), || {
+        suite.machine(&format!("embed.c under OVMF, {target}"), "calltable in a C program on UEFI", || {
             let made = made.as_ref().context("there is no such folder, see above")?;
-            let objects = build_bare(target, made, "c", "-std=c99", &[])?;
+            let objects = build_bare(target, made, "c", "-std=c99", &["-DEMBED_UEFI"])?;
             let program = out_of(target)?.join("embed.efi");
             let mut link = Command::new("lld-link-19");
             link.args(["/entry:efi_main", "/subsystem:efi_application", "/nodefaultlib"]);
-            quietly(
-                link.arg(format!("/out:{}", program.display())).args(objects).arg(made.join("lib/libcalltable.a")),
-            )?;
-            let imports = quietly(Command::new("llvm-readobj-19").arg("--coff-imports").arg(program))?;
-            ensure!(!imports.contains("Import {"), "{imports}");
-            Ok(())
+            link.arg(format!("/out:{}", program.display())).args(objects);
+            quietly(link.arg(made.join("lib/libcalltable.a")))?;
+            uefi::boot_program(target.split('-').next().unwrap_or(target), &program)
         });
     }
     let mut made = None;
@@ -149,18 +161,20 @@ fn out_of(target: &str) -> Result<PathBuf> {
 
 /// Runs a program, in Wine if it is one of Windows.
 fn start(wine: &Wine, target: &str, program: &Path) -> Command {
+    let made = std::env::current_dir().unwrap_or_default().join(dist::FOLDER).join(target);
     if !target.contains("windows") {
-        return Command::new(program);
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", made.join("lib"));
+        return command;
     }
     let mut command = Command::new("sh");
     wine.set(&mut command).args(["-c", &format!("{} {}.exe", wine.runner(), program.display())]);
-    let dlls = std::env::current_dir().map(|here| here.join(dist::FOLDER).join(target).join("bin"));
-    command.env("WINEPATH", dlls.map(|dlls| for_windows(&dlls)).unwrap_or_default());
+    command.env("WINEPATH", for_windows(&made.join("bin")));
     command
 }
 
-/// Configures and builds the project; returns the folder with its programs.
-fn build_with_cmake(hosted: &Hosted, made: &Path) -> Result<PathBuf> {
+/// Configures the project anew.
+fn configure(hosted: &Hosted, made: &Path) -> Result<Command> {
     let out = out_of(hosted.target)?.join("cmake");
     if out.exists() {
         std::fs::remove_dir_all(&out)?;
@@ -175,46 +189,75 @@ fn build_with_cmake(hosted: &Hosted, made: &Path) -> Result<PathBuf> {
     } else {
         configure.arg(format!("-DCMAKE_C_FLAGS={0}", hosted.flag)).arg(format!("-DCMAKE_CXX_FLAGS={0}", hosted.flag));
     }
-    quietly(&mut configure)?;
-    quietly(Command::new("cmake").arg("--build").arg(&out))?;
-    Ok(out)
+    Ok(configure)
 }
 
-/// Compiles and links with nothing but what pkg-config says.
-fn build_plainly(
-    hosted: &Hosted,
-    made: &Path,
-    c: &str,
-    compiler: &str,
-    language: &str,
-    standard: &str,
-) -> Result<PathBuf> {
+/// A version that does not serve, and a library for the other width.
+fn check_refusals(hosted: &Hosted, made: &Path) -> Result<()> {
+    let refused = |command: &mut Command, reason: &str| {
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        // CMake breaks its lines where it likes.
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(!output.status.success() && words.contains(reason), "{command:?}: {}: {text}", output.status);
+        Ok(())
+    };
+    for version in ["0.2", "1.0", "0.1.999"] {
+        let reason = format!("compatible with requested version \"{version}\"");
+        refused(configure(hosted, made)?.arg(format!("-DCALLTABLE_WANTED={version}")), &reason)?;
+    }
+    let other = HOSTED.iter().find(|other| other.flag != hosted.flag).context("there are two widths")?;
+    refused(&mut configure(other, made)?, "for another width")
+}
+
+/// Runs each program of the guide.
+fn run_guide(hosted: &Hosted, made: &Path) -> Result<()> {
+    let guide = std::fs::read_to_string("docs/c.md")?;
+    let programs: Vec<_> = guide.split("```c\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    ensure!(programs.len() == 2, "{} programs are in it", programs.len());
+    let flags = flags_for(made, "calltable")?;
+    for (number, text) in programs.into_iter().enumerate() {
+        let program = out_of(hosted.target)?.join(format!("guide-{number}"));
+        let source = program.with_extension("c");
+        std::fs::write(&source, text)?;
+        let mut compile = Command::new(hosted.gcc[0]);
+        compile.args(WARNINGS).arg("-std=c99").arg(source).args(flags.split_whitespace()).arg("-o").arg(&program);
+        quietly(&mut compile)?;
+        let text = quietly(&mut Command::new(program))?;
+        ensure!(number != 0 || text == "nearest to 40: 38\n", "{text}");
+    }
+    Ok(())
+}
+
+/// What pkg-config says of a package in the folder.
+fn flags_for(made: &Path, package: &str) -> Result<String> {
+    let mut ask = Command::new("pkg-config");
+    quietly(ask.args(["--cflags", "--libs", package]).env("PKG_CONFIG_PATH", made.join("lib/pkgconfig")))
+}
+
+/// Compiles and links with nothing but what pkg-config says of a package; in C or C++, by the number of the compiler.
+fn build_plainly(hosted: &Hosted, made: &Path, package: &str, compilers: [&str; 2], number: usize) -> Result<PathBuf> {
     let out = out_of(hosted.target)?;
-    let pc = quietly(
-        Command::new("pkg-config")
-            .args(["--cflags", "--libs", "calltable"])
-            .env("PKG_CONFIG_PATH", made.join("lib/pkgconfig")),
-    )?;
-    let (object, program) = (out.join(format!("platform-{c}.o")), out.join(format!("{language}-{compiler}")));
-    let include = made.join("include");
-    let mut platform = Command::new(c);
-    platform.args(WARNINGS).args(["-std=c99", "-O2", hosted.flag, "-c", "-I"]).arg(include);
-    quietly(platform.arg(Path::new(SOURCES).join("platform.c")).arg("-o").arg(&object))?;
-    let mut compile = Command::new(compiler);
-    compile
-        .args(WARNINGS)
-        .args([standard, "-O2", hosted.flag])
-        .arg(Path::new(SOURCES).join(format!("embed.{language}")));
+    let flags = flags_for(made, package)?;
+    let (language, standard) = STANDARDS[number];
+    let object = out.join(format!("platform-{}.o", compilers[0]));
+    let program = out.join(format!("{language}-{}-{package}", compilers[number]));
+    let all = ["-O2", hosted.flag].into_iter().chain(WARNINGS.iter().copied());
+    let mut platform = Command::new(compilers[0]);
+    platform.args(all.clone()).args(["-std=c99", "-c", "tests/embed/platform.c", "-o"]).arg(&object);
+    quietly(platform.args(flags.split_whitespace().filter(|flag| flag.starts_with("-I") || flag.starts_with("-D"))))?;
+    let mut compile = Command::new(compilers[number]);
+    compile.args(all).arg(standard).arg(format!("{SOURCES}/embed.{language}")).arg(object);
     let name = if hosted.target.contains("windows") { program.with_extension("exe") } else { program.clone() };
-    quietly(compile.arg(object).args(pc.split_whitespace()).arg("-o").arg(name))?;
+    quietly(compile.args(flags.split_whitespace()).arg("-o").arg(name))?;
     Ok(program)
 }
 
 /// Compiles the program and its platform for a target without a C library. Returns the objects.
 fn build_bare(target: &str, made: &Path, language: &str, standard: &str, flags: &[&str]) -> Result<[PathBuf; 2]> {
     let out = out_of(target)?;
-    // Clang's name of the last one.
-    let triple = target.replace("-none", "-none-elf");
+    // Clang 19 makes no objects for the firmware by that name; they are those of Windows.
+    let triple = target.replace("unknown-none", "unknown-none-elf").replace("unknown-uefi", "pc-windows-msvc");
     let compile = |source: &str, compiler: &str, standard: &str| -> Result<PathBuf> {
         let object = out.join(source).with_extension(format!("{language}.o"));
         let mut command = Command::new(compiler);

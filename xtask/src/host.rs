@@ -177,7 +177,7 @@ fn two_versions(run: &mut Command) -> Result<String> {
     let folder = folder("two_versions")?;
     let copy = folder.join("copy");
     fs::create_dir_all(&copy)?;
-    for name in ["src", "asm", "build.rs", "README.md"] {
+    for name in ["src", "asm", "docs", "build.rs", "README.md"] {
         quietly(Command::new("cp").arg("-r").arg(name).arg(&copy))?;
     }
     let manifest = fs::read_to_string("Cargo.toml")?;

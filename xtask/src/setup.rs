@@ -46,7 +46,7 @@ pub const WINDOWS: &[Package] = &[
 /// For the suite `embed`, beside those of `host` and `windows`.
 pub const EMBED: &[Package] = &[
     package("g++", "g++"),
-    package("g++-multilib", "/usr/lib/gcc/x86_64-linux-gnu/12/32/libstdc++.a"),
+    package("g++-multilib", "/usr/share/doc/g++-multilib"),
     package("cmake", "cmake"),
     package("make", "make"),
     package("pkg-config", "pkg-config"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::bare::qemu;
 use crate::emulator::Machine;
@@ -68,16 +68,29 @@ pub fn run() -> Result<bool> {
     Ok(suite.finish())
 }
 
-/// A machine whose disk is a folder with the application and the image that this one loads.
+/// A machine that boots the application, beside the image that this one loads.
 fn machine(width: Width, optimised: bool) -> Result<Machine> {
     let profile = if optimised { "release" } else { "debug" };
     quietly(cargo_for_uefi(width, "build").args(optimised.then_some("--release")))?;
     let built = Path::new(FOLDER).join(format!("{}-unknown-uefi", width.name)).join(profile);
-    let folder = folder(&format!("uefi/{}-{profile}", width.name))?;
+    boot(width, profile, &built.join("calltable-uefi.efi"), &[&built.join("caller.efi")])
+}
+
+/// The same for a program of another language; `arch` is the first part of its target's name.
+pub fn boot_program(arch: &str, program: &Path) -> Result<Machine> {
+    let width = WIDTHS.into_iter().find(|width| width.name == arch).context("there is no firmware of that width")?;
+    boot(width, "embed", program, &[])
+}
+
+/// A machine whose disk is a folder with an application and with other files.
+fn boot(width: Width, name: &str, application: &Path, others: &[&Path]) -> Result<Machine> {
+    let folder = folder(&format!("uefi/{}-{name}", width.name))?;
     let (disk, variables) = (folder.join("disk"), folder.join("variables.fd"));
     fs::create_dir_all(disk.join("EFI/BOOT"))?;
-    fs::copy(built.join("calltable-uefi.efi"), disk.join("EFI/BOOT").join(width.boots))?;
-    fs::copy(built.join("caller.efi"), disk.join("caller.efi"))?;
+    fs::copy(application, disk.join("EFI/BOOT").join(width.boots))?;
+    for other in others {
+        fs::copy(other, disk.join(other.file_name().context("a file has a name")?))?;
+    }
     // The firmware writes to them.
     fs::copy(width.variables, &variables)?;
     let flash = "if=pflash,format=raw";
@@ -86,7 +99,7 @@ fn machine(width: Width, optimised: bool) -> Result<Machine> {
     command.arg("-drive").arg(format!("{flash},unit=0,readonly=on,file={}", width.code));
     command.arg("-drive").arg(format!("{flash},unit=1,file={}", variables.display()));
     command.arg("-drive").arg(format!("format=raw,file=fat:rw:{}", disk.display()));
-    Ok(qemu(command, format!("uefi-{}-{profile}", width.name), None))
+    Ok(qemu(command, format!("uefi-{}-{name}", width.name), None))
 }
 
 /// A command of cargo for the application.

@@ -18,6 +18,11 @@ extern const char __safe_se_handler_table[], __safe_se_handler_count[];
 #define __safe_se_handler_count NULL
 #endif
 
+#ifdef _M_IX86
+/* Objects with a float in a signature refer to it. */
+const int _fltused = 0;
+#endif
+
 #define READ_ONLY_POINTER __attribute__((section(".00cfg")))
 
 static void check_nothing(void) {}
