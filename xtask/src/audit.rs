@@ -16,7 +16,7 @@ mod image;
 mod marks;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -36,17 +36,21 @@ const HEADER: &str = "include/calltable.h";
 pub fn run(targets: &[String], prove: bool) -> Result<()> {
     setup::install(setup::HOST)?;
     setup::install(setup::WINDOWS)?;
-    let all: Vec<_> = dist::TARGETS.iter().map(ToString::to_string).collect();
+    let all: Vec<_> = all().map(str::to_owned).collect();
     let targets = if targets.is_empty() { &all } else { targets };
-    let mut reports = Vec::new();
-    for target in targets {
+    for target in targets.iter().filter(|target| !driver::TARGETS.contains(&target.as_str())) {
         dist::make(target)?;
-        reports.push(audit(target)?);
     }
+    let audits = targets.iter().map(|target| Audit::new(target)).collect::<Result<Vec<_>>>()?;
     if prove {
-        plant(&reports)?;
+        audits.iter().try_for_each(Audit::prove)?;
     }
-    judge(&reports)
+    judge(&audits)
+}
+
+/// Those of the distribution, and those for drivers.
+fn all() -> impl Iterator<Item = &'static str> {
+    dist::TARGETS.iter().chain(&driver::TARGETS).copied()
 }
 
 /// How many steps [`steps`] has.
@@ -54,51 +58,73 @@ pub const STEPS: usize = 2;
 
 /// The steps of the audit in a suite that has made all targets.
 pub fn steps(suite: &mut Suite) {
-    let mut reports = Vec::new();
-    suite.check("audit of every target", || {
-        reports = dist::TARGETS.iter().map(|target| audit(target)).collect::<Result<_>>()?;
-        judge(&reports)
+    let mut audits = Vec::new();
+    suite.check("audit of every target, and of a driver", || {
+        audits = all().map(Audit::new).collect::<Result<_>>()?;
+        judge(&audits)
     });
-    suite.check("the audit finds a planted violation of each kind", || plant(&reports));
-}
-
-/// Breaks each rule that holds for one of the targets and makes sure that it is found.
-fn plant(reports: &[Report]) -> Result<()> {
-    let (version, header) = (version()?, fs::read_to_string(HEADER)?);
-    for report in reports {
-        let planted = planted::check(&report.target, &members(&report.target)?, &version, &header)?;
-        let missed: Vec<_> = report.rules().filter(|rule| !planted.contains(rule)).collect();
-        ensure!(missed.is_empty(), "{}: nothing is planted for {missed:?}", report.target);
-    }
-    ensure!(!reports.is_empty(), "nothing was audited");
-    Ok(())
+    suite.check("the audit finds a planted violation of each kind", || {
+        ensure!(!audits.is_empty(), "there is nothing to plant them in, see above");
+        audits.iter().try_for_each(Audit::prove)
+    });
 }
 
 /// Prints reports; it is an error if one has a violation.
-fn judge(reports: &[Report]) -> Result<()> {
-    report::print(reports);
-    let wrong: usize = reports.iter().map(Report::violations).sum();
+fn judge(audits: &[Audit]) -> Result<()> {
+    let reports = || audits.iter().map(|audit| &audit.report);
+    report::print(&reports().collect::<Vec<_>>());
+    let wrong: usize = reports().map(Report::violations).sum();
     ensure!(wrong == 0, "{wrong} violations; the lines that begin with FAILED name them");
     Ok(())
 }
 
-fn audit(target: &str) -> Result<Report> {
-    let (version, header, members) = (version()?, fs::read_to_string(HEADER)?, members(target)?);
-    let component = Component::new(Target(target), &version, &members)?;
-    let report = Report::new(target, component.capacity, rules::check(&component, &header));
-    report.write(Path::new(FOLDER))?;
-    Ok(report)
+/// What was audited of a target, and what was found.
+struct Audit {
+    version: String,
+    header: String,
+    members: Members,
+    image: Vec<u8>,
+    report: Report,
 }
 
-/// The static library of a target.
-fn members(target: &str) -> Result<Members> {
+impl Audit {
+    fn new(target: &str) -> Result<Self> {
+        let is_driver = driver::TARGETS.contains(&target);
+        let library = if is_driver { driver::library(target)? } else { library(target)? };
+        let image = if is_driver { driver::link(target, &library)? } else { linked::image(target, &library)? };
+        let image = fs::read(&image).with_context(|| image.display().to_string())?;
+        let version = dist::version()?.replace(['.', '-', '+'], "_"); // as in symbols
+        let header = fs::read_to_string(HEADER)?;
+        let members = Members::read(&library)?;
+        let component = Component::new(Target(target), &version, &members)?;
+        let mut of_image = linked::check(&component, &image)?;
+        if is_driver {
+            of_image.extend(linked::check_driver(&component, &image)?);
+        }
+        let (target, capacity) = (target.into(), component.capacity);
+        let report = Report { target, capacity, library: rules::check(&component, &header), image: of_image };
+        report.write(Path::new(FOLDER))?;
+        Ok(Self { version, header, members, image, report })
+    }
+
+    /// Breaks each rule that holds for the target, and makes sure that it is found.
+    fn prove(&self) -> Result<()> {
+        let target = &self.report.target;
+        let mut planted = planted::in_objects(target, &self.members, &self.version, &self.header)?;
+        if driver::TARGETS.contains(&target.as_str()) {
+            let component = Component::new(Target(target), &self.version, &self.members)?;
+            planted.extend(planted::in_driver(&component, &self.image)?);
+        }
+        let missed: Vec<_> = self.report.rules().filter(|rule| !planted.contains(rule)).collect();
+        ensure!(missed.is_empty(), "{target}: nothing is planted for {missed:?}");
+        Ok(())
+    }
+}
+
+/// The static library that was made for a target.
+fn library(target: &str) -> Result<PathBuf> {
     let folder = Path::new(dist::FOLDER).join(target).join("lib");
     let libraries = ["libcalltable.a", "calltable.lib"].map(|name| folder.join(name));
-    let library = libraries.iter().find(|library| library.exists());
-    Members::read(library.with_context(|| format!("there is no static library in {}", folder.display()))?)
-}
-
-/// The crate's version, as symbols have it.
-fn version() -> Result<String> {
-    Ok(dist::version()?.replace(['.', '-', '+'], "_"))
+    let library = libraries.into_iter().find(|library| library.exists());
+    library.with_context(|| format!("there is no static library in {}", folder.display()))
 }

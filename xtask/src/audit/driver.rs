@@ -54,16 +54,21 @@ pub fn link(target: &str, library: &Path) -> Result<PathBuf> {
     link.args(["/driver", "/subsystem:native", "/entry:DriverEntry", "/nodefaultlib", "/release", "/integritycheck"]);
     link.args(["/guard:cf,ehcont", "/dynamicbase", "/nxcompat", "/section:INIT,ERD", "/debug:symtab"]);
     link.args((!is_64).then_some("/safeseh")).arg(format!("/out:{}", driver.display()));
-    for name in ["driver", "load_config"] {
-        let object = out.join(name).with_extension("o");
-        let mut clang = Command::new("clang-19");
-        clang.arg(format!("--target={}", target.replace("softfloat", "pc")));
-        clang.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-mgeneral-regs-only"]);
-        clang.args(["-Xclang", "-cfguard", "-Xclang", "-ehcontguard", "-Iinclude", "-c"]);
-        quietly(clang.arg(Path::new(SOURCES).join(name).with_extension("c")).arg("-o").arg(&object))?;
-        link.arg(object);
-    }
     // The kernel first: it has RtlUnwindEx, too, which the library would else import from ntdll.dll, and C's functions.
+    for name in ["driver", "load_config"] {
+        link.arg(compile(target, name)?);
+    }
     quietly(link.arg(kernel).arg(library))?;
     Ok(driver)
+}
+
+/// Compiles a part of the driver.
+pub fn compile(target: &str, name: &str) -> Result<PathBuf> {
+    let object = folder(&format!("driver/{target}"))?.join(name).with_extension("o");
+    let mut clang = Command::new("clang-19");
+    clang.arg(format!("--target={}", target.replace("softfloat", "pc")));
+    clang.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-mgeneral-regs-only"]);
+    clang.args(["-Xclang", "-cfguard", "-Xclang", "-ehcontguard", "-Iinclude", "-c"]);
+    quietly(clang.arg(Path::new(SOURCES).join(name).with_extension("c")).arg("-o").arg(&object))?;
+    Ok(object)
 }

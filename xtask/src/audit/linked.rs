@@ -1,16 +1,51 @@
 //! The rules for linked images.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use object::pe::{self, ImageNtHeaders32, ImageNtHeaders64};
 use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile};
-use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol, SectionFlags};
+use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol};
+
+use crate::dist;
+use crate::suite::{folder, quietly};
 
 use super::artefact::{Component, Target, access};
+use super::driver;
 use super::entries::STRIDE;
 use super::image::{self, Code};
 use super::rules::{Finding, floating, table};
+
+/// An image with all of a library, and its symbols: the shared library, or one that is linked for this alone.
+pub fn image(target: &str, library: &Path) -> Result<PathBuf> {
+    let made = Path::new(dist::FOLDER).join(target);
+    if target.ends_with("-linux-gnu") {
+        return Ok(made.join("lib/libcalltable.so"));
+    }
+    if target.ends_with("-windows-gnu") {
+        return Ok(made.join("bin/calltable.dll"));
+    }
+    let image = folder(&format!("audit/{target}"))?.join("image");
+    if target.ends_with("-none") {
+        let mut link = Command::new("ld.lld-19");
+        quietly(link.args(["-shared", "--whole-archive"]).arg(library).arg("-o").arg(&image))?;
+        return Ok(image);
+    }
+    let mut link = Command::new("lld-link-19");
+    // What C gives every program is not there; nothing runs.
+    link.args(["/dll", "/noentry", "/nodefaultlib", "/force:unresolved", "/debug:symtab"]);
+    link.arg(format!("/wholearchive:{}", library.display())).arg(format!("/out:{}", image.display()));
+    if target.ends_with("-msvc") {
+        link.arg("/guard:cf,ehcont").arg(driver::compile(target, "load_config")?);
+        link.args(target.starts_with("i686").then_some("/safeseh"));
+    } else {
+        link.arg("/subsystem:efi_application");
+    }
+    quietly(&mut link)?;
+    Ok(image)
+}
 
 /// The rules for every image that a linker made of a component.
 pub fn check(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
@@ -19,6 +54,13 @@ pub fn check(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
     let mut findings = table(component.target, &file, &code, component.capacity);
     let both = file.sections().filter(|section| access(section).writes && access(section).executes);
     findings.push(Finding::nothing("writable code", both.map(|section| name_of(&section)).collect()));
+    if component.target.has_guard() && component.target.is_windows() {
+        findings.extend(match &file {
+            object::File::Pe64(pe) => guard(component, &file, Lists::read(pe, component.target)),
+            object::File::Pe32(pe) => guard(component, &file, Lists::read(pe, component.target)),
+            _ => Vec::new(),
+        });
+    }
     Ok(findings)
 }
 
@@ -29,6 +71,36 @@ pub fn check_driver(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>>
     } else {
         check_image(component, &PeFile::<ImageNtHeaders32>::parse(bytes)?)
     }
+}
+
+/// What the loader takes for targets of calls, of exceptions that end, for handlers: else it stops the program.
+fn guard(component: &Component, file: &object::File, lists: Option<Lists>) -> Vec<Finding> {
+    let target = component.target;
+    let symbol = |is_it: &dyn Fn(&str) -> bool| {
+        let symbols = file.symbols().filter(|symbol| symbol.is_definition());
+        symbols.filter(|symbol| symbol.name().is_ok_and(is_it)).map(|symbol| symbol.address()).next()
+    };
+    let guarded = lists.as_ref().map(|lists| &*lists.functions).unwrap_or_default();
+    let table = symbol(&image::is_table).unwrap_or(0);
+    let entries = (0..component.capacity).map(|slot| table + slot * STRIDE);
+    let unlisted = entries.filter(|entry| guarded.binary_search(entry).is_err()).count();
+    let unlisted = (unlisted != 0).then(|| format!("{unlisted} entries are not listed"));
+    let only = |rule, listed: &[u64], name| {
+        let wanted = format!("calltable_{}_{name}", component.version);
+        let wrong = listed != symbol(&|name| target.plain(name) == wanted).as_slice();
+        Finding::new(rule, listed.len(), wrong.then(|| format!("{listed:x?} are listed, not {name} alone")))
+    };
+    let none = lists.is_none().then(|| "there is none that lists guarded calls".to_owned());
+    let mut findings = vec![
+        Finding::new("load configuration", usize::from(lists.is_some()), none),
+        Finding::new("guard targets", guarded.len(), unlisted),
+    ];
+    let (continuations, handlers) = lists.map(|lists| (lists.continuations, lists.handlers)).unwrap_or_default();
+    findings.push(match target.is_64() {
+        true => only("EH continuation", &continuations, "resume"),
+        false => only("SafeSEH", &handlers, "seh_handler"),
+    });
+    findings
 }
 
 /// What a driver's header must say: no data is code, it lies anywhere, it is signed, calls are guarded.
@@ -67,29 +139,6 @@ fn check_image<Pe: ImageNtHeaders>(component: &Component, file: &PeFile<Pe>) -> 
     let names = parsed.symbols().filter_map(|symbol| symbol.name().ok().map(str::to_owned));
     let runtime = names.filter(|name| RUNTIME.iter().any(|part| name.contains(part))).collect();
 
-    let lists = Lists::read(file, target);
-    let guarded = lists.as_ref().map(|lists| &*lists.functions).unwrap_or_default();
-    let entries = (0..component.capacity).map(|slot| table.address() + slot * STRIDE);
-    let unlisted = entries.filter(|entry| guarded.binary_search(entry).is_err()).count();
-    let unlisted = (unlisted != 0).then(|| format!("{unlisted} entries are not listed"));
-    let symbol = |name: &str| {
-        let wanted = format!("calltable_{}_{name}", component.version);
-        parsed
-            .symbols()
-            .find(|symbol| symbol.name().is_ok_and(|name| target.plain(name) == wanted))
-            .map(|s| s.address())
-    };
-    let only = |rule, listed: &[u64], name| {
-        let wrong = (listed != symbol(name).as_slice()).then(|| format!("{listed:x?} are listed, not {name} alone"));
-        Finding::new(rule, listed.len(), wrong)
-    };
-    let (continuation, handlers) = match (&lists, target.is_64()) {
-        (Some(lists), true) => (only("EH continuation", &lists.continuations, "resume"), Finding::none("SafeSEH")),
-        (Some(lists), false) => (Finding::none("EH continuation"), only("SafeSEH", &lists.handlers, "seh_handler")),
-        (None, _) => (Finding::none("EH continuation"), Finding::none("SafeSEH")),
-    };
-    let no_lists = lists.is_none().then(|| "there is none that lists guarded calls".to_owned());
-
     let mut vectors = Vec::new();
     for section in parsed.sections().filter(|section| access(section).executes) {
         let code = section.data()?;
@@ -105,10 +154,6 @@ fn check_image<Pe: ImageNtHeaders>(component: &Component, file: &PeFile<Pe>) -> 
         place("table's section", &parsed, table.address(), ".text", false),
         contexts(&parsed),
         Finding::nothing("C run-time", runtime),
-        Finding::new("load configuration", usize::from(lists.is_some()), no_lists),
-        Finding::new("guard targets", guarded.len(), unlisted),
-        continuation,
-        handlers,
         Finding::nothing("no XMM", vectors),
     ])
 }

@@ -11,63 +11,73 @@ use super::rules::{Finding, NUMBERS};
 #[derive(Serialize)]
 pub struct Report {
     pub target: String,
-    capacity: u64,
-    library: Vec<Finding>,
+    pub capacity: u64,
+    pub library: Vec<Finding>,
+    pub image: Vec<Finding>,
 }
 
 impl Report {
-    pub fn new(target: &str, capacity: u64, library: Vec<Finding>) -> Self {
-        Self { target: target.into(), capacity, library }
-    }
-
     /// The rules that could be broken here.
     pub fn rules(&self) -> impl Iterator<Item = &'static str> {
-        let rules = self.library.iter().filter(|finding| finding.seen.is_some()).map(|finding| finding.rule);
+        let all = self.library.iter().chain(&self.image).filter(|finding| finding.seen.is_some());
+        let rules = all.map(|finding| finding.rule);
         rules.filter(|rule| !NUMBERS.contains(rule))
     }
 
     pub fn violations(&self) -> usize {
-        self.library.iter().map(|finding| finding.violations.len()).sum()
+        self.library.iter().chain(&self.image).map(|finding| finding.violations.len()).sum()
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         let text = serde_json::to_string_pretty(self)? + "\n";
-        Ok(fs::write(folder.join(&self.target).with_extension("json"), text)?)
+        Ok(fs::write(folder.join(format!("{}.json", self.target)), text)?)
+    }
+}
+
+/// Prints tables of what was seen, and a line for each violation.
+pub fn print(reports: &[&Report]) {
+    let kinds: [(&str, fn(&Report) -> &[Finding]); 2] =
+        [("static library", |report| &report.library), ("linked image", |report| &report.image)];
+    for (title, findings) in kinds {
+        print_table(title, reports, findings);
+    }
+    println!(
+        "-: the target has nothing of the kind. !: a violation. Sizes are in bytes. No target is AArch64: no BTI."
+    );
+    for report in reports {
+        for (title, findings) in kinds {
+            for finding in findings(report) {
+                for violation in &finding.violations {
+                    println!("FAILED {title}, {}, {}: {violation}", report.target, finding.rule);
+                }
+            }
+        }
     }
 }
 
 /// One line for each rule, one column for each target.
-pub fn print(reports: &[Report]) {
-    let Some(first) = reports.first() else { return };
-    let line = |title: &str, cells: &mut dyn Iterator<Item = String>| {
-        let cells: String = cells.map(|cell| format!(" {cell:>9}")).collect();
-        println!("{title:<18}{cells}");
+fn print_table(title: &str, reports: &[&Report], findings: fn(&Report) -> &[Finding]) {
+    let line = |title: &str, cell: &dyn Fn(&Report) -> String| {
+        let cells: String = reports.iter().map(|report| format!(" {:>9}", cell(report))).collect();
+        println!("{title:<19}{cells}");
     };
-    let part = |index| {
-        move |report: &Report| {
-            let mut parts = report.target.split('-');
-            if index == 0 { parts.next() } else { parts.next_back() }.unwrap_or_default().to_owned()
-        }
-    };
-    line("static library", &mut reports.iter().map(part(0)));
-    line("", &mut reports.iter().map(part(1)));
-    for (index, finding) in first.library.iter().enumerate() {
-        line(
-            finding.rule,
-            &mut reports.iter().map(|report| {
-                let finding = &report.library[index];
-                let mark = if finding.violations.is_empty() { "" } else { "!" };
-                format!("{mark}{}", finding.seen.as_deref().unwrap_or("-"))
-            }),
-        );
-    }
-    println!("-: the target has nothing of the kind; sizes are in bytes");
-    for report in reports {
-        for finding in &report.library {
-            for violation in &finding.violations {
-                println!("FAILED {}, {}: {violation}", report.target, finding.rule);
-            }
+    let part = |report: &Report, index| report.target.split('-').nth(index).unwrap_or_default().to_owned();
+    line(title, &|report| part(report, 0));
+    line("", &|report| part(report, 2));
+    line("", &|report| if part(report, 1) == "softfloat" { "driver".into() } else { part(report, 3) });
+    let mut rules: Vec<_> = Vec::new();
+    for finding in reports.iter().flat_map(|report| findings(report)) {
+        if !rules.contains(&finding.rule) {
+            rules.push(finding.rule);
         }
     }
+    for rule in rules {
+        line(rule, &|report| {
+            let Some(finding) = findings(report).iter().find(|finding| finding.rule == rule) else { return "-".into() };
+            let mark = if finding.violations.is_empty() { "" } else { "!" };
+            format!("{mark}{}", finding.seen.as_deref().unwrap_or("-"))
+        });
+    }
+    println!();
 }
