@@ -24,7 +24,7 @@ pub fn check(code: &Code, capacity: u64) -> Vec<Violation> {
 
     let count = calls().count() as u64;
     let entries = (count != capacity).then(|| ("entries", format!("{count}, but the crate was built for {capacity}")));
-    let aligned = table.range.start.is_multiple_of(STRIDE);
+    let aligned = table.range.start % STRIDE == 0;
     let alignment = (!aligned).then(|| ("alignment", format!("the table begins at {:#x}", table.range.start)));
     let stride = first("stride", &|slot, call| {
         let (call, wanted) = (at(call)?.ip(), start(slot) + 4);

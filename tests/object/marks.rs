@@ -1,5 +1,5 @@
-//! What an object says of itself to linkers and unwinders: the CET note of ELF; of COFF the lists of guarded addresses, and
-//! `.pdata`.
+//! What an object says of itself to linkers and unwinders: the CET note of ELF; of COFF the lists of guarded addresses
+//! and `.pdata`.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub fn features(file: &object::File) -> Option<u32> {
     let align = if file.is_64() { 8 } else { 4 };
     let (size, mut at) = (word(4)? as usize, 16);
     let head = (word(0)?, word(8)?, note.get(12..16)?) == (4, elf::NT_GNU_PROPERTY_TYPE_0, &b"GNU\0"[..]);
-    let form = section.align() == align && note.len() == 16 + size && size.is_multiple_of(align as usize);
+    let form = section.align() == align && note.len() == 16 + size && size % align as usize == 0;
     while head && form && at < note.len() {
         let (kind, size) = (word(at)?, word(at + 4)? as usize);
         if kind == elf::GNU_PROPERTY_X86_FEATURE_1_AND {

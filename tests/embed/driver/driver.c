@@ -1,6 +1,6 @@
 /*
- * A driver that gives the kernel two callbacks: a process notification, which has no parameter for the driver's own data,
- * and a deferred procedure call of a timer. It is linked and inspected (cargo xtask audit), never loaded.
+ * A driver that gives the kernel two callbacks: a process notification, which has no parameter for the driver's own
+ * data, and a deferred procedure call of a timer. It is linked and inspected (cargo xtask audit), never loaded.
  */
 #include "ntddk.h"
 
@@ -40,11 +40,11 @@ static void NTAPI on_tick(KDPC *dpc, void *context, void *first, void *second, v
     __atomic_fetch_add(ticks, 1, __ATOMIC_RELAXED);
 }
 
-static calltable_status register_callback(calltable_function handler, uint32_t positions, void *data, calltable_slot *slot) {
+static int is_registered(calltable_function handler, uint32_t positions, void *data, calltable_slot *slot) {
     calltable_registration registration = CALLTABLE_DIRECT(handler, positions, data);
     registration.convention = CALLTABLE_NATIVE;
-    /* i686 counts words on the stack, x86_64 positions: the same number for parameters that are not wider than a pointer. */
-    return calltable_register(&registration, slot);
+    /* i686 counts words on the stack, x86_64 positions: the same if no parameter is wider than a pointer. */
+    return calltable_register(&registration, slot) == CALLTABLE_OK;
 }
 
 /* Ends what is registered: nothing calls an entry any more when its slot is released. */
@@ -65,10 +65,10 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *regi
     const LARGE_INTEGER second = {-10 * 1000 * 1000};
     NTSTATUS status;
     (void)registry_path;
-    if (register_callback((calltable_function)on_process, 3, &monitor.processes, &monitor.notification) != CALLTABLE_OK) {
+    if (!is_registered((calltable_function)on_process, 3, &monitor.processes, &monitor.notification)) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    if (register_callback((calltable_function)on_tick, 4, (void *)&monitor.ticks, &monitor.tick) != CALLTABLE_OK) {
+    if (!is_registered((calltable_function)on_tick, 4, (void *)&monitor.ticks, &monitor.tick)) {
         calltable_release(monitor.notification);
         return STATUS_INSUFFICIENT_RESOURCES;
     }

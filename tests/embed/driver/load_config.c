@@ -1,9 +1,9 @@
 /*
- * What Microsoft's kit links into every driver: the load configuration, and where guarded code looks for the functions that
- * check call targets. The kernel puts its own there; these check nothing.
+ * What Microsoft's kit links into every driver: the load configuration, and where guarded code looks for the functions
+ * that check call targets. The kernel puts its own there; these check nothing.
  *
- * Source: "PE Format, The Load Configuration Structure", Microsoft. The symbols that begin with __guard or __safe_se are the
- * linker's.
+ * Source: "PE Format, The Load Configuration Structure", Microsoft. The symbols that begin with __guard or __safe_se
+ * are the linker's.
  */
 #include <stddef.h>
 #include <stdint.h>

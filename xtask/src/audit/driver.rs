@@ -11,8 +11,8 @@ use crate::{dist, setup};
 
 const SOURCES: &str = "tests/embed/driver";
 
-/// The targets of the libraries: those of Windows, but for floating-point registers. A compiler flag cannot take these away,
-/// since calls of Rust's own convention pass values in them; a target can.
+/// The targets of the libraries: those of Windows, but for floating-point registers. A compiler flag cannot take these
+/// away, since calls of Rust's own convention pass values in them; a target can.
 pub const TARGETS: [&str; 2] = ["x86_64-softfloat-windows-msvc", "i686-softfloat-windows-msvc"];
 
 /// Makes the static library.

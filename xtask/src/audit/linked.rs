@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use object::pe::{self, ImageNtHeaders32, ImageNtHeaders64};
+use object::pe;
 use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile};
 use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol};
 
@@ -54,23 +54,25 @@ pub fn check(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
     let mut findings = table(component.target, &file, &code, component.capacity);
     let both = file.sections().filter(|section| access(section).writes && access(section).executes);
     findings.push(Finding::nothing("writable code", both.map(|section| name_of(&section)).collect()));
-    if component.target.has_guard() && component.target.is_windows() {
-        findings.extend(match &file {
-            object::File::Pe64(pe) => guard(component, &file, Lists::read(pe, component.target)),
-            object::File::Pe32(pe) => guard(component, &file, Lists::read(pe, component.target)),
-            _ => Vec::new(),
-        });
+    match &file {
+        object::File::Pe64(pe) => findings.extend(check_pe(component, &file, pe)?),
+        object::File::Pe32(pe) => findings.extend(check_pe(component, &file, pe)?),
+        _ => {}
     }
     Ok(findings)
 }
 
-/// The rules for drivers, beside those.
-pub fn check_driver(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
-    if component.target.is_64() {
-        check_image(component, &PeFile::<ImageNtHeaders64>::parse(bytes)?)
-    } else {
-        check_image(component, &PeFile::<ImageNtHeaders32>::parse(bytes)?)
+/// The rules for images of Windows: of those for MSVC the lists, of drivers all.
+fn check_pe<Pe: ImageNtHeaders>(component: &Component, file: &object::File, pe: &PeFile<Pe>) -> Result<Vec<Finding>> {
+    let target = component.target;
+    let mut findings = Vec::new();
+    if target.is_windows() && target.has_guard() {
+        findings.extend(guard(component, file, Lists::read(pe, target)));
     }
+    if driver::TARGETS.contains(&target.0) {
+        findings.extend(check_driver(component, file, pe)?);
+    }
+    Ok(findings)
 }
 
 /// What the loader takes for targets of calls, of exceptions that end, for handlers: else it stops the program.
@@ -118,14 +120,18 @@ const RUNTIME: &[&str] =
 
 const PAGE: u64 = 0x1000;
 
-fn check_image<Pe: ImageNtHeaders>(component: &Component, file: &PeFile<Pe>) -> Result<Vec<Finding>> {
+/// The rules for drivers alone.
+fn check_driver<Pe: ImageNtHeaders>(
+    component: &Component,
+    file: &object::File,
+    pe: &PeFile<Pe>,
+) -> Result<Vec<Finding>> {
     let target = component.target;
-    let header = file.nt_headers().optional_header();
-    let parsed = object::File::parse(file.data())?;
-    let table = image::table(&parsed).context("the image has no table, or no symbols")?;
+    let header = pe.nt_headers().optional_header();
+    let table = image::table(file).context("the image has no table, or no symbols")?;
 
     let dlls: Vec<_> =
-        file.imports()?.iter().map(|import| String::from_utf8_lossy(import.library()).into_owned()).collect();
+        pe.imports()?.iter().map(|import| String::from_utf8_lossy(import.library()).into_owned()).collect();
     let functions = dlls.len();
     let mut dlls: Vec<_> = dlls.into_iter().filter(|dll| dll != KERNEL).collect();
     dlls.dedup();
@@ -136,11 +142,11 @@ fn check_image<Pe: ImageNtHeaders>(component: &Component, file: &PeFile<Pe>) -> 
     let checksum = (header.check_sum() == 0).then(|| "there is no checksum".to_owned());
     let alignment = header.section_alignment().into();
 
-    let names = parsed.symbols().filter_map(|symbol| symbol.name().ok().map(str::to_owned));
+    let names = file.symbols().filter_map(|symbol| symbol.name().ok().map(str::to_owned));
     let runtime = names.filter(|name| RUNTIME.iter().any(|part| name.contains(part))).collect();
 
     let mut vectors = Vec::new();
-    for section in parsed.sections().filter(|section| access(section).executes) {
+    for section in file.sections().filter(|section| access(section).executes) {
         let code = section.data()?;
         let found = floating(target, code, section.address(), &BTreeMap::<u64, ()>::new());
         vectors.extend(found.into_iter().map(|at| format!("the instruction at {at:#x}")));
@@ -151,8 +157,8 @@ fn check_image<Pe: ImageNtHeaders>(component: &Component, file: &PeFile<Pe>) -> 
         Finding::new("characteristics", format!("{:#x}", header.dll_characteristics()), missing),
         Finding::new("checksum", format!("{:#x}", header.check_sum()), checksum),
         Finding::expect("section alignment", alignment, PAGE),
-        place("table's section", &parsed, table.address(), ".text", false),
-        contexts(&parsed),
+        place("table's section", file, table.address(), ".text", false),
+        contexts(file),
         Finding::nothing("C run-time", runtime),
         Finding::nothing("no XMM", vectors),
     ])
@@ -176,7 +182,7 @@ fn place(rule: &'static str, file: &object::File, address: u64, wanted: &str, wr
     };
     let (name, access) = (name_of(&section), access(&section));
     let is_good = name == wanted && access.is_loaded && access.writes == writes && access.executes != writes;
-    let is_aligned = section.address().is_multiple_of(PAGE);
+    let is_aligned = section.address() % PAGE == 0;
     let wrong = (!is_good || !is_aligned).then(|| format!("{name} is not as it must be: {:?}", section.flags()));
     Finding::new(rule, name, wrong)
 }

@@ -77,8 +77,8 @@ const PLANTS: &[Plant] = &[
     ),
 ];
 
-/// Assembles a target's table with each violation in turn, in place of the good one, and makes sure that its rule finds it.
-/// Returns the rules that were broken.
+/// Assembles a target's table with each violation in turn, in place of the good one, and makes sure that its rule finds
+/// it. Returns the rules that were broken.
 pub fn in_objects(name: &str, members: &Members, version: &str, header: &str) -> Result<BTreeSet<&'static str>> {
     let target = Target(name);
     let place = members.table()?;
@@ -132,7 +132,7 @@ fn assemble(target: &str, text: &str) -> Result<Vec<u8>> {
     Ok(fs::read(object)?)
 }
 
-/// A change of a driver's image.
+/// A change of an image.
 type Change = fn(&mut Image) -> Option<()>;
 
 const CHANGES: &[(&str, Change)] = &[
@@ -155,17 +155,14 @@ const CHANGES: &[(&str, Change)] = &[
     }),
 ];
 
-/// Changes a driver's image in each way in turn, and makes sure that the rule finds it. Returns the rules that were broken.
-pub fn in_driver(component: &Component, bytes: &[u8]) -> Result<BTreeSet<&'static str>> {
-    let findings = |bytes: &[u8]| {
-        let all = linked::check(component, bytes)?.into_iter().chain(linked::check_driver(component, bytes)?);
-        anyhow::Ok(all.collect::<Vec<_>>())
-    };
+/// Changes an image for MSVC in each way in turn, and makes sure that the rule finds it. Returns the rules that were
+/// broken.
+pub fn in_image(component: &Component, bytes: &[u8]) -> Result<BTreeSet<&'static str>> {
     let broken = |findings: &[Finding]| {
         let broken = findings.iter().filter(|finding| !finding.violations.is_empty());
         broken.map(|finding| finding.rule).collect::<BTreeSet<_>>()
     };
-    let without = findings(bytes)?;
+    let without = linked::check(component, bytes)?;
     ensure!(broken(&without).is_empty(), "nothing is planted yet, but {:?} are broken", broken(&without));
     let mut all = BTreeSet::new();
     for (rule, change) in CHANGES {
@@ -175,7 +172,7 @@ pub fn in_driver(component: &Component, bytes: &[u8]) -> Result<BTreeSet<&'stati
         let mut image = Image { bytes: bytes.to_vec(), is_64: component.target.is_64() };
         change(&mut image).with_context(|| format!("{rule}: there is nothing to change"))?;
         ensure!(image.bytes != bytes, "{rule}: the change changes nothing");
-        let broken = broken(&findings(&image.bytes).with_context(|| *rule)?);
+        let broken = broken(&linked::check(component, &image.bytes).with_context(|| *rule)?);
         ensure!(broken.contains(rule), "{rule}: planted, but only {broken:?} are found broken");
         all.insert(*rule);
     }

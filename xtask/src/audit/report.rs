@@ -35,9 +35,12 @@ impl Report {
     }
 }
 
+/// What was found in one kind of artefact.
+type Findings = fn(&Report) -> &[Finding];
+
 /// Prints tables of what was seen, and a line for each violation.
 pub fn print(reports: &[&Report]) {
-    let kinds: [(&str, fn(&Report) -> &[Finding]); 2] =
+    let kinds: [(&str, Findings); 2] =
         [("static library", |report| &report.library), ("linked image", |report| &report.image)];
     for (title, findings) in kinds {
         print_table(title, reports, findings);
@@ -57,7 +60,7 @@ pub fn print(reports: &[&Report]) {
 }
 
 /// One line for each rule, one column for each target.
-fn print_table(title: &str, reports: &[&Report], findings: fn(&Report) -> &[Finding]) {
+fn print_table(title: &str, reports: &[&Report], findings: Findings) {
     let line = |title: &str, cell: &dyn Fn(&Report) -> String| {
         let cells: String = reports.iter().map(|report| format!(" {:>9}", cell(report))).collect();
         println!("{title:<19}{cells}");

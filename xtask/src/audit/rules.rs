@@ -270,7 +270,8 @@ fn registers(component: &Component) -> Finding {
     Finding::nothing(RULE, wrong)
 }
 
-/// The addresses of instructions that touch XMM or MMX registers or MXCSR; on x86_64 also x87, where i686 returns floats.
+/// The addresses of instructions that touch XMM or MMX registers or MXCSR; on x86_64 also x87, where i686 returns
+/// floats.
 pub fn floating<T>(target: Target, code: &[u8], address: u64, fields: &BTreeMap<u64, T>) -> Vec<u64> {
     let mut factory = InstructionInfoFactory::new();
     let mut found = Vec::new();
