@@ -91,11 +91,12 @@ impl Audit {
     fn new(target: &str) -> Result<Self> {
         let is_driver = driver::TARGETS.contains(&target);
         let library = if is_driver { driver::library(target)? } else { library(target)? };
-        let image = if is_driver { driver::link(target, &library)? } else { linked::image(target, &library)? };
+        let members = Members::read(&library)?;
+        let image =
+            if is_driver { driver::link(target, &library)? } else { linked::image(target, &library, &members)? };
         let image = fs::read(&image).with_context(|| image.display().to_string())?;
         let version = dist::version()?.replace(['.', '-', '+'], "_"); // as in symbols
         let header = fs::read_to_string(HEADER)?;
-        let members = Members::read(&library)?;
         let component = Component::new(Target(target), &version, &members)?;
         let of_image = linked::check(&component, &image)?;
         let (target, capacity) = (target.into(), component.capacity);

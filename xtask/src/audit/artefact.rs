@@ -16,6 +16,11 @@ use super::image::Code;
 pub struct Target<'a>(pub &'a str);
 
 impl Target<'_> {
+    /// The target that it is like but for floating-point registers.
+    pub fn ordinary(self) -> String {
+        self.0.replace("-softfloat-", "-pc-")
+    }
+
     pub fn is_64(self) -> bool {
         self.0.starts_with("x86_64")
     }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::artefact::Target;
 use crate::suite::{folder, quietly};
 use crate::{dist, setup};
 
@@ -17,9 +18,9 @@ pub const TARGETS: [&str; 2] = ["x86_64-softfloat-windows-msvc", "i686-softfloat
 
 /// Makes the static library.
 pub fn library(target: &str) -> Result<PathBuf> {
-    let plain = target.replace("softfloat", "pc");
+    let ordinary = Target(target).ordinary();
     let mut rustc = Command::new(setup::DEBIAN_RUSTC);
-    rustc.args(["-Zunstable-options", "--print=target-spec-json", "--target", &plain]).env("RUSTC_BOOTSTRAP", "1");
+    rustc.args(["-Zunstable-options", "--print=target-spec-json", "--target", &ordinary]).env("RUSTC_BOOTSTRAP", "1");
     let mut specification: serde_json::Value = serde_json::from_str(&quietly(&mut rustc)?)?;
     specification["features"] = "-mmx,-sse,+soft-float".into();
     specification["rustc-abi"] = "softfloat".into();
@@ -66,7 +67,7 @@ pub fn link(target: &str, library: &Path) -> Result<PathBuf> {
 pub fn compile(target: &str, name: &str) -> Result<PathBuf> {
     let object = folder(&format!("driver/{target}"))?.join(name).with_extension("o");
     let mut clang = Command::new("clang-19");
-    clang.arg(format!("--target={}", target.replace("softfloat", "pc")));
+    clang.arg(format!("--target={}", Target(target).ordinary()));
     clang.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-mgeneral-regs-only"]);
     clang.args(["-Xclang", "-cfguard", "-Xclang", "-ehcontguard", "-Iinclude", "-c"]);
     quietly(clang.arg(Path::new(SOURCES).join(name).with_extension("c")).arg("-o").arg(&object))?;

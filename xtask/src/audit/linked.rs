@@ -1,6 +1,7 @@
 //! The rules for linked images.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,14 +13,14 @@ use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol};
 use crate::dist;
 use crate::suite::{folder, quietly};
 
-use super::artefact::{Component, Target, access};
+use super::artefact::{Component, Members, Target, access};
 use super::driver;
 use super::entries::STRIDE;
 use super::image::{self, Code};
 use super::rules::{Finding, floating, table};
 
 /// An image with all of a library, and its symbols: the shared library, or one that is linked for this alone.
-pub fn image(target: &str, library: &Path) -> Result<PathBuf> {
+pub fn image(target: &str, library: &Path, members: &Members) -> Result<PathBuf> {
     let made = Path::new(dist::FOLDER).join(target);
     if target.ends_with("-linux-gnu") {
         return Ok(made.join("lib/libcalltable.so"));
@@ -36,7 +37,12 @@ pub fn image(target: &str, library: &Path) -> Result<PathBuf> {
     let mut link = Command::new("lld-link-19");
     // What C gives every program is not there; nothing runs.
     link.args(["/dll", "/noentry", "/nodefaultlib", "/force:unresolved", "/debug:symtab"]);
-    link.arg(format!("/wholearchive:{}", library.display())).arg(format!("/out:{}", image.display()));
+    for (index, (_, object)) in members.objects.iter().enumerate() {
+        let file = image.with_extension(format!("{index}.o"));
+        fs::write(&file, object)?;
+        link.arg(file);
+    }
+    link.arg(library).arg(format!("/out:{}", image.display()));
     if target.ends_with("-msvc") {
         link.arg("/guard:cf,ehcont").arg(driver::compile(target, "load_config")?);
         link.args(target.starts_with("i686").then_some("/safeseh"));

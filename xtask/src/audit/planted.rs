@@ -123,10 +123,7 @@ fn assemble(target: &str, text: &str) -> Result<Vec<u8>> {
     let folder = folder(&format!("audit/{target}"))?;
     let (source, object) = (folder.join("planted.S"), folder.join("planted.o"));
     fs::write(&source, text)?;
-    let triple = target
-        .replace("-softfloat-", "-pc-")
-        .replace("-none", "-none-elf")
-        .replace("pc-windows-gnu", "w64-windows-gnu");
+    let triple = Target(target).ordinary().replace("-none", "-none-elf").replace("pc-windows-gnu", "w64-windows-gnu");
     let mut clang = Command::new("clang-19");
     quietly(clang.arg(format!("--target={triple}")).arg("-c").arg(source).arg("-o").arg(&object))?;
     Ok(fs::read(object)?)

@@ -207,7 +207,8 @@ fn symbols(component: &Component, header: &str) -> [Finding; 4] {
     let unnamed = defined.iter().filter(|name| !is_named(name));
     let unnamed = unnamed.map(|name| format!("{name} is neither of the interface nor has it the prefix {prefix}"));
 
-    let of_target = dist::WANTED.iter().filter(|(part, _)| target.0.contains(part));
+    let ordinary = target.ordinary();
+    let of_target = dist::WANTED.iter().filter(|(part, _)| ordinary.contains(part));
     let known: BTreeSet<_> = of_target.flat_map(|(_, names)| *names).collect();
     let unknown = undefined.iter().filter(|name| !known.contains(&target.plain(name)));
     let unknown = unknown.map(|name| format!("{name} is wanted from elsewhere"));
