@@ -500,9 +500,6 @@ PROC calltable_contain
     LINK    LINKED_LINK, 1
     jmp     3f
     .globl  calltable_VERSION_resume
-.ifeq ELF
-    .def    calltable_VERSION_resume; .scl 2; .type 32; .endef
-.endif
 calltable_VERSION_resume:
 .ifeq WINDOWS
 .if ELF

@@ -1,8 +1,12 @@
 //! The object that the assemblers make of the table, and the images that linkers make of the object.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "object/entries.rs"]
+mod entries;
 #[path = "object/image.rs"]
 mod image;
+#[path = "object/marks.rs"]
+mod marks;
 #[path = "object/pdata.rs"]
 mod pdata;
 
@@ -14,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calltable::{CAPACITY, Callback};
-use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, Register};
+use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use image::{Code, Function, Reference};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
@@ -27,8 +31,10 @@ const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/calltable.S"));
 /// The name of the contexts.
 const CONTEXTS: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_contexts");
 
-/// Bytes from one entry to the next, and in one context: `build.rs` has them as ENTRY_STRIDE and CONTEXT_SIZE.
-const STRIDE: u64 = 16;
+/// The name of what lies behind the dispatchers.
+const TEXT_END: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_text_end");
+
+/// Bytes in one context: `build.rs` has them as CONTEXT_SIZE.
 const CONTEXT: u64 = 32;
 
 const CLANG: &[&str] = &["clang-19", "clang-20", "clang-21", "clang-18", "clang"];
@@ -126,6 +132,32 @@ fn parse(bytes: &[u8]) -> object::File<'_> {
     object::File::parse(bytes).unwrap()
 }
 
+/// The table and the dispatchers of an object.
+fn code(object: &[u8]) -> Code {
+    Code::read(&parse(object)).expect("no table, or is it renamed in asm/?")
+}
+
+/// An instruction as text: the same for two encodings of the same instruction.
+fn text(code: &Code, instruction: &Instruction) -> String {
+    let operand = |index| match instruction.op_kind(index) {
+        OpKind::Register => format!("{:?}", instruction.op_register(index)),
+        OpKind::NearBranch64 => code.target(instruction),
+        OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", code.target(instruction)),
+        OpKind::Memory => format!(
+            "{:?}[{:?} + {} * {:?} + {:#x}]",
+            instruction.memory_size(),
+            instruction.memory_base(),
+            instruction.memory_index_scale(),
+            instruction.memory_index(),
+            instruction.memory_displacement64()
+        ),
+        _ => format!("{:#x}", instruction.immediate(index)),
+    };
+    let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
+    let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
+    format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
+}
+
 /// This test's own program, into which the crate is linked.
 fn executable() -> Vec<u8> {
     // The linker leaves out what nobody uses. Nothing is called: a broken entry is to be shown, not run into.
@@ -150,7 +182,7 @@ fn assert_same_code(expected: &Code, code: &Code, assembler: Assembler) {
 #[test]
 fn every_assembler_makes_the_same_elf_code() {
     let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
-        .map(|assembler| Code::read(&parse(&assemble(assembler, Format::Elf, "same-elf", &[]))));
+        .map(|assembler| code(&assemble(assembler, Format::Elf, "same-elf", &[])));
     assert_same_code(&gas, &clang, Assembler::Clang);
     assert_same_code(&gas, &rustc, Assembler::Rustc);
     for assembler in [Assembler::Gas, Assembler::Clang, Assembler::Rustc] {
@@ -172,11 +204,11 @@ fn every_assembler_makes_the_same_elf_code() {
 #[test]
 fn every_assembler_makes_the_same_coff_instructions() {
     let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
-        .map(|assembler| Code::read(&parse(&assemble(assembler, Format::Coff, "same-coff", &[]))));
+        .map(|assembler| code(&assemble(assembler, Format::Coff, "same-coff", &[])));
     assert_same_code(&clang, &rustc, Assembler::Rustc);
     for (expected, function) in gas.functions.iter().zip(&clang.functions) {
         assert_eq!(expected.name, function.name, "the functions come in another order");
-        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| code.text(i)).collect();
+        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| text(code, i)).collect();
         let (expected, texts): (Vec<_>, Vec<_>) = (texts(&gas, expected), texts(&clang, function));
         for (index, (a, b)) in expected.iter().zip(&texts).enumerate() {
             assert_eq!(a, b, "{}, instruction {index}: GAS on the left, Clang on the right", function.name);
@@ -194,8 +226,8 @@ fn the_end_of_the_dispatchers_is_marked() {
     {
         let made = assemble(assembler, format, &format!("end-{}", format as u8), &[]);
         let file = parse(&made);
-        let code = Code::read(&file);
-        let end = file.symbol_by_name(image::TEXT_END).unwrap();
+        let code = code(&made);
+        let end = file.symbol_by_name(TEXT_END).unwrap();
         assert_eq!(end.section_index(), Some(code.section), "{assembler:?}");
         for function in &code.functions {
             assert!(function.range.end <= end.address(), "{assembler:?}: {} lies behind the end", function.name);
@@ -211,17 +243,9 @@ fn coff_objects_list_every_entry_as_a_guard_target() {
     for assembler in [Assembler::Clang, Assembler::Rustc] {
         let made = assemble(assembler, Format::Coff, "guard", &[]);
         let file = parse(&made);
-        let table = file.symbol_by_name(image::TABLE).unwrap();
-        let listed = file.section_by_name(".gfids$y").unwrap_or_else(|| panic!("{assembler:?}: nothing is listed"));
-        let address = |index: &[u8]| {
-            let index = u32::from_le_bytes(index.try_into().unwrap());
-            let symbol = file.symbol_by_index(object::SymbolIndex(index as usize)).unwrap();
-            (symbol.section_index(), symbol.address(), symbol.kind())
-        };
-        let listed = listed.data().unwrap().chunks(4).map(address);
-        let entries = (0..CAPACITY as u64).map(|slot| table.address() + slot * STRIDE);
-        let entries = entries.map(|entry| (table.section_index(), entry, SymbolKind::Text));
-        assert!(listed.eq(entries), "{assembler:?}: .gfids$y does not name a function at each entry, in order");
+        let listed = marks::listed(&file, ".gfids$y");
+        let all = marks::are_entries(&file, &listed, CAPACITY as u64);
+        assert!(all, "{assembler:?}: .gfids$y does not name a function at each entry, in order");
     }
 }
 
@@ -230,7 +254,7 @@ fn coff(name: &str) -> [(Code, Vec<Unwind>, Assembler); 2] {
     [Assembler::Gas, Assembler::Clang].map(|assembler| {
         let made = assemble(assembler, Format::Coff, name, &[]);
         let file = parse(&made);
-        let code = Code::read(&file);
+        let code = code(&made);
         let unwind = pdata::read(&file, &code);
         (code, unwind, assembler)
     })
@@ -265,7 +289,7 @@ fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
 #[test]
 fn coff_epilogues_are_what_an_unwinder_recognizes() {
     for (code, unwind, assembler) in coff("epilogues") {
-        for function in code.dispatchers() {
+        for function in &code.functions[1..] {
             let entry = unwind.iter().find(|entry| entry.function.start == function.range.start).unwrap();
             let steps: Vec<_> = entry.codes.iter().map(|(_, step)| step).collect();
             for (index, instruction) in function.instructions.iter().enumerate() {
@@ -283,7 +307,7 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
                     let done = steps.iter().rev().filter(|step| !matches!(step, Step::Save(..)));
                     assert!(done.copied().eq(&undone), "{name} undoes {undone:?}, but was done {steps:?}");
                     let last = &rest[1 + pops.count()];
-                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
+                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", text(&code, last));
                 }
                 if instruction.mnemonic() == Mnemonic::Call {
                     let next = &rest[1];
@@ -306,22 +330,12 @@ fn elf_objects_are_ready_for_cet_and_need_no_executable_stack() {
             other => panic!("{other:?}"),
         };
         assert_eq!(flags(".note.GNU-stack") & u64::from(elf::SHF_EXECINSTR), 0, "{assembler:?}: executable stack");
-        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().unwrap());
-        let section = section(".note.gnu.property");
-        let note = section.data().unwrap();
-        let head = (word(note, 0), word(note, 8), &note[12..16]);
-        assert_eq!(head, (4, elf::NT_GNU_PROPERTY_TYPE_0, &b"GNU\0"[..]), "{assembler:?}: head of the note");
-        let (size, mut at, mut features) = (word(note, 4) as usize, 16, None);
-        assert_eq!((section.align(), note.len(), size % 8), (8, 16 + size, 0), "{assembler:?}: form of the note");
-        while at < note.len() {
-            let (kind, size) = (word(note, at), word(note, at + 4) as usize);
-            if kind == elf::GNU_PROPERTY_X86_FEATURE_1_AND {
-                features = Some(word(note, at + 8));
-            }
-            at += 8 + size.next_multiple_of(8);
-        }
         let both = elf::GNU_PROPERTY_X86_FEATURE_1_IBT | elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK;
-        assert_eq!(features, Some(both), "{assembler:?}: not marked for branch tracking and shadow stacks");
+        assert_eq!(
+            marks::features(&file),
+            Some(both),
+            "{assembler:?}: not marked for branch tracking and shadow stacks"
+        );
     }
 }
 
@@ -335,11 +349,11 @@ fn code_keeps_to_its_instruction_set() {
     for (sse, allowed) in [(0, integer), (1, baseline)] {
         for format in [Format::Elf, Format::Coff] {
             let made = assemble(Assembler::Gas, format, &format!("set-{sse}-{}", format as u8), &[("SSE", sse)]);
-            let code = Code::read(&parse(&made));
+            let code = code(&made);
             for (function, instruction) in
                 code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)))
             {
-                let name = || format!("SSE = {sse}, {}: {}", function.name, code.text(instruction));
+                let name = || format!("SSE = {sse}, {}: {}", function.name, text(&code, instruction));
                 let needs = instruction.cpuid_features();
                 assert!(needs.iter().all(|feature| allowed.contains(feature)), "{} needs {needs:?}", name());
                 let mut factory = InstructionInfoFactory::new();
@@ -354,26 +368,14 @@ fn code_keeps_to_its_instruction_set() {
     }
 }
 
+/// The table and the dispatchers of a linked image.
+fn linked_code(image: &[u8]) -> Code {
+    let made = assemble(Assembler::Gas, Format::Elf, "entries", &[]);
+    Code::linked(&parse(image), &code(&made)).expect("the image has no table, or no symbols")
+}
+
 fn assert_entries(image: &[u8]) {
-    let code = Code::read(&parse(image));
-    let (table, dispatch) = (&code.functions[0], &code.functions[1]);
-    assert_eq!(dispatch.name, "calltable_dispatch");
-    assert_eq!(table.range.start % STRIDE, 0, "the table is not aligned");
-    assert!(table.range.start + CAPACITY as u64 * STRIDE <= dispatch.range.start, "the dispatcher is in the table");
-    let mut instructions = table.instructions.iter();
-    for slot in 0..CAPACITY {
-        let [pad, call, ret] =
-            [(); 3].map(|()| instructions.next().unwrap_or_else(|| panic!("entry {slot} is missing")));
-        let mnemonics = [pad, call, ret].map(Instruction::mnemonic);
-        assert_eq!(mnemonics, [Mnemonic::Endbr64, Mnemonic::Call, Mnemonic::Ret], "entry {slot}");
-        assert_eq!(pad.ip(), table.range.start + slot as u64 * STRIDE, "entry {slot} is not where its index says");
-        assert_eq!(call.near_branch_target(), dispatch.range.start, "entry {slot} calls something else");
-        assert!((ret.next_ip()..pad.ip() + STRIDE).all(|at| code.byte(at) == 0xcc), "entry {slot} is not filled up");
-        // The last entry's fill is not counted among the table's instructions.
-        let fill = if slot + 1 < CAPACITY { pad.ip() + STRIDE - ret.next_ip() } else { 0 };
-        assert!((0..fill).all(|_| instructions.next().is_some_and(|i| i.mnemonic() == Mnemonic::Int3)), "entry {slot}");
-    }
-    assert!(instructions.next().is_none(), "the table has more than {CAPACITY} entries");
+    assert_eq!(entries::check(&linked_code(image), CAPACITY as u64), []);
 }
 
 #[test]
@@ -385,8 +387,7 @@ fn linked_entries_have_the_right_bytes_and_call_the_dispatcher() {
 fn assert_never_writable_and_executable(image: &[u8]) {
     let file = ElfFile64::<Endianness>::parse(image).unwrap();
     let endian = file.endian();
-    let table = parse(image).symbols().find(|symbol| symbol.name() == Ok(image::TABLE)).map(|table| table.address());
-    let table = table.expect("the image has no table, or no symbols");
+    let table = image::table(&parse(image)).expect("the image has no table, or no symbols").address();
     let mut holds_table = false;
     for segment in file.elf_program_headers() {
         let (kind, flags, start) = (segment.p_type(endian), segment.p_flags(endian), segment.p_vaddr(endian));
@@ -398,7 +399,7 @@ fn assert_never_writable_and_executable(image: &[u8]) {
         }
         for entry in segment.dynamic(endian, image).unwrap().unwrap_or_default() {
             let (tag, value) = (entry.d_tag(endian), entry.d_val(endian));
-            let relocates = tag == elf::DT_TEXTREL.into() || tag == elf::DT_FLAGS.into() && value & 4 != 0;
+            let relocates = tag == u64::from(elf::DT_TEXTREL) || tag == u64::from(elf::DT_FLAGS) && value & 4 != 0;
             assert!(!relocates, "the loader would have to write to the code: DT_TEXTREL or DF_TEXTREL is set");
         }
     }
@@ -491,7 +492,7 @@ fn both_linkers_put_table_and_contexts_on_pages_of_their_own() {
             assert_eq!((section.kind(), section.address() % 4096, section.size() % 4096), (kind, 0, 0), "{linker}");
         }
         let text = address("calltable_text_start")..address("calltable_text_end");
-        for function in Code::read(&file).functions {
+        for function in linked_code(&image).functions {
             assert!(
                 text.contains(&function.range.start) && function.range.end <= text.end,
                 "{linker}: {}",

@@ -3,27 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
-use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
+use object::{Architecture, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex, SymbolKind};
 
-/// The name of the table; the contexts and the stale handler are named alike.
-pub const TABLE: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table");
-
-/// What lies behind the last of them.
-pub const TEXT_END: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_text_end");
-
-/// The functions behind the table, as `asm/x86_64.S` lists them.
-pub const DISPATCHERS: [&str; 9] = [
-    "calltable_dispatch",
-    "calltable_select",
-    "calltable_link",
-    "calltable_count",
-    "calltable_contain",
-    "calltable_direct",
-    "calltable_direct_saving",
-    "calltable_frame",
-    "calltable_frame_saving",
-];
+/// Whether a symbol is the table's; the version is in its name, and C symbols of 32-bit COFF begin with an underscore.
+pub fn is_table(name: &str) -> bool {
+    name.trim_start_matches('_').starts_with("calltable_") && name.ends_with("_table")
+}
 
 /// One function, decoded; what fills the room up to the next one is left out.
 pub struct Function {
@@ -45,13 +31,13 @@ pub struct Reference {
     pub flags: String,
 }
 
-/// The section that holds the table, and the functions in it.
+/// The section that holds the table, and the functions of the assembled object in it.
 pub struct Code {
     pub section: SectionIndex,
     pub address: u64,
     pub bytes: Vec<u8>,
     pub references: BTreeMap<u64, Reference>,
-    /// The table first, then the dispatchers in the order of their addresses.
+    /// In the order of their addresses: the table, then the dispatchers.
     pub functions: Vec<Function>,
 }
 
@@ -75,42 +61,65 @@ pub fn references(file: &object::File, section: &object::Section) -> BTreeMap<u6
     section.relocations().map(resolve).collect()
 }
 
+/// The symbol of the table.
+pub fn table<'a>(file: &'a object::File<'a>) -> Option<object::Symbol<'a, 'a>> {
+    file.symbols().find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(is_table))
+}
+
 impl Code {
-    pub fn read(file: &object::File) -> Self {
-        let symbol = |name: &str| {
-            let found = file.symbols().find(|symbol| symbol.is_definition() && symbol.name() == Ok(name));
-            found.unwrap_or_else(|| panic!("no symbol {name}: is it renamed in asm/, or the image stripped?"))
-        };
-        let section = file.section_by_index(symbol(TABLE).section_index().unwrap()).unwrap();
-        let (address, bytes) = (section.address(), section.data().unwrap().to_vec());
-        let mut starts: Vec<_> = [TABLE].iter().chain(&DISPATCHERS).map(|name| symbol(name)).collect();
-        starts.sort_by_key(|symbol| symbol.address());
-        let decode = |(index, symbol): (usize, &object::Symbol)| {
-            let start = symbol.address();
-            let next = starts.get(index + 1).map_or(address + bytes.len() as u64, |next| next.address());
-            let end = if symbol.size() == 0 { next } else { start + symbol.size() }; // COFF knows no sizes
-            let bytes = &bytes[(start - address) as usize..(end - address) as usize];
-            let mut instructions: Vec<_> = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE).iter().collect();
+    /// Reads an object; none if it has no table.
+    pub fn read(file: &object::File) -> Option<Self> {
+        let table = table(file)?;
+        let section = table.section_index()?;
+        let is_entry = |name: &str| name.contains("calltable_entry_");
+        let mut starts: Vec<(&str, u64)> = file
+            .symbols()
+            .filter(|symbol| symbol.section_index() == Some(section) && symbol.kind() == SymbolKind::Text)
+            .filter_map(|symbol| Some((symbol.name().ok()?, symbol.address())))
+            .filter(|(name, _)| !is_entry(name))
+            .collect();
+        starts.sort_by_key(|(_, address)| *address);
+        let end = file.section_by_index(section).ok()?.size();
+        let ends = starts.iter().skip(1).map(|(_, address)| *address).chain([end]);
+        let functions = starts.iter().zip(ends).map(|((name, start), end)| (*name, *start..end));
+        Self::decode(file, section, functions)
+    }
+
+    /// Reads an image, into which the linker has put the section of an object as it is.
+    pub fn linked(file: &object::File, object: &Self) -> Option<Self> {
+        let table = table(file)?;
+        let moved = table.address() - object.functions.first()?.range.start;
+        let functions = object.functions.iter();
+        let functions = functions.map(|f| (f.name.as_str(), f.range.start + moved..f.range.end + moved));
+        Self::decode(file, table.section_index()?, functions)
+    }
+
+    fn decode<'a>(
+        file: &object::File,
+        section: SectionIndex,
+        functions: impl Iterator<Item = (&'a str, Range<u64>)>,
+    ) -> Option<Self> {
+        let section = file.section_by_index(section).ok()?;
+        let (address, bytes) = (section.address(), section.data().ok()?.to_vec());
+        let bits = if file.architecture() == Architecture::X86_64 { 64 } else { 32 };
+        let decode = |(name, range): (&str, Range<u64>)| {
+            let bytes = bytes.get((range.start - address) as usize..(range.end - address) as usize)?;
+            let mut instructions: Vec<_> =
+                Decoder::with_ip(bits, bytes, range.start, DecoderOptions::NONE).iter().collect();
             let is_fill = |i: &Instruction| matches!(i.mnemonic(), Mnemonic::Int3 | Mnemonic::Nop);
             while instructions.last().is_some_and(is_fill) {
                 instructions.pop();
             }
-            let end = instructions.last().unwrap().next_ip();
-            Function { name: symbol.name().unwrap().to_owned(), range: start..end, instructions }
+            let end = instructions.last()?.next_ip();
+            Some(Function { name: name.to_owned(), range: range.start..end, instructions })
         };
-        let functions = starts.iter().enumerate().map(decode).collect();
-        Self { section: section.index(), address, bytes, references: references(file, &section), functions }
+        let functions = functions.map(decode).collect::<Option<_>>()?;
+        Some(Self { section: section.index(), address, bytes, references: references(file, &section), functions })
     }
 
     /// The byte at an address in the section.
     pub fn byte(&self, address: u64) -> u8 {
         self.bytes[(address - self.address) as usize]
-    }
-
-    /// The functions behind the table.
-    pub fn dispatchers(&self) -> &[Function] {
-        assert_eq!(self.functions[0].name, TABLE, "the table does not come first in its section");
-        &self.functions[1..]
     }
 
     /// `function#index` of the instruction at an address.
@@ -138,26 +147,5 @@ impl Code {
             None if instruction.is_ip_rel_memory_operand() => self.place(instruction.ip_rel_memory_address()),
             None => self.place(instruction.near_branch_target()),
         }
-    }
-
-    /// An instruction as text: the same for two encodings of the same instruction.
-    pub fn text(&self, instruction: &Instruction) -> String {
-        let operand = |index| match instruction.op_kind(index) {
-            OpKind::Register => format!("{:?}", instruction.op_register(index)),
-            OpKind::NearBranch64 => self.target(instruction),
-            OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", self.target(instruction)),
-            OpKind::Memory => format!(
-                "{:?}[{:?} + {} * {:?} + {:#x}]",
-                instruction.memory_size(),
-                instruction.memory_base(),
-                instruction.memory_index_scale(),
-                instruction.memory_index(),
-                instruction.memory_displacement64()
-            ),
-            _ => format!("{:#x}", instruction.immediate(index)),
-        };
-        let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
-        let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
-        format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
     }
 }

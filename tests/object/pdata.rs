@@ -5,7 +5,8 @@ use std::ops::Range;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use object::{Object, ObjectSection};
 
-use crate::image::{Code, references};
+use super::image::{Code, references};
+use super::marks::unwound;
 
 /// One entry of `.pdata` with what it points to in `.xdata` ("x64 exception handling", Microsoft).
 pub struct Unwind {
@@ -23,16 +24,15 @@ pub enum Step {
     Save(Register, u64),
 }
 
+/// The entries of an object.
 pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
     let [pdata, xdata] = [".pdata", ".xdata"].map(|name| file.section_by_name(name).unwrap());
     let fields = references(file, &pdata);
-    let field = |at: u64| {
-        let to = &fields[&at];
-        (to.section.unwrap(), to.value.wrapping_add_signed(to.addend))
-    };
-    let entries = (0..pdata.size()).step_by(12).map(|at| {
-        let [(text, start), (same, end), (table, info)] = [field(at), field(at + 4), field(at + 8)];
-        assert_eq!((text, same, table), (code.section, code.section, xdata.index()), ".pdata points elsewhere");
+    let section = |at: u64| fields[&at].section.unwrap();
+    let entries = (0..).step_by(12).zip(unwound(file)).map(|(at, function)| {
+        let sections = [0, 4, 8].map(|field| section(at + field));
+        assert_eq!(sections, [code.section, code.section, xdata.index()], ".pdata points elsewhere");
+        let info = fields[&(at + 8)].value.wrapping_add_signed(fields[&(at + 8)].addend);
         let info = &xdata.data().unwrap()[info as usize..];
         let [head, prologue, count, frame] = info[..4].try_into().unwrap();
         assert_eq!((head, frame), (1, 0), "version 1, no handler and no frame register are what the text asks for");
@@ -47,12 +47,12 @@ pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
                 1 => Step::Allocate(word() | word() << 16),
                 2 => Step::Allocate(u64::from(8 * operand + 8)),
                 8 => Step::Save(Register::XMM0 + operand, 16 * word()),
-                other => panic!("unwind operation {other} in the function at {start:#x}"),
+                other => panic!("unwind operation {other} in the function at {:#x}", function.start),
             };
             codes.push((u64::from(offset), step));
         }
         codes.reverse(); // the last instruction comes first in the data
-        Unwind { function: start..end, prologue: prologue.into(), codes }
+        Unwind { function, prologue: prologue.into(), codes }
     });
     entries.collect()
 }

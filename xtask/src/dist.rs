@@ -7,13 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::suite::{cargo, cargo_for, quietly, variable};
+use crate::suite::{cargo, cargo_for, cargo_with_library, quietly, variable};
 
 /// Where each folder of [`make`] lies.
 pub const FOLDER: &str = "target/dist";
 
 /// Another folder than the one that the host's compiler builds in.
-const BUILT: &str = "target/other";
+pub const BUILT: &str = "target/other";
 
 pub const TARGETS: &[&str] = &[
     "x86_64-unknown-linux-gnu",
@@ -48,7 +48,7 @@ pub fn make(target: &str) -> Result<PathBuf> {
     }
 
     let static_name = if target.ends_with("-msvc") { "calltable.lib" } else { "libcalltable.a" };
-    fs::copy(build(target)?, lib.join(static_name))?;
+    fs::copy(build(target, None)?, lib.join(static_name))?;
     strip(target, &lib.join(static_name))?;
     let shared = share(target, &out, static_name, &version)?;
     fs::copy("include/calltable.h", include.join("calltable.h"))?;
@@ -95,20 +95,33 @@ pub fn make(target: &str) -> Result<PathBuf> {
 }
 
 /// The crate's version.
-fn version() -> Result<String> {
+pub fn version() -> Result<String> {
     let id = quietly(cargo().args(["pkgid", "--package", "calltable"]))?;
     let version = id.trim_end().rsplit(['#', '@']).next();
     Ok(version.context("a package has a version")?.into())
 }
 
-/// The static library as cargo makes it.
-fn build(target: &str) -> Result<PathBuf> {
-    let mut command = cargo_for(target, "rustc", "core");
+/// The static library as cargo makes it; if a file describes the target, it is one for drivers.
+pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
+    let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
+    let mut command = match described {
+        Some(file) => {
+            let mut command = cargo_with_library(&file.to_string_lossy(), "rustc", "core");
+            command.args(["-Zjson-target-spec", "--no-default-features"]);
+            command
+        }
+        // Landing pads, and the note that says so, are not to be had from a released compiler.
+        None if is_elf => cargo_with_library(target, "rustc", "core"),
+        None => cargo_for(target, "rustc", "core"),
+    };
     command.args(["--lib", "--crate-type=staticlib", "--profile=dist", "--features=panic-handler"]);
     command.args(["--target-dir", BUILT]);
     let for_cc = target.replace('-', "_");
     if target.ends_with("-uefi") || target.ends_with("-msvc") {
         command.env(format!("CC_{for_cc}"), "clang-19");
+    }
+    if is_elf {
+        command.env(variable(target, "RUSTFLAGS"), "-Zcf-protection=full");
     }
     if target.ends_with("-msvc") {
         command.env(format!("AR_{for_cc}"), "llvm-lib-19");
@@ -151,7 +164,7 @@ fn strip(target: &str, library: &Path) -> Result<()> {
 }
 
 /// What the library wants of a program, on targets whose names contain that.
-const WANTED: &[(&str, &[&str])] = &[
+pub const WANTED: &[(&str, &[&str])] = &[
     // Every C compiler wants these, too, even for a machine without a library.
     ("", &["memcpy", "memmove", "memset"]),
     ("linux", &["_GLOBAL_OFFSET_TABLE_"]),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::suite::{Suite, folder, quietly};
 use crate::wine::{Wine, for_windows};
-use crate::{dist, lua, setup, uefi};
+use crate::{audit, dist, lua, setup, uefi};
 
 const SOURCES: &str = "tests/embed";
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -51,7 +51,8 @@ pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
     let bare = MSVC.len() * 3 + UEFI.len() * 2 + 3;
-    let mut suite = Suite::new("embed", 2 + 7 * HOSTED.len() + 2 * clangs + bare + lua::STEPS);
+    let steps = 2 + 7 * HOSTED.len() + 2 * clangs + bare + lua::STEPS + audit::STEPS;
+    let mut suite = Suite::new("embed", steps);
     for hosted in &HOSTED {
         let target = hosted.target;
         let mut made = None;
@@ -151,6 +152,7 @@ pub fn run() -> Result<bool> {
         });
     }
     lua::steps(&mut suite, &wine);
+    audit::steps(&mut suite);
     Ok(suite.finish())
 }
 

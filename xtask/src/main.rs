@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done with this repository.
 
+mod audit;
 mod bare;
 mod bench;
 mod charts;
@@ -41,6 +42,14 @@ enum Command {
         dll: Option<PathBuf>,
         /// The file to compress and decompress [default: the demo's own program]
         file: Option<PathBuf>,
+    },
+    /// Read what is built for each target and hold it against the crate's rules; reports go to target/audit
+    Audit {
+        /// Plant a violation of each kind, too, and see it found
+        #[arg(long)]
+        prove: bool,
+        /// As Rust calls them; all if none is named
+        targets: Vec<String>,
     },
     /// Make what C programs link, in target/dist/TARGET, for all targets if none is named
     Dist {
@@ -111,6 +120,7 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::BENCH)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
+        Command::Audit { prove, targets } => audit::run(&targets, prove),
         Command::Dist { targets } => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;

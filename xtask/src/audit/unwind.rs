@@ -1,0 +1,44 @@
+//! Which instructions have unwind data.
+
+use std::ops::Range;
+
+use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
+use object::{Object, ObjectSection};
+
+use super::artefact::Target;
+use super::image::{Code, references};
+use super::marks;
+
+/// The number of instructions of the table and the dispatchers, and the first one that no data covers.
+pub fn coverage(target: Target, file: &object::File, code: &Code) -> (usize, Option<String>) {
+    let covered = if target.has_dwarf() { dwarf(target, file).unwrap_or_default() } else { marks::unwound(file) };
+    let all = || code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)));
+    let is_covered = |range: Range<u64>| covered.iter().any(|c| c.start <= range.start && range.end <= c.end);
+    let bare = all().find(|(_, instruction)| !is_covered(instruction.ip()..instruction.next_ip()));
+    let text = bare.map(|(f, i)| format!("the instruction of {} at {:#x} has no unwind data", f.name, i.ip()));
+    (all().count(), text)
+}
+
+/// What the frame descriptions of `.eh_frame` cover.
+fn dwarf(target: Target, file: &object::File) -> Option<Vec<Range<u64>>> {
+    let section = file.section_by_name(".eh_frame")?;
+    let mut data = section.data().ok()?.to_vec();
+    // The fields that an object leaves to the linker count from themselves.
+    for (field, to) in references(file, &section) {
+        let at = (field - section.address()) as usize;
+        let value = to.value.wrapping_add_signed(to.addend).wrapping_sub(field) as u32;
+        data[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let mut frames = EhFrame::new(&data, LittleEndian);
+    frames.set_address_size(if target.is_64() { 8 } else { 4 });
+    let bases = BaseAddresses::default().set_eh_frame(section.address());
+    let mut entries = frames.entries(&bases);
+    let mut covered = Vec::new();
+    while let Ok(Some(entry)) = entries.next() {
+        if let CieOrFde::Fde(partial) = entry {
+            let fde = partial.parse(EhFrame::cie_from_offset).ok()?;
+            covered.push(fde.initial_address()..fde.end_address());
+        }
+    }
+    Some(covered)
+}
