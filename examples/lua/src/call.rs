@@ -127,25 +127,21 @@ mod arch {
                 count += 1;
             }
         }
+        let By(to_float, to_word) = match signature.convention() {
+            Convention::Cdecl => cdecl(),
+            Convention::Thiscall => thiscall(),
+            Convention::Fastcall => fastcall(),
+            _ => stdcall(),
+        };
         // SAFETY: by the caller's promise; the arguments are where the convention wants them.
-        unsafe {
-            let pass = |convention: By| -> u64 {
-                if floating {
-                    convention.0[count](code, registers, &words).to_bits()
-                } else {
-                    convention.1[count](code, registers, &words)
-                }
-            };
-            let bits = pass(match signature.convention() {
-                Convention::Cdecl => cdecl(),
-                Convention::Thiscall => thiscall(),
-                Convention::Fastcall => fastcall(),
-                _ => stdcall(),
-            });
+        Some(unsafe {
             // A result in floating point comes as the widest type, whatever its own.
-            let narrow = signature.result() == Some(Type::F32);
-            Some(if narrow { (f64::from_bits(bits) as f32).to_bits().into() } else { bits })
-        }
+            match signature.result() {
+                Some(Type::F32) => (to_float[count](code, registers, &words) as f32).to_bits().into(),
+                _ if floating => to_float[count](code, registers, &words).to_bits(),
+                _ => to_word[count](code, registers, &words),
+            }
+        })
     }
 
     type Pass<R> = unsafe fn(*const c_void, [u32; 2], &[u32; POSITIONS]) -> R;
