@@ -9,6 +9,8 @@ mod image;
 mod marks;
 #[path = "object/pdata.rs"]
 mod pdata;
+#[path = "object/text.rs"]
+mod text;
 
 use std::env;
 use std::ffi::CString;
@@ -18,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calltable::{CAPACITY, Callback};
-use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
+use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, Register};
 use image::{Code, Function, Reference};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind, SymbolFlags, SymbolKind};
 use pdata::{Step, Unwind};
+use text::text;
 
 /// The text that this build's assembler was given.
 const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/calltable.S"));
@@ -135,27 +138,6 @@ fn parse(bytes: &[u8]) -> object::File<'_> {
 /// The table and the dispatchers of an object.
 fn code(object: &[u8]) -> Code {
     Code::read(&parse(object)).expect("no table, or is it renamed in asm/?")
-}
-
-/// An instruction as text: the same for two encodings of the same instruction.
-fn text(code: &Code, instruction: &Instruction) -> String {
-    let operand = |index| match instruction.op_kind(index) {
-        OpKind::Register => format!("{:?}", instruction.op_register(index)),
-        OpKind::NearBranch64 => code.target(instruction),
-        OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", code.target(instruction)),
-        OpKind::Memory => format!(
-            "{:?}[{:?} + {} * {:?} + {:#x}]",
-            instruction.memory_size(),
-            instruction.memory_base(),
-            instruction.memory_index_scale(),
-            instruction.memory_index(),
-            instruction.memory_displacement64()
-        ),
-        _ => format!("{:#x}", instruction.immediate(index)),
-    };
-    let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
-    let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
-    format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
 }
 
 /// This test's own program, into which the crate is linked.

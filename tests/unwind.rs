@@ -5,6 +5,8 @@
 #[path = "object/image.rs"]
 #[allow(dead_code, reason = "tests/object.rs uses all of it")]
 mod image;
+#[path = "object/text.rs"]
+mod text;
 
 use std::cell::UnsafeCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,7 @@ use calltable::{Callback, CodePointer, Convention, MAX_POSITIONS, RawFrame, Sign
 use iced_x86::{Instruction, Mnemonic, Register};
 use image::{Code, Function};
 use object::{Object, ObjectSymbol};
+use text::text;
 
 std::arch::global_asm!(include_str!("unwind/caller.S"), options(raw));
 
@@ -206,7 +209,7 @@ impl Program {
         let defined = || file.symbols().filter(|symbol| !symbol.is_undefined());
         let functions = defined().filter(|symbol| symbol.kind() == object::SymbolKind::Text);
         Self {
-            code: Code::read(&file),
+            code: Code::read(&file).expect("no table: is the test program stripped?"),
             functions: functions.map(|symbol| (symbol.address(), symbol.name().unwrap().to_owned())).collect(),
             symbols: defined().map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address())).collect(),
         }
@@ -261,7 +264,11 @@ fn assert_trace(program: &Program, lane: &str, code: CodePointer, functions: &[&
     TRACE.lock().unwrap().clear();
     assert_eq!(unwind_parent(code, 0), RESULT, "{lane}");
     let names: Vec<_> = TRACE.lock().unwrap().iter().map(|address| program.function(*address).to_owned()).collect();
-    let expected = [functions, &[image::TABLE, "unwind_caller", "unwind_parent"]].concat();
+    let expected = [
+        functions,
+        &[concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table"), "unwind_caller", "unwind_parent"],
+    ]
+    .concat();
     let start = names.iter().position(|name| name == expected[0]);
     let start = start.unwrap_or_else(|| panic!("{lane}: no frame of {} in {names:#?}", expected[0]));
     assert!(names[..start].iter().any(|name| name.contains(handler)), "{lane}: the handler is missing in {names:#?}");
@@ -439,7 +446,7 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
         // INT3 stands behind RET and fills up; nothing runs into it.
         .filter(|(_, instruction)| instruction.mnemonic() != Mnemonic::Int3 && !visited.contains(&instruction.ip()))
         .filter(|(function, instruction)| !unwinds_shadow(function, instruction))
-        .map(|(f, i)| format!("{}+{:#x}: {}", f.name, i.ip() - f.range.start, program.code.text(i)))
+        .map(|(f, i)| format!("{}+{:#x}: {}", f.name, i.ip() - f.range.start, text(&program.code, i)))
         .collect();
     assert!(missed.is_empty(), "no call went through these, so nothing is known of them: {missed:#?}");
     let distinct = visited.range(functions[1].range.start..).count() + of_entries.len();

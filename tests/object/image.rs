@@ -11,6 +11,11 @@ pub fn is_table(name: &str) -> bool {
     name.trim_start_matches('_').starts_with("calltable_") && name.ends_with("_table")
 }
 
+/// Whether it is what lies behind the last dispatcher.
+fn is_end(name: &str) -> bool {
+    name.trim_start_matches('_').starts_with("calltable_") && name.ends_with("_text_end")
+}
+
 /// One function, decoded; what fills the room up to the next one is left out.
 pub struct Function {
     pub name: String,
@@ -67,19 +72,19 @@ pub fn table<'a>(file: &'a object::File<'a>) -> Option<object::Symbol<'a, 'a>> {
 }
 
 impl Code {
-    /// Reads an object; none if it has no table.
+    /// Reads an object, or an image with symbols; none if there is no table.
     pub fn read(file: &object::File) -> Option<Self> {
         let table = table(file)?;
         let section = table.section_index()?;
+        let end = file.symbols().find(|symbol| !symbol.is_undefined() && symbol.name().is_ok_and(is_end))?.address();
         let is_entry = |name: &str| name.contains("calltable_entry_");
         let mut starts: Vec<(&str, u64)> = file
             .symbols()
             .filter(|symbol| symbol.section_index() == Some(section) && symbol.kind() == SymbolKind::Text)
             .filter_map(|symbol| Some((symbol.name().ok()?, symbol.address())))
-            .filter(|(name, _)| !is_entry(name))
+            .filter(|(name, address)| !is_entry(name) && (table.address()..end).contains(address))
             .collect();
         starts.sort_by_key(|(_, address)| *address);
-        let end = file.section_by_index(section).ok()?.size();
         let ends = starts.iter().skip(1).map(|(_, address)| *address).chain([end]);
         let functions = starts.iter().zip(ends).map(|((name, start), end)| (*name, *start..end));
         Self::decode(file, section, functions)
