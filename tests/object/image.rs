@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
-use object::{Architecture, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex, SymbolKind};
+use object::{
+    Architecture, Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex, SymbolKind,
+};
 
 /// Whether a symbol is the table's; the version is in its name, and C symbols of 32-bit COFF begin with an underscore.
 pub fn is_table(name: &str) -> bool {
@@ -32,6 +34,8 @@ pub struct Reference {
     /// Address of the symbol in its section, or 0.
     pub value: u64,
     pub addend: i64,
+    /// Whether the field counts from itself.
+    pub is_relative: bool,
     /// The kind of relocation, as the file has it.
     pub flags: String,
 }
@@ -59,6 +63,7 @@ pub fn references(file: &object::File, section: &object::Section) -> BTreeMap<u6
             section: symbol.section_index(),
             value: symbol.address(),
             addend: relocation.addend() + i64::from(implicit),
+            is_relative: relocation.kind() == RelocationKind::Relative,
             flags: format!("{:?}", relocation.flags()),
         };
         (section.address() + offset, reference)

@@ -17,7 +17,7 @@ use super::artefact::{Component, Members, Target, access};
 use super::driver;
 use super::entries::STRIDE;
 use super::image::{self, Code};
-use super::rules::{Finding, floating, table};
+use super::rules::{Finding, cet, floating, table};
 
 /// An image with all of a library, and its symbols: the shared library, or one that is linked for this alone.
 pub fn image(target: &str, library: &Path, members: &Members) -> Result<PathBuf> {
@@ -63,7 +63,7 @@ pub fn check(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
     match &file {
         object::File::Pe64(pe) => findings.extend(check_pe(component, &file, pe)?),
         object::File::Pe32(pe) => findings.extend(check_pe(component, &file, pe)?),
-        _ => {}
+        _ => findings.push(cet(&[file])),
     }
     Ok(findings)
 }

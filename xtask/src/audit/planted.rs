@@ -51,11 +51,16 @@ const PLANTS: &[Plant] = &[
     plant("guard targets", GUARD, ".rept CAPACITY\n    GUARD_TARGET", ".rept CAPACITY - 1\n    GUARD_TARGET"),
     plant(
         "EH continuation",
-        GUARD,
+        |target| GUARD(target) && IS_64(target) && target.is_windows(),
         "    .section .gehcont$y, \"dr\"\n",
         "    .section .gehcont$y, \"dr\"\n    .symidx calltable_frame\n",
     ),
-    plant("SafeSEH", |target| GUARD(target) && IS_32(target), "    .safeseh ", "    // .safeseh "),
+    plant(
+        "SafeSEH",
+        |target| GUARD(target) && IS_32(target) && target.is_windows(),
+        "    .safeseh ",
+        "    // .safeseh ",
+    ),
     plant("@feat.00", |target| GUARD(target) && IS_64(target), "0x4800", "0x4000"),
     plant("@feat.00", |target| GUARD(target) && IS_32(target), "0x801", "0x1"),
     plant("CET note", ELF, "    .long   3 ", "    .long   1 "),
@@ -123,7 +128,12 @@ fn assemble(target: &str, text: &str) -> Result<Vec<u8>> {
     let folder = folder(&format!("audit/{target}"))?;
     let (source, object) = (folder.join("planted.S"), folder.join("planted.o"));
     fs::write(&source, text)?;
-    let triple = Target(target).ordinary().replace("-none", "-none-elf").replace("pc-windows-gnu", "w64-windows-gnu");
+    // As Clang calls it.
+    let triple = Target(target)
+        .ordinary()
+        .replace("-none", "-none-elf")
+        .replace("-uefi", "-windows")
+        .replace("pc-windows-gnu", "w64-windows-gnu");
     let mut clang = Command::new("clang-19");
     quietly(clang.arg(format!("--target={triple}")).arg("-c").arg(source).arg("-o").arg(&object))?;
     Ok(fs::read(object)?)

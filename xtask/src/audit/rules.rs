@@ -102,13 +102,6 @@ fn marks(component: &Component) -> [Finding; 6] {
         let wrong = (seen != wanted).then(|| format!("{section} lists \"{seen}\", not {wanted}"));
         Finding::new(rule, seen.split_whitespace().count(), wrong)
     };
-    let mut unmarked = Vec::new();
-    for (index, object) in component.objects.iter().enumerate() {
-        let features = marks::features(object).unwrap_or(0);
-        if features != elf::GNU_PROPERTY_X86_FEATURE_1_IBT | elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK {
-            unmarked.push(format!("object {index} has the features {features:#x}: IBT (1) and SHSTK (2) are wanted"));
-        }
-    }
     let stacks = component.objects.iter().filter(|object| {
         let note = object.section_by_name(".note.GNU-stack");
         note.is_none_or(|note| access(&note).executes)
@@ -137,9 +130,17 @@ fn marks(component: &Component) -> [Finding; 6] {
             (true, false) => feat(0x801),
             _ => Finding::none("@feat.00"),
         },
-        if target.is_coff() { Finding::none("CET note") } else { Finding::nothing("CET note", unmarked) },
+        if target.is_coff() { Finding::none("CET note") } else { cet(&component.objects) },
         if target.is_coff() { Finding::none("executable stack") } else { Finding::nothing("executable stack", stacks) },
     ]
+}
+
+/// Whether ELF files are marked for indirect-branch tracking and shadow stacks: an image is if each of its objects is.
+pub fn cet(files: &[object::File]) -> Finding {
+    let (ibt, shstk) = (elf::GNU_PROPERTY_X86_FEATURE_1_IBT, elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK);
+    let features = files.iter().fold(ibt | shstk, |all, file| all & marks::features(file).unwrap_or(0));
+    let name = |feature, name| if features & feature != 0 { name } else { "-" };
+    Finding::expect("CET note", format!("{} {}", name(ibt, "IBT"), name(shstk, "SHSTK")), "IBT SHSTK".into())
 }
 
 /// The value of `@feat.00`, which is no address.

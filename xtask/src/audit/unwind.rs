@@ -23,10 +23,11 @@ pub fn coverage(target: Target, file: &object::File, code: &Code) -> (usize, Opt
 fn dwarf(target: Target, file: &object::File) -> Option<Vec<Range<u64>>> {
     let section = file.section_by_name(".eh_frame")?;
     let mut data = section.data().ok()?.to_vec();
-    // The fields that an object leaves to the linker count from themselves.
+    // What an object leaves to the linker.
     for (field, to) in references(file, &section) {
         let at = (field - section.address()) as usize;
-        let value = to.value.wrapping_add_signed(to.addend).wrapping_sub(field) as u32;
+        let from = if to.is_relative { field } else { 0 };
+        let value = to.value.wrapping_add_signed(to.addend).wrapping_sub(from) as u32;
         data[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
     let mut frames = EhFrame::new(&data, LittleEndian);
