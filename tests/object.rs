@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calltable::{CAPACITY, Callback};
-use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
+use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, Register};
 use image::{Code, Function, Reference};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
@@ -130,27 +130,6 @@ fn code(object: &[u8]) -> Code {
     Code::read(&parse(object)).expect("no table, or is it renamed in asm/?")
 }
 
-/// An instruction as text: the same for two encodings of the same instruction.
-fn text(code: &Code, instruction: &Instruction) -> String {
-    let operand = |index| match instruction.op_kind(index) {
-        OpKind::Register => format!("{:?}", instruction.op_register(index)),
-        OpKind::NearBranch64 => code.target(instruction),
-        OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", code.target(instruction)),
-        OpKind::Memory => format!(
-            "{:?}[{:?} + {} * {:?} + {:#x}]",
-            instruction.memory_size(),
-            instruction.memory_base(),
-            instruction.memory_index_scale(),
-            instruction.memory_index(),
-            instruction.memory_displacement64()
-        ),
-        _ => format!("{:#x}", instruction.immediate(index)),
-    };
-    let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
-    let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
-    format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
-}
-
 /// This test's own program, into which the crate is linked.
 fn executable() -> Vec<u8> {
     // The linker leaves out what nobody uses. Nothing is called: a broken entry is to be shown, not run into.
@@ -197,7 +176,7 @@ fn every_assembler_makes_the_same_coff_instructions() {
     assert_same_code(&clang, &rustc, Assembler::Rustc);
     for (expected, function) in gas.functions.iter().zip(&clang.functions) {
         assert_eq!(expected.name, function.name, "the functions come in another order");
-        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| text(code, i)).collect();
+        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| code.text(i)).collect();
         let (expected, texts): (Vec<_>, Vec<_>) = (texts(&gas, expected), texts(&clang, function));
         for (index, (a, b)) in expected.iter().zip(&texts).enumerate() {
             assert_eq!(a, b, "{}, instruction {index}: GAS on the left, Clang on the right", function.name);
@@ -276,7 +255,7 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
                     let done = steps.iter().rev().filter(|step| !matches!(step, Step::Save(..)));
                     assert!(done.copied().eq(&undone), "{name} undoes {undone:?}, but was done {steps:?}");
                     let last = &rest[1 + pops.count()];
-                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", text(&code, last));
+                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
                 }
                 if instruction.mnemonic() == Mnemonic::Call {
                     let next = &rest[1];
@@ -320,7 +299,7 @@ fn code_keeps_to_its_instruction_set() {
             for (function, instruction) in
                 code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)))
             {
-                let name = || format!("SSE = {sse}, {}: {}", function.name, text(&code, instruction));
+                let name = || format!("SSE = {sse}, {}: {}", function.name, code.text(instruction));
                 let needs = instruction.cpuid_features();
                 assert!(needs.iter().all(|feature| allowed.contains(feature)), "{} needs {needs:?}", name());
                 let mut factory = InstructionInfoFactory::new();

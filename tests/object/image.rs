@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use object::{
     Architecture, Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex, SymbolKind,
 };
@@ -72,21 +72,28 @@ pub fn table<'a>(file: &'a object::File<'a>) -> Option<object::Symbol<'a, 'a>> {
 }
 
 impl Code {
-    /// Reads an object; none if it has no table.
+    /// Reads an object, or an image that has all symbols and their sizes; none if it has no table.
     pub fn read(file: &object::File) -> Option<Self> {
         let table = table(file)?;
         let section = table.section_index()?;
-        let is_entry = |name: &str| name.contains("calltable_entry_");
-        let mut starts: Vec<(&str, u64)> = file
+        let mut starts: Vec<_> = file
             .symbols()
             .filter(|symbol| symbol.section_index() == Some(section) && symbol.kind() == SymbolKind::Text)
-            .filter_map(|symbol| Some((symbol.name().ok()?, symbol.address())))
-            .filter(|(name, _)| !is_entry(name))
+            .filter(|symbol| symbol.address() >= table.address())
+            .filter(|symbol| symbol.name().is_ok_and(|name| !name.contains("calltable_entry_")))
             .collect();
-        starts.sort_by_key(|(_, address)| *address);
-        let end = file.section_by_index(section).ok()?.size();
-        let ends = starts.iter().skip(1).map(|(_, address)| *address).chain([end]);
-        let functions = starts.iter().zip(ends).map(|((name, start), end)| (*name, *start..end));
+        starts.sort_by_key(|symbol| symbol.address());
+        let section_end = file.section_by_index(section).ok()?;
+        let section_end = section_end.address() + section_end.size();
+        let ends = starts.iter().skip(1).map(|symbol| symbol.address()).chain([section_end]);
+        let functions = starts.iter().zip(ends).map_while(|(symbol, next)| {
+            let name = symbol.name().ok()?;
+            let rest = name.trim_start_matches('_').strip_prefix("calltable_")?;
+            // What has no version and is not local is a function of the C interface.
+            let is_ours = !symbol.is_global() || rest.starts_with(|first: char| first.is_ascii_digit());
+            let end = if symbol.size() == 0 { next } else { symbol.address() + symbol.size() }; // COFF knows no sizes
+            is_ours.then_some((name, symbol.address()..end))
+        });
         Self::decode(file, section, functions)
     }
 
@@ -152,5 +159,26 @@ impl Code {
             None if instruction.is_ip_rel_memory_operand() => self.place(instruction.ip_rel_memory_address()),
             None => self.place(instruction.near_branch_target()),
         }
+    }
+
+    /// An instruction as text: the same for two encodings of the same instruction.
+    pub fn text(&self, instruction: &Instruction) -> String {
+        let operand = |index| match instruction.op_kind(index) {
+            OpKind::Register => format!("{:?}", instruction.op_register(index)),
+            OpKind::NearBranch64 | OpKind::NearBranch32 => self.target(instruction),
+            OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", self.target(instruction)),
+            OpKind::Memory => format!(
+                "{:?}[{:?} + {} * {:?} + {:#x}]",
+                instruction.memory_size(),
+                instruction.memory_base(),
+                instruction.memory_index_scale(),
+                instruction.memory_index(),
+                instruction.memory_displacement64()
+            ),
+            _ => format!("{:#x}", instruction.immediate(index)),
+        };
+        let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
+        let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
+        format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
     }
 }
