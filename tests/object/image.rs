@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use object::{
-    Architecture, Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex, SymbolKind,
+    Architecture, Object, ObjectKind, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex,
+    SymbolKind,
 };
 
 /// Whether a symbol is the table's; the version is in its name, and C symbols of 32-bit COFF begin with an underscore.
@@ -91,7 +92,8 @@ impl Code {
             let rest = name.trim_start_matches('_').strip_prefix("calltable_")?;
             // What has no version and is not local is a function of the C interface.
             let is_ours = !symbol.is_global() || rest.starts_with(|first: char| first.is_ascii_digit());
-            let end = if symbol.size() == 0 { next } else { symbol.address() + symbol.size() }; // COFF knows no sizes
+            // An object has nothing else in the section.
+            let end = if file.kind() == ObjectKind::Relocatable { next } else { symbol.address() + symbol.size() };
             is_ours.then_some((name, symbol.address()..end))
         });
         Self::decode(file, section, functions)
