@@ -9,8 +9,6 @@ mod image;
 mod marks;
 #[path = "object/pdata.rs"]
 mod pdata;
-#[path = "object/text.rs"]
-mod text;
 
 use std::env;
 use std::ffi::CString;
@@ -26,7 +24,6 @@ use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind, SymbolFlags, SymbolKind};
 use pdata::{Step, Unwind};
-use text::text;
 
 /// The text that this build's assembler was given.
 const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/calltable.S"));
@@ -190,7 +187,7 @@ fn every_assembler_makes_the_same_coff_instructions() {
     assert_same_code(&clang, &rustc, Assembler::Rustc);
     for (expected, function) in gas.functions.iter().zip(&clang.functions) {
         assert_eq!(expected.name, function.name, "the functions come in another order");
-        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| text(code, i)).collect();
+        let texts = |code: &Code, function: &Function| function.instructions.iter().map(|i| code.text(i)).collect();
         let (expected, texts): (Vec<_>, Vec<_>) = (texts(&gas, expected), texts(&clang, function));
         for (index, (a, b)) in expected.iter().zip(&texts).enumerate() {
             assert_eq!(a, b, "{}, instruction {index}: GAS on the left, Clang on the right", function.name);
@@ -289,7 +286,7 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
                     let done = steps.iter().rev().filter(|step| !matches!(step, Step::Save(..)));
                     assert!(done.copied().eq(&undone), "{name} undoes {undone:?}, but was done {steps:?}");
                     let last = &rest[1 + pops.count()];
-                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", text(&code, last));
+                    assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
                 }
                 if instruction.mnemonic() == Mnemonic::Call {
                     let next = &rest[1];
@@ -335,7 +332,7 @@ fn code_keeps_to_its_instruction_set() {
             for (function, instruction) in
                 code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)))
             {
-                let name = || format!("SSE = {sse}, {}: {}", function.name, text(&code, instruction));
+                let name = || format!("SSE = {sse}, {}: {}", function.name, code.text(instruction));
                 let needs = instruction.cpuid_features();
                 assert!(needs.iter().all(|feature| allowed.contains(feature)), "{} needs {needs:?}", name());
                 let mut factory = InstructionInfoFactory::new();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use object::{
     Architecture, Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex, SymbolKind,
 };
@@ -157,5 +157,26 @@ impl Code {
             None if instruction.is_ip_rel_memory_operand() => self.place(instruction.ip_rel_memory_address()),
             None => self.place(instruction.near_branch_target()),
         }
+    }
+
+    /// An instruction as text: the same for two encodings of the same instruction.
+    pub fn text(&self, instruction: &Instruction) -> String {
+        let operand = |index| match instruction.op_kind(index) {
+            OpKind::Register => format!("{:?}", instruction.op_register(index)),
+            OpKind::NearBranch64 => self.target(instruction),
+            OpKind::Memory if instruction.is_ip_rel_memory_operand() => format!("[{}]", self.target(instruction)),
+            OpKind::Memory => format!(
+                "{:?}[{:?} + {} * {:?} + {:#x}]",
+                instruction.memory_size(),
+                instruction.memory_base(),
+                instruction.memory_index_scale(),
+                instruction.memory_index(),
+                instruction.memory_displacement64()
+            ),
+            _ => format!("{:#x}", instruction.immediate(index)),
+        };
+        let operands: Vec<_> = (0..instruction.op_count()).map(operand).collect();
+        let lock = if instruction.has_lock_prefix() { "lock " } else { "" };
+        format!("{lock}{:?} {}", instruction.mnemonic(), operands.join(", "))
     }
 }

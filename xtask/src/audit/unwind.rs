@@ -15,7 +15,7 @@ pub fn coverage(target: Target, file: &object::File, code: &Code) -> (usize, Opt
     let all = || code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)));
     let is_covered = |range: Range<u64>| covered.iter().any(|c| c.start <= range.start && range.end <= c.end);
     let bare = all().find(|(_, instruction)| !is_covered(instruction.ip()..instruction.next_ip()));
-    let text = bare.map(|(f, i)| format!("the instruction of {} at {:#x} has no unwind data", f.name, i.ip()));
+    let text = bare.map(|(f, i)| format!("{} at {:#x} in {} has no unwind data", code.text(i), i.ip(), f.name));
     (all().count(), text)
 }
 
