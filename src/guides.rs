@@ -5,3 +5,9 @@ pub mod embed_in_a_runtime {}
 
 #[doc = include_str!("../docs/c.md")]
 pub mod use_from_c {}
+
+#[doc = include_str!("../docs/uefi.md")]
+pub mod use_in_uefi {}
+
+#[doc = include_str!("../docs/kernel-and-driver.md")]
+pub mod use_in_a_kernel_or_driver {}
