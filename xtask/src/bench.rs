@@ -455,7 +455,7 @@ impl Machine {
         let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Self {
             processor: name.map_or("unknown", |(_, name)| name).to_string(),
-            system: first_line("uname", &["-srm"])?,
+            system: first_line("uname", &["-sm"])?,
             date: first_line("date", &["--utc", "+%F"])?,
         })
     }
