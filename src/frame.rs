@@ -56,6 +56,7 @@ impl<'a> Frame<'a> {
     /// The frame must be the one that the dispatcher gave to a handler, and the foreign code must have called as the
     /// signature says.
     #[must_use]
+    #[inline]
     pub unsafe fn new(raw: &'a mut RawFrame, signature: &'a Signature) -> Self {
         if let (true, Some(ty)) = (signature.has_hidden_result(), signature.result()) {
             // SAFETY: by the caller's promise there is a hidden argument, the address of memory for the result.
@@ -78,6 +79,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// [`FrameError::NoSuchParameter`], [`FrameError::OtherType`].
+    #[inline]
     pub fn get<T: Scalar>(&self, index: usize) -> Result<T, FrameError> {
         let declared = self.declared(index)?;
         if declared != T::TYPE {
@@ -126,6 +128,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// [`FrameError::OtherType`] if the signature declares another result type than `T` stands for, or none.
+    #[inline]
     pub fn set_result<T: Scalar>(&mut self, result: T) -> Result<(), FrameError> {
         if self.signature.result() != Some(T::TYPE) {
             return Err(FrameError::OtherType { declared: self.signature.result() });
@@ -149,6 +152,7 @@ impl<'a> Frame<'a> {
         Ok(unsafe { core::slice::from_raw_parts_mut(at, size as usize) })
     }
 
+    #[inline]
     fn declared(&self, index: usize) -> Result<Type, FrameError> {
         let parameters = self.signature.parameters();
         parameters.get(index).copied().ok_or(FrameError::NoSuchParameter { index, parameters: parameters.len() })

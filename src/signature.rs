@@ -108,17 +108,20 @@ impl Signature {
 
     /// The parameters, in order.
     #[must_use]
+    #[inline]
     pub fn parameters(&self) -> &[Type] {
         &self.parameters
     }
 
     /// The result, if there is one.
     #[must_use]
+    #[inline]
     pub fn result(&self) -> Option<Type> {
         self.result
     }
 
     /// Whether the caller passes memory for the result as a hidden argument.
+    #[inline]
     pub(crate) fn has_hidden_result(&self) -> bool {
         self.result.is_some_and(|ty| arch::is_result_hidden(self.convention, ty))
     }

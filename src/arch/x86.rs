@@ -228,6 +228,7 @@ impl RawFrame {
         }
     }
 
+    #[inline]
     pub(crate) unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
         // SAFETY: by the caller's promise the words of the argument are there.
         unsafe {
@@ -249,6 +250,7 @@ impl RawFrame {
         core::ptr::with_exposed_provenance_mut(unsafe { self.arguments.read() } as usize)
     }
 
+    #[inline]
     pub(crate) fn set_result(&mut self, ty: Type, bits: u128) {
         let bits = match ty {
             Type::F32 => f64::from(f32::from_bits(bits as u32)).to_bits(),

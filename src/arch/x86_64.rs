@@ -106,6 +106,7 @@ const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
 impl RawFrame {
     /// # Safety
     /// The foreign code must have passed that argument; so for all below.
+    #[inline]
     pub(crate) unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
         let position = index + usize::from(signature.has_hidden_result());
         // SAFETY: by the caller's promise there are that many positions.
@@ -136,6 +137,7 @@ impl RawFrame {
         core::ptr::with_exposed_provenance_mut(unsafe { self.arguments.read() } as usize)
     }
 
+    #[inline]
     pub(crate) fn set_result(&mut self, _ty: Type, bits: u128) {
         self.result = [bits as u64, (bits >> 64) as u64];
     }
