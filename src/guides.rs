@@ -11,3 +11,6 @@ pub mod use_in_uefi {}
 
 #[doc = include_str!("../docs/kernel-and-driver.md")]
 pub mod use_in_a_kernel_or_driver {}
+
+#[doc = include_str!("../docs/host-windows-code.md")]
+pub mod host_windows_code {}
