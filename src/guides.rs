@@ -11,3 +11,9 @@ pub mod use_in_uefi {}
 
 #[doc = include_str!("../docs/kernel-and-driver.md")]
 pub mod use_in_a_kernel_or_driver {}
+
+#[doc = include_str!("../docs/host-windows-code.md")]
+pub mod host_windows_code {}
+
+#[doc = include_str!("../docs/migrate.md")]
+pub mod migrate_from_thunks {}
