@@ -16,7 +16,7 @@ use crate::context::layout::CAPACITY;
 use crate::convention::Convention;
 use crate::error::{Error, ReleaseError, SignatureError};
 use crate::frame::{Frame, RawFrame};
-use crate::seh::{self, ExceptionRecord};
+use crate::seh::ExceptionRecord;
 use crate::signature::{self, Type};
 use crate::stale::{self, StaleReason};
 use crate::table::{self, FrameHandler, Location, Slot};
@@ -24,7 +24,7 @@ use crate::table::{self, FrameHandler, Location, Slot};
 pub type Status = c_int;
 pub type Function = Option<unsafe extern "C" fn()>;
 #[cfg(any(not(windows), target_arch = "x86"))]
-pub use seh::Block;
+pub use crate::seh::Block;
 /// There is none where the system asks.
 #[cfg(all(windows, target_arch = "x86_64"))]
 pub enum Block {}
@@ -607,23 +607,44 @@ fn call_stale_handler(call: &stale::StaleCall) -> u64 {
     }
 }
 
+cfg_if::cfg_if! {
+    if #[cfg(windows)] {
+        /// The system knows.
+        unsafe fn declare(_: FindBlock) -> Result<(), NotOk> {
+            Ok(())
+        }
+    } else if #[cfg(target_arch = "x86")] {
+        unsafe fn declare(_: FindBlock) -> Result<(), NotOk> {
+            // SAFETY: as the header says.
+            Ok(unsafe { crate::seh::declare() }?)
+        }
+    } else {
+        unsafe fn declare(find: FindBlock) -> Result<(), NotOk> {
+            let find = find.ok_or(NotOk(NULL_POINTER))?;
+            // SAFETY: as the header says.
+            Ok(unsafe { crate::seh::declare(find) }?)
+        }
+    }
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calltable_declare_exceptions(find: FindBlock) -> Status {
     // SAFETY: as the header says.
-    let declare = || unsafe {
-        cfg_if::cfg_if! {
-            if #[cfg(windows)] {
-                let _ = find;
-                Ok(())
-            } else if #[cfg(target_arch = "x86")] {
-                let _ = find;
-                Ok(seh::declare()?)
-            } else {
-                Ok(seh::declare(find.ok_or(NotOk(NULL_POINTER))?)?)
-            }
+    status(unsafe { declare(find) })
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(all(windows, target_arch = "x86_64"))] {
+        /// The system asks.
+        unsafe fn ask(_: *mut ExceptionRecord, _: *mut c_void) -> Result<i32, NotOk> {
+            Err(NotOk(NO_EXCEPTIONS))
         }
-    };
-    status(declare())
+    } else {
+        unsafe fn ask(exception: *mut ExceptionRecord, context: *mut c_void) -> Result<i32, NotOk> {
+            // SAFETY: as the header says.
+            unsafe { crate::seh::dispatch(exception, context) }.map(i32::from).map_err(|_| NotOk(BAD_CHAIN))
+        }
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -636,18 +657,7 @@ pub unsafe extern "C" fn calltable_dispatch(
         return NULL_POINTER;
     }
     // SAFETY: as the header says.
-    let ask = || unsafe {
-        cfg_if::cfg_if! {
-            if #[cfg(all(windows, target_arch = "x86_64"))] {
-                let _ = context;
-                Err(NotOk(NO_EXCEPTIONS))
-            } else {
-                seh::dispatch(exception, context).map(i32::from).map_err(|_| NotOk(BAD_CHAIN))
-            }
-        }
-    };
-    // SAFETY: as the header says.
-    unsafe { give(goes_on, ask) }
+    unsafe { give(goes_on, || ask(exception, context)) }
 }
 
 // With the feature `std`, there is one already.
