@@ -1,7 +1,6 @@
 //! `cargo xtask dist`: what programs of other languages link, in one folder for each target.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -202,7 +201,7 @@ fn share(target: &str, out: &Path, static_name: &str, version: &str) -> Result<O
             whole(&mut gcc);
             gcc.arg(format!("-Wl,-soname,{full}")).arg(format!("-Wl,--version-script,{}", script.display()));
             quietly(gcc.arg("-o").arg(out.join("lib").join(&full)))?;
-            symlink(&full, out.join("lib").join(plain))?;
+            quietly(Command::new("ln").args(["-s", &full]).arg(out.join("lib").join(plain)))?;
             fs::remove_file(script)?;
             Ok(Some(Shared { path: format!("lib/{full}"), import: "" }))
         }
