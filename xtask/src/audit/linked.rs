@@ -164,18 +164,22 @@ fn check_driver<Pe: ImageNtHeaders>(
         Finding::new("checksum", format!("{:#x}", header.check_sum()), checksum),
         Finding::expect("section alignment", alignment, PAGE),
         place("table's section", file, table.address(), ".text", false),
-        contexts(file),
+        contexts(component, file),
         Finding::nothing("C run-time", runtime),
         Finding::nothing("no XMM", vectors),
     ])
 }
 
-/// The memory of the contexts: data, and never thrown away.
-fn contexts(file: &object::File) -> Finding {
+/// The memory of the contexts: data, on pages of its own, and never thrown away.
+fn contexts(component: &Component, file: &object::File) -> Finding {
     const RULE: &str = "contexts' section";
-    let is_it = |name: &str| name.contains("calltable7context8CONTEXTS");
-    match file.symbols().find(|symbol| symbol.name().is_ok_and(is_it)) {
-        Some(contexts) => place(RULE, file, contexts.address(), ".data", true),
+    let wanted = format!("calltable_{}_contexts", component.version);
+    let is_it = |name: &str| component.target.plain(name) == wanted;
+    match file.symbols().find(|symbol| symbol.name().is_ok_and(is_it)).map(|symbol| symbol.address()) {
+        Some(address) if address % PAGE != 0 => {
+            Finding::new(RULE, "?", [format!("the contexts begin at {address:#x}, not on a page")])
+        }
+        Some(address) => place(RULE, file, address, ".data", true),
         None => Finding::new(RULE, "?", ["the image has no symbol for the contexts".to_owned()]),
     }
 }
