@@ -94,6 +94,24 @@ fn make_read_only(pages: &Range<*const u8>) {
     assert_ne!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Says that there is a chain of exceptions, or would.
+#[cfg(unix)]
+fn declare() -> Result<(), Error> {
+    use calltable::seh;
+    #[cfg(target_arch = "x86_64")]
+    unsafe extern "efiapi" fn no_block() -> *mut seh::Block {
+        std::ptr::null_mut()
+    }
+    // SAFETY: no thread has a block; on i686 it comes too late.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        let declared = seh::declare(no_block);
+        #[cfg(target_arch = "x86")]
+        let declared = seh::declare();
+        declared
+    }
+}
+
 /// Something that writes to an address and says whether that faults. Made before the table is sealed.
 #[cfg(unix)]
 fn writer() -> impl Fn(*const u8) -> bool {
@@ -185,6 +203,8 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
         assert_eq!(table::try_share(&adding(1)), Err(Error::Sealed));
         assert_eq!(Callback::<Unary>::from_ref(&|argument| argument).unwrap_err(), Error::Sealed);
         assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+        #[cfg(unix)]
+        assert_eq!(declare(), Err(Error::Sealed));
         let entries: Vec<_> = table::list().collect();
         assert_eq!((entries.len(), table::live()), (count, count));
         for entry in entries {

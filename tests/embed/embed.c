@@ -697,6 +697,9 @@ static void seals(void) {
     expect("registering in a sealed table", calltable_register(&registration, &other), CALLTABLE_SEALED);
     expect("releasing in a sealed table", calltable_release(slot), CALLTABLE_SEALED);
     expect("another stale handler for a sealed table", calltable_set_stale_handler(stale), CALLTABLE_SEALED);
+#if HAS_SIGNALS
+    expect("declaring in a sealed table", calltable_declare_exceptions(find_block), CALLTABLE_SEALED);
+#endif
     check("what is sealed is live", calltable_live() == 1);
 }
 

@@ -72,7 +72,7 @@ pub const ALL: &[Case] = &[
 
 /// What comes before the first case.
 pub fn prepare() {
-    seh::declare();
+    assert_eq!(seh::declare(), Ok(()));
 }
 
 /// The C caller: `code` is an `extern "efiapi" fn(isize) -> isize`, called with 0 up to `times` - 1; the sum of its results.

@@ -5,11 +5,11 @@ use core::hint::black_box;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
-use calltable::table::{self, CAPACITY};
-use calltable::{Error, ReleaseError, set_stale_handler};
+use calltable::table::{self, CAPACITY, Location};
+use calltable::{Callback, Contained, Error, ReleaseError, set_stale_handler};
 
 use super::every_slot::{call_uncounted, register_uncounted};
-use super::{adding, address, repeat};
+use super::{adding, address, repeat, seh};
 use crate::cpu::apic;
 use crate::paging::{self, PAGE};
 use crate::smp;
@@ -23,6 +23,13 @@ const EXECUTE: usize = 16;
 pub fn rights() {
     let table = paging::table();
     assert!(table.len() > 16 * CAPACITY, "the table has {} bytes", table.len());
+    // What fills the last page up is no code; what comes before that is the last dispatcher's.
+    let at = core::ptr::with_exposed_provenance::<u8>;
+    // SAFETY: code can be read.
+    let is_code = |address: &usize| !matches!(unsafe { at(*address).read() }, 0 | 0x90 | 0xcc);
+    let last = table.clone().rev().find(is_code).expect("dispatchers");
+    assert_eq!(table::locate(at(last).cast()), Some(Location::Dispatcher), "{last:#x}");
+    assert_eq!(table::locate(at(table.end).cast()), None);
     let (mut code, mut data) = (0, 0);
     for page in (0..0x1000_0000).step_by(PAGE).chain([apic::BASE]) {
         let Some((writable, executable)) = paging::rights(page) else {
@@ -75,9 +82,15 @@ pub fn sealed() {
     let released = table::register(&adding(2)).expect("a slot");
     assert_eq!(table::release(released), Ok(()));
     let stale = repeat(address(released.code()), 3);
+    let faulty = |kind: isize| {
+        seh::fault(kind as i32);
+        kind
+    };
+    let faulty = Contained::new(faulty, |_| Some(-1));
+    let contained = Callback::<unsafe extern "efiapi" fn(isize) -> isize>::from_contained(&faulty).expect("a slot");
     let tracked = table::register(&adding(2).tracked()).expect("a slot");
     let live = table::live();
-    // SAFETY: handlers and data are static, and no call is running.
+    // SAFETY: no call is running, and none begins when what it needs has gone.
     let seal = || unsafe { table::seal() };
     assert_eq!(seal(), Err(Error::Counted { slot: tracked.index() }));
     assert_eq!(table::release(tracked), Ok(()));
@@ -89,6 +102,8 @@ pub fn sealed() {
     }
     call_uncounted(&uncounted);
     assert_eq!((repeat_kept(), repeat(address(released.code()), 3)), (3 + 3 * 2, stale));
+    // 0 and 5 are no faults.
+    assert_eq!(repeat(contained.code() as *const c_void, 6), 5 - 4);
     if smp::is_up() {
         let work = || SUM.store(repeat(CODE.load(Ordering::SeqCst), 3), Ordering::SeqCst);
         assert_eq!(smp::while_second_runs(work, repeat_kept), 9);
@@ -104,6 +119,7 @@ pub fn sealed() {
     assert_eq!(table::register(&adding(2)), Err(Error::Sealed));
     assert_eq!(table::share(&adding(2)), Err(Error::Sealed));
     assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+    assert_eq!(seh::declare(), Err(Error::Sealed));
     assert_eq!(table::release(kept), Err(ReleaseError::Sealed));
     assert_eq!((table::live(), repeat_kept()), (live - 1, 9));
 }

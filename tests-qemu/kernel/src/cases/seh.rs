@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use calltable::Dynamic;
 use calltable::seh::{self, Block, ChainError, END, ExceptionRecord, Record, Verdict};
 use calltable::table::{self, Registration};
-use calltable::{Callback, Contained, Convention, Options, RawFrame, Signature, Type};
+use calltable::{Callback, Contained, Convention, Error, Options, RawFrame, Signature, Type};
 
 use crate::traps::{Fault, Frame, PAGE_FAULT, catch};
 
@@ -85,9 +85,18 @@ pub fn set_block(processor: usize) {
     }
 }
 
-/// This processor's block.
+/// This processor's block. It wrecks what a function may: the dispatcher that asks has to keep it.
 unsafe extern "efiapi" fn block() -> *mut Block {
     let block;
+    // SAFETY: registers that nobody relies on after a call.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        asm!("", inout("rcx") -1_isize => _, inout("rdx") -1_isize => _, inout("r8") -1_isize => _,
+            inout("r9") -1_isize => _, inout("r10") -1_isize => _, inout("r11") -1_isize => _);
+        #[cfg(sse)]
+        asm!("pcmpeqd xmm0, xmm0", "pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _);
+    }
     // SAFETY: FS or GS leads to one.
     unsafe {
         #[cfg(target_arch = "x86")]
@@ -99,7 +108,7 @@ unsafe extern "efiapi" fn block() -> *mut Block {
 }
 
 /// From now on there is a chain.
-pub fn declare() {
+pub fn declare() -> Result<(), Error> {
     set_block(0);
     // SAFETY: FS or GS leads to a block, and the second processor sets its own before it calls anything.
     unsafe {
@@ -107,7 +116,7 @@ pub fn declare() {
         let declared = seh::declare();
         #[cfg(target_arch = "x86_64")]
         let declared = seh::declare(block);
-        assert_eq!(declared, Ok(()));
+        declared
     }
 }
 
@@ -206,7 +215,7 @@ const CODES: [u32; 4] =
     [seh::ACCESS_VIOLATION, seh::INTEGER_DIVISION_BY_ZERO, seh::ILLEGAL_INSTRUCTION, seh::ACCESS_VIOLATION];
 
 /// #PF, #DE, #UD, #GP; from 5 on nothing.
-fn fault(kind: i32) {
+pub fn fault(kind: i32) {
     // SAFETY: not at all; the faults are what is tested.
     unsafe {
         match kind {
@@ -222,7 +231,7 @@ fn fault(kind: i32) {
 /// The records of this processor's chain, innermost first, and how many.
 fn chain() -> ([usize; 8], usize) {
     let (mut records, mut count) = ([0; 8], 0);
-    // SAFETY: FS leads to a block.
+    // SAFETY: FS or GS leads to a block.
     for record in unsafe { seh::chain() } {
         match record {
             Ok(record) => records[count] = record.expose_provenance(),
