@@ -246,7 +246,7 @@ PROC calltable_dispatch
 4:  test    al, STATE_FRAME
     jnz     calltable_frame_saving
     jmp     calltable_direct_saving
-3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context
+3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null
     and     dword ptr [ebp + AT_STATE], STATE_COUNTED
 .if ELF
     call    calltable_here

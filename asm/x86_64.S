@@ -297,7 +297,7 @@ END_PROC calltable_dispatch
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
 //
-// In: R11 context, R10 its state. Leaves to the lanes, RSP as it came:
+// In: R11 context (0 if there is none), R10 its state. Leaves to the lanes, RSP as it came:
 //   RAX  the arguments: home space and what follows     RCX  handler
 //   R10  the state, its flags                           RDX  data
 PROC calltable_select
@@ -328,7 +328,7 @@ calltable_lanes:                                // calltable_contain calls this
     jnz     calltable_frame_saving
     jmp     calltable_direct_saving
 1:  lea     rcx, [rip + calltable_VERSION_stale]
-    mov     rdx, r11                            // its data is the context
+    mov     rdx, r11                            // its data is the context, or null where there is none
     jmp     calltable_frame
 calltable_no_contexts:                          // nothing has ever been registered: as if not live
     xor     r11d, r11d
