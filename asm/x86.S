@@ -17,11 +17,13 @@
 // elsewhere once the embedder has declared that FS points to a thread information block (src/seh). calltable_leave
 // takes it off; whoever unwinds the stack past the dispatcher has done so before.
 //
-// calltable_dispatch   finds the context, reads handler and data, counts the call if it is to be counted, and goes to
-// calltable_direct     direct lane: the handler has the foreign call's own convention, and the data behind its arguments
+// calltable_dispatch   finds the context, reads handler and data, counts the call if it is to be counted; itself the
+//                      direct lane: the handler has the foreign call's own convention, and the data behind its arguments
 // calltable_frame      frame lane: a cdecl handler of data and frame; stale calls take it too
-// ..._saving           the same for handlers that keep no register but ESP
-// calltable_leave      removes the arguments and returns to the entry, which returns to the foreign caller
+// calltable_direct_saving, calltable_frame_saving
+//                      the same two for handlers that keep no register but ESP
+// calltable_leave      in calltable_dispatch: removes the arguments and returns to the entry, which returns to the
+//                      foreign caller
 // calltable_VERSION_resume  where a contained call goes on when an exception has ended
 //
 // The file is read by GAS, by Clang and by rustc's global_asm!; see x86_64.S.
@@ -126,6 +128,7 @@
     .text
 .endif
 
+    .p2align 6, 0xcc                            // as in x86_64.S
     .globl calltable_VERSION_table
 PROC calltable_VERSION_table, 2
 .macro ENTRY slot
@@ -179,7 +182,42 @@ END_PROC calltable_here
 9:
 .endm
 
+// Back to the entry, the callee's cleanup done: both return addresses move up by AT_CLEANUP bytes, over the arguments.
+// The RET here answers the entry's CALL, the entry's RET the foreign one, so that shadow stacks agree. EAX, EDX and ST0
+// stay. (A macro called LEAVE would be taken for the instruction.)
+.macro RETURN_TO_ENTRY
+    mov     ecx, [ebp + AT_CLEANUP]
+    leave                                       // ESP is where the entry's return address is,
+.if CFI
+    .cfi_def_cfa esp, 4
+    .cfi_restore ebp
+.endif
+    add     ecx, esp                            // ECX where it goes
+    push    dword ptr [esp + 4]                 // the foreign one goes first: the entry's may take its place
+.if CFI
+    .cfi_def_cfa_offset 8
+.endif
+    pop     dword ptr [ecx + 4]
+.if CFI
+    .cfi_def_cfa_offset 4
+.endif
+    pop     dword ptr [ecx]
+.if CFI
+    .cfi_def_cfa ecx, 4
+.endif
+    mov     esp, ecx
+.if CFI
+    .cfi_def_cfa_register esp
+.endif
+    ret
+    int3
+.endm
+
 // --- calltable_dispatch -------------------------------------------------------------------------------------------
+//
+//   address            while a handler of the direct lane runs (the first is a multiple of 16)
+//   esp+4*words        the data, if it comes on the stack
+//   esp+0x00           copy of the foreign call's words
 PROC calltable_dispatch
     push    ebp
 .if CFI
@@ -219,33 +257,53 @@ PROC calltable_dispatch
     mov     [ebp + AT_STATE], eax
     mov     [ebp + AT_CLEANUP], edx
     test    eax, STATE_COUNTED
-    jz      2f
-    mov     edx, 1
-    lock xadd dword ptr [ecx + CONTEXT_IN_FLIGHT], edx              // a full barrier: see calltable_count, x86_64.S
-    test    edx, edx
-    jz      2f
-    test    eax, STATE_EXCLUSIVE
-    jz      2f
-    xor     eax, eax                            // an exclusive handler is running already: refuse, as if not live
-2:  PUSH_RECORD
+    jnz     4f
+calltable_counted:
+    PUSH_RECORD
     test    ax, ax
     jz      3f                                  // not live
-    mov     edx, [ecx + CONTEXT_DATA]
-    mov     [ebp + AT_DATA], edx
     mov     edx, [ecx + CONTEXT_HANDLER]
     mov     [ebp + AT_HANDLER], edx
+    mov     edx, [ecx + CONTEXT_DATA]
     cmp     eax, [ecx + CONTEXT_STATE]          // same state before and after: handler and data are one pair
     jne     3f
-    test    eax, STATE_CONTAIN
+    test    eax, STATE_CONTAIN | STATE_SAVE | STATE_FRAME | STATE_DATA_ECX | STATE_DATA_EDX
     jnz     5f
-6:  test    al, STATE_SAVE
-    jnz     4f
-    test    al, STATE_FRAME
-    jnz     calltable_frame
-    jmp     calltable_direct
-4:  test    al, STATE_FRAME
-    jnz     calltable_frame_saving
-    jmp     calltable_direct_saving
+calltable_direct:                               // with the state in EAX and the data in EDX
+    and     eax, STATE_POSITIONS                // words + 1
+    mov     ecx, eax
+    neg     ecx
+    lea     esp, [esp + 4 * ecx]
+    and     esp, -16                            // a multiple of 16 when all have been pushed
+    lea     esp, [esp + 4 * eax]
+    push    edx
+    jmp     2f
+1:  push    dword ptr [ebp + 0x0c + 4 * eax - 4]
+2:  dec     eax
+    jnz     1b
+    mov     ecx, [ebp + AT_ECX]
+    mov     edx, [ebp + AT_EDX]
+    call    [ebp + AT_HANDLER]
+calltable_leave:
+    POP_RECORD
+    test    dword ptr [ebp + AT_STATE], STATE_COUNTED
+    jnz     6f
+1:  RETURN_TO_ENTRY
+.if CFI
+    .cfi_def_cfa ebp, 8                         // as it is where the branches come from
+    .cfi_offset ebp, -8
+.endif
+6:  mov     ecx, [ebp + AT_CONTEXT]
+    lock dec dword ptr [ecx + CONTEXT_IN_FLIGHT]
+    jmp     1b
+4:  mov     edx, 1
+    lock xadd dword ptr [ecx + CONTEXT_IN_FLIGHT], edx              // a full barrier: see calltable_count, x86_64.S
+    test    edx, edx
+    jz      calltable_counted
+    test    eax, STATE_EXCLUSIVE
+    jz      calltable_counted
+    xor     eax, eax                            // an exclusive handler is running already: refuse, as if not live
+    jmp     calltable_counted
 3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null
     and     dword ptr [ebp + AT_STATE], STATE_COUNTED
 .if ELF
@@ -259,92 +317,38 @@ PROC calltable_dispatch
 .endif
     mov     [ebp + AT_HANDLER], eax
     jmp     calltable_frame
-5:  call    calltable_save                      // what an exception leaves in registers is anything
+5:  mov     [ebp + AT_DATA], edx
+    test    eax, STATE_CONTAIN
+    jz      calltable_lanes
+    call    calltable_save                      // what an exception leaves in registers is anything
     mov     word ptr [ebp + AT_ASKED], 0
 .ifeq WINDOWS
     xor     edx, edx
     rdsspd  edx                                 // does nothing on processors without shadow stacks, or with theirs off
     mov     [ebp + AT_SHADOW], edx
 .endif
-    jmp     6b
+calltable_lanes:                                // calltable_VERSION_resume comes here, too
+    test    al, STATE_FRAME
+    jnz     6f
+    mov     edx, [ebp + AT_DATA]                // a register of the data's is nobody's
+    test    eax, STATE_DATA_ECX
+    jz      1f
+    mov     [ebp + AT_ECX], edx
+1:  test    eax, STATE_DATA_EDX
+    jz      1f
+    mov     [ebp + AT_EDX], edx
+1:  test    al, STATE_SAVE
+    jz      calltable_direct
+    jmp     calltable_direct_saving
+6:  test    al, STATE_SAVE
+    jz      calltable_frame
+    jmp     calltable_frame_saving
 7:  xor     ecx, ecx                            // nothing has ever been registered: no context, and in EAX
     xor     eax, eax                            // and EDX a state and a cleanup of 0
     jmp     8b
 END_PROC calltable_dispatch
 
-// --- calltable_leave: back to the entry, the callee's cleanup done -------------------------------------------------
-//
-// Both return addresses move up by AT_CLEANUP bytes, over the arguments; each is read before one is written. The RET
-// here answers the entry's CALL, the entry's RET the foreign one, so that shadow stacks agree. EAX, EDX and ST0 stay.
-PROC_IN_FRAME calltable_leave
-    POP_RECORD
-    test    dword ptr [ebp + AT_STATE], STATE_COUNTED
-    jz      1f
-    mov     ecx, [ebp + AT_CONTEXT]
-    lock dec dword ptr [ecx + CONTEXT_IN_FLIGHT]
-1:  lea     esp, [ebp - LOCALS_SIZE]            // wherever the handler's own cleanup left it
-    push    eax
-    push    edx
-    mov     ecx, ebp
-    add     ecx, [ebp + AT_CLEANUP]
-    mov     eax, [ebp + 4]
-    mov     edx, [ebp + 8]
-.if CFI
-    .cfi_def_cfa esp, LOCALS_SIZE + 16
-.endif
-    mov     ebp, [ebp]
-.if CFI
-    .cfi_restore ebp
-.endif
-    mov     [ecx + 8], edx
-    mov     [ecx + 4], eax
-.if CFI
-    .cfi_def_cfa ecx, 8
-.endif
-    pop     edx
-    pop     eax
-    lea     esp, [ecx + 4]
-.if CFI
-    .cfi_def_cfa esp, 4
-.endif
-    ret
-    int3
-END_PROC calltable_leave
-
-// --- Direct lane --------------------------------------------------------------------------------------------------
-//
-//   address            while the handler runs (the first is a multiple of 16)
-//   esp+4*words        the data, if it comes on the stack
-//   esp+0x00           copy of the foreign call's words
-
-// Copies the words of the foreign call and the data to ESP, and loads ECX and EDX.
-.macro ARGUMENTS_DIRECT
-    mov     ecx, [ebp + AT_STATE]
-    and     ecx, STATE_POSITIONS                // words + 1
-    mov     eax, [ebp + AT_DATA]
-    mov     [esp + 4 * ecx - 4], eax
-    jmp     2f
-1:  mov     eax, [ebp + 0x0c + 4 * ecx - 4]
-    mov     [esp + 4 * ecx - 4], eax
-2:  dec     ecx
-    jnz     1b
-    mov     ecx, [ebp + AT_ECX]
-    mov     edx, [ebp + AT_EDX]
-    test    dword ptr [ebp + AT_STATE], STATE_DATA_ECX
-    cmovnz  ecx, [ebp + AT_DATA]
-    test    dword ptr [ebp + AT_STATE], STATE_DATA_EDX
-    cmovnz  edx, [ebp + AT_DATA]
-.endm
-
-PROC_IN_FRAME calltable_direct
-    and     eax, STATE_POSITIONS                // EAX is the state
-    shl     eax, 2
-    sub     esp, eax
-    and     esp, -16
-    ARGUMENTS_DIRECT
-    call    [ebp + AT_HANDLER]
-    jmp     calltable_leave
-END_PROC calltable_direct
+// --- Direct lane, saving ------------------------------------------------------------------------------------------
 
 // A handler that keeps only ESP has lost EBP. It is found again on the stack: above the arguments, if the handler has
 // removed them, else at a fixed place.
@@ -356,7 +360,17 @@ PROC_IN_FRAME calltable_direct_saving
     KEPT_IN_LOCALS
     sub     esp, DIRECT_ROOM
     and     esp, -16
-    ARGUMENTS_DIRECT
+    mov     ecx, [ebp + AT_STATE]
+    and     ecx, STATE_POSITIONS                // words + 1
+    mov     eax, [ebp + AT_DATA]
+    mov     [esp + 4 * ecx - 4], eax
+    jmp     2f
+1:  mov     eax, [ebp + 0x0c + 4 * ecx - 4]
+    mov     [esp + 4 * ecx - 4], eax
+2:  dec     ecx
+    jnz     1b
+    mov     ecx, [ebp + AT_ECX]
+    mov     edx, [ebp + AT_EDX]
     mov     [esp + DIRECT_EBP], ebp
     mov     eax, [ebp + AT_STATE]
     test    eax, STATE_HANDLER_POPS
@@ -532,14 +546,7 @@ PROC_IN_FRAME calltable_VERSION_resume, 2
     lea     edx, [ebp + AT_ANSWER + ANSWER_ROOM]
     mov     [ebp + AT_DATA], edx
     mov     eax, [ebp + AT_STATE]
-    test    al, STATE_SAVE
-    jnz     1f
-    test    al, STATE_FRAME
-    jnz     calltable_frame
-    jmp     calltable_direct
-1:  test    al, STATE_FRAME
-    jnz     calltable_frame_saving
-    jmp     calltable_direct_saving
+    jmp     calltable_lanes
 2:  mov     eax, [ebp + AT_ANSWER + FRAME_RESULT + 0]
     mov     edx, [ebp + AT_ANSWER + FRAME_RESULT + 4]
     test    dword ptr [ebp + AT_STATE], STATE_FLOAT

@@ -16,11 +16,12 @@
 // RAX, R10 and R11 carry no argument: the dispatchers work in these three until the others have been stored.
 //
 // calltable_dispatch   finds the context; itself the direct lane for 0 to 4 positions, else jumps to
-// calltable_select     reads handler and data, picks one of the lanes below; through it go also
+// calltable_select     picks one of the lanes below, for most of them with all arguments in memory; through it go also
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
 // calltable_contain    calls whose exceptions the embedder may end here
 // calltable_link       puts a counted or contained call in the thread's chain, outside of Windows
-// calltable_direct     direct lane, any number of positions
+// calltable_long       direct lane, more than 4 positions, four of them in their registers
+// calltable_direct     direct lane, any number of positions, all in memory
 // calltable_frame      frame lane; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
 //                      the same two for handlers that keep no register but RSP
@@ -226,6 +227,7 @@
     .text
 .endif
 
+    .p2align 6, 0xcc                            // the dispatcher behind the table then begins a cache line
     .globl calltable_VERSION_table
 PROC calltable_VERSION_table, 2
     END_PROLOGUE
@@ -266,9 +268,8 @@ PROC calltable_dispatch
     jz      calltable_no_contexts
     lea     r11, [rax + 2 * r11]                // a context is two entries long: RAX takes off what is too much
     mov     r10, [r11 + CONTEXT_STATE]
-    movzx   eax, r10w
-    dec     eax                                 // positions, if no flag is set; 0 wraps round
-    cmp     eax, 4
+    lea     eax, [r10 - 1]                      // AX: positions, if no flag is set; 0 wraps round
+    cmp     ax, 4
     ja      calltable_select
     ALLOC   0x30
     END_PROLOGUE
@@ -292,16 +293,20 @@ PROC calltable_dispatch
 .endif
 1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
     FREE    0x30                                // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_select
+    jmp     calltable_refuse
 END_PROC calltable_dispatch
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
 //
-// In: R11 context (0 if there is none), R10 its state. Leaves to the lanes, RSP as it came:
+// In: R11 context (0 if there is none), R10 its state, AX its positions if no flag is set, else more than there can be.
+// Leaves to the lanes but calltable_long, RSP as it came:
 //   RAX  the arguments: home space and what follows     RCX  handler
 //   R10  the state, its flags                           RDX  data
 PROC calltable_select
     END_PROLOGUE
+    cmp     ax, MAX_POSITIONS
+    jbe     calltable_long
+calltable_refuse:                               // with R10 0: as if not live
     lea     rax, [rsp + 0x10]
     mov     [rax + 0x00], rcx                   // all arguments in memory, in order
     mov     [rax + 0x08], rdx
@@ -330,10 +335,10 @@ calltable_lanes:                                // calltable_contain calls this
 1:  lea     rcx, [rip + calltable_VERSION_stale]
     mov     rdx, r11                            // its data is the context, or null where there is none
     jmp     calltable_frame
-calltable_no_contexts:                          // nothing has ever been registered: as if not live
+calltable_no_contexts:                          // nothing has ever been registered
     xor     r11d, r11d
     xor     r10d, r10d
-    jmp     calltable_select
+    jmp     calltable_refuse
 END_PROC calltable_select
 
 // --- The chain of calls that exceptions must know of, outside of Windows (src/seh/linked.rs) ----------------------
@@ -556,29 +561,70 @@ calltable_VERSION_resume:
     RETURN
 END_PROC calltable_contain
 
-// --- Direct lane, any number of positions -------------------------------------------------------------------------
+// --- Direct lane, positions in memory -----------------------------------------------------------------------------
 //
 //   address            while the handler runs
+//   rsp+DIRECT_ROOM    return address in the entry, or in whoever has called this lane
 //   rsp+8*positions    data
-//   rsp+0x00           copy of the foreign call's positions; the first four are the handler's home space
-.set DIRECT_ROOM, (8 * (MAX_POSITIONS + 1) + 15) & -16
+//   rsp+0x00           copy of the foreign call's positions from the fifth on; the first four are the handler's home space
+.set DIRECT_ROOM, (8 * (MAX_POSITIONS + 2) + 15) & -16
+.set DIRECT_HANDLER, DIRECT_ROOM - 8            // above the highest place of the data
+
+// Copies the positions from the fifth on to RSP, last ones first. In: a register with their number + 1; where the first
+// position is, as a register and an offset; two registers to lose. Two at a time: with an odd number the fourth goes
+// along, from one home space to another.
+.macro COPY count, from, offset, one, two
+3:  mov     \one, [\from + \offset + 8 * \count - 16]
+    mov     \two, [\from + \offset + 8 * \count - 24]
+    mov     [rsp + 8 * \count - 16], \one
+    mov     [rsp + 8 * \count - 24], \two
+    sub     \count, 2
+4:  cmp     \count, 5
+    ja      3b
+.endm
+
+// In: as calltable_dispatch leaves it for calltable_select; more than 4 positions, and no flag.
+PROC calltable_long
+    ALLOC   DIRECT_ROOM
+    END_PROLOGUE
+    mov     rax, [r11 + CONTEXT_HANDLER]
+    mov     [rsp + DIRECT_HANDLER], rax
+    mov     rax, [r11 + CONTEXT_DATA]
+    cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
+    jne     1f
+    movzx   r10d, r10b                          // positions + 1
+    mov     [rsp + 8 * r10 - 8], rax            // the data follows the last position
+    COPY    r10, rsp, (DIRECT_ROOM + 0x10), rax, r11
+    call    [rsp + DIRECT_HANDLER]
+    nop                                         // or the return address would look like an epilogue
+    FREE    DIRECT_ROOM
+    RETURN
+.if ELF
+    .cfi_adjust_cfa_offset DIRECT_ROOM          // as in calltable_dispatch
+.endif
+1:  xor     r10d, r10d
+    FREE    DIRECT_ROOM
+    jmp     calltable_refuse
+END_PROC calltable_long
 
 // In: as calltable_select leaves it, and the room at RSP.
 .macro CALL_DIRECT
+    mov     r11, rcx
+    and     r10d, STATE_POSITIONS               // positions + 1
+    mov     [rsp + 8 * r10 - 8], rdx            // the data follows the last position,
     mov     r8d, r10d
-    and     r8d, STATE_POSITIONS                // positions + 1
-    mov     [rsp + 8 * r8 - 8], rdx             // the data follows the last position
     jmp     4f
-3:  mov     r9, [rax + 8 * r8 - 8]
-    mov     [rsp + 8 * r8 - 8], r9
-4:  dec     r8d
-    jnz     3b
-    mov     rax, rcx
-    mov     rcx, [rsp + 0x00]                   // the register of a position above the data is nobody's
-    mov     rdx, [rsp + 0x08]
-    mov     r8,  [rsp + 0x10]
-    mov     r9,  [rsp + 0x18]
-    call    rax
+    COPY    r8, rax, 0, rcx, r9
+    mov     rcx, [rax + 0x00]
+    mov     r8,  [rax + 0x10]
+    mov     r9,  [rax + 0x18]
+    cmp     r10d, 4                             // or is in a register: see calltable_dispatch
+    cmovb   r8, rdx
+    cmove   r9, rdx
+    cmp     r10d, 2
+    cmovb   rcx, rdx
+    cmovne  rdx, [rax + 0x08]
+    call    r11
     nop                                         // or the return address would look like an epilogue
 .endm
 

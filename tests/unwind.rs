@@ -103,12 +103,13 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
         functions: functions.into(),
     };
     let by_positions = (0..=5).chain([MAX_POSITIONS]).map(|positions| {
-        let function = if positions <= 4 { "calltable_dispatch" } else { "calltable_direct" };
+        let function = if positions <= 4 { "calltable_dispatch" } else { "calltable_long" };
         lane(&format!("direct, {positions} positions"), direct(handlers.direct, positions), &[function])
     });
     let others = [
         lane("tracked", direct(handlers.direct, 2).tracked(), &["calltable_direct", COUNT]),
         lane("exclusive", direct(handlers.direct, 0).exclusive(), &["calltable_direct", COUNT]),
+        lane("tracked, 6 positions", direct(handlers.direct, 6).tracked(), &["calltable_direct", COUNT]),
         lane("saving", saving, &["calltable_direct_saving"]),
         lane("saving, tracked", saving.tracked(), &["calltable_direct_saving", COUNT]),
         lane("saving, control words", saving_control, &["calltable_direct_saving"]),
@@ -380,8 +381,8 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
     let compares: Vec<_> = instructions().filter(compares_state).map(Instruction::ip).collect();
     assert_eq!(
         compares.len(),
-        2,
-        "the state is compared where the direct lane and calltable_select have read a context"
+        3,
+        "the state is compared where calltable_dispatch, calltable_long and calltable_select have read a context"
     );
     let [caller, call, returned, handlers, handlers_end] =
         ["unwind_caller", "unwind_call", "unwind_returned", "unwind_plain", "unwind_end"]
