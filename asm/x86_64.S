@@ -115,19 +115,20 @@
 .endif
 .endm
 
-// Saves the preserved register XMM`number` at RSP + `offset`, a multiple of 16; restores it. (RSP itself is none in
-// calltable_contain; where it is one, MOVUPS is as fast as MOVAPS.)
-.macro SAVE_XMM number, offset
-    movups  [rsp + \offset], xmm\number
+// Saves the preserved register XMM`number`, the first being 6, in an array at RSP + `at`, a multiple of 16, of which R9 is
+// the middle: so the distance takes one byte; restores it. (RSP itself is no such multiple in calltable_contain; where it
+// is one, MOVUPS is as fast as MOVAPS.)
+.macro SAVE_XMM number, at
+    movups  [r9 + 16 * (\number - 11)], xmm\number
 .if ELF
-    .cfi_rel_offset xmm\number, \offset
+    .cfi_rel_offset xmm\number, \at + 16 * (\number - 6)
 .else
-    .seh_savexmm xmm\number, \offset
+    .seh_savexmm xmm\number, \at + 16 * (\number - 6)
 .endif
 .endm
 
-.macro RESTORE_XMM number, offset
-    movups  xmm\number, [rsp + \offset]
+.macro RESTORE_XMM number
+    movups  xmm\number, [r9 + 16 * (\number - 11)]
 .if ELF
     .cfi_restore xmm\number
 .endif
@@ -160,16 +161,17 @@
     SAVE_REG r15
     ALLOC   (\room + SAVE_AREA + \more)
 .if SSE
-    SAVE_XMM 6,  (\room + 0x00)
-    SAVE_XMM 7,  (\room + 0x10)
-    SAVE_XMM 8,  (\room + 0x20)
-    SAVE_XMM 9,  (\room + 0x30)
-    SAVE_XMM 10, (\room + 0x40)
-    SAVE_XMM 11, (\room + 0x50)
-    SAVE_XMM 12, (\room + 0x60)
-    SAVE_XMM 13, (\room + 0x70)
-    SAVE_XMM 14, (\room + 0x80)
-    SAVE_XMM 15, (\room + 0x90)
+    lea     r9, [rsp + \room + 0x50]            // free: the arguments are in memory
+    SAVE_XMM 6, \room
+    SAVE_XMM 7, \room
+    SAVE_XMM 8, \room
+    SAVE_XMM 9, \room
+    SAVE_XMM 10, \room
+    SAVE_XMM 11, \room
+    SAVE_XMM 12, \room
+    SAVE_XMM 13, \room
+    SAVE_XMM 14, \room
+    SAVE_XMM 15, \room
 .endif
     END_PROLOGUE
     mov     [rsp + \room + SAVED_STATE], r10
@@ -191,16 +193,17 @@
     ldmxcsr [rsp + \room + SAVED_MXCSR]
     fldcw   [rsp + \room + SAVED_X87]
 1:
-    RESTORE_XMM 6,  (\room + 0x00)
-    RESTORE_XMM 7,  (\room + 0x10)
-    RESTORE_XMM 8,  (\room + 0x20)
-    RESTORE_XMM 9,  (\room + 0x30)
-    RESTORE_XMM 10, (\room + 0x40)
-    RESTORE_XMM 11, (\room + 0x50)
-    RESTORE_XMM 12, (\room + 0x60)
-    RESTORE_XMM 13, (\room + 0x70)
-    RESTORE_XMM 14, (\room + 0x80)
-    RESTORE_XMM 15, (\room + 0x90)
+    lea     r9, [rsp + \room + 0x50]
+    RESTORE_XMM 6
+    RESTORE_XMM 7
+    RESTORE_XMM 8
+    RESTORE_XMM 9
+    RESTORE_XMM 10
+    RESTORE_XMM 11
+    RESTORE_XMM 12
+    RESTORE_XMM 13
+    RESTORE_XMM 14
+    RESTORE_XMM 15
 .endif
     FREE    (\room + SAVE_AREA + \more)
     RESTORE_REG r15

@@ -250,11 +250,7 @@ fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
             }
             let entry = unwind.iter().find(|entry| entry.function.start == function.range.start);
             let entry = entry.unwrap_or_else(|| panic!("{name} does not begin where its .pdata entry does"));
-            let steps = function
-                .instructions
-                .iter()
-                .filter_map(|i| Some((i.next_ip() - function.range.start, pdata::step(i)?)));
-            let steps: Vec<_> = steps.collect();
+            let steps = pdata::steps(function);
             assert_eq!(steps, entry.codes, "{name} does what is on the left, its unwind codes what is on the right");
             let end = steps.last().map_or(0, |(end, _)| *end);
             assert_eq!(end, entry.prologue, "the last step of {name} ends here, its prologue there");

@@ -5,7 +5,7 @@ use std::ops::Range;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use object::{Object, ObjectSection};
 
-use super::image::{Code, references};
+use super::image::{Code, Function, references};
 use super::marks::unwound;
 
 /// One entry of `.pdata` with what it points to in `.xdata` ("x64 exception handling", Microsoft).
@@ -57,16 +57,25 @@ pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
     entries.collect()
 }
 
-/// What an instruction does to the stack that an unwinder must undo.
-pub fn step(instruction: &Instruction) -> Option<Step> {
-    let (first, second) = (instruction.op0_register(), instruction.op1_register());
-    match instruction.mnemonic() {
-        Mnemonic::Push => Some(Step::Push(first)),
-        Mnemonic::Sub if first == Register::RSP => Some(Step::Allocate(instruction.immediate(1))),
-        _ if instruction.op0_kind() == OpKind::Memory && (Register::XMM6..=Register::XMM15).contains(&second) => {
-            assert_eq!(instruction.memory_base(), Register::RSP);
-            Some(Step::Save(second, instruction.memory_displacement64()))
+/// What the instructions of a function do to the stack that an unwinder must undo: where each ends, and what it does. XMM
+/// registers are saved by way of R9, which is some way above RSP then.
+pub fn steps(function: &Function) -> Vec<(u64, Step)> {
+    let mut above = None;
+    let mut step = |i: &Instruction| {
+        let (first, second) = (i.op0_register(), i.op1_register());
+        match i.mnemonic() {
+            Mnemonic::Push => Some(Step::Push(first)),
+            Mnemonic::Sub if first == Register::RSP => Some(Step::Allocate(i.immediate(1))),
+            Mnemonic::Lea if first == Register::R9 && i.memory_base() == Register::RSP => {
+                above = Some(i.memory_displacement64());
+                None
+            }
+            _ if i.op0_kind() == OpKind::Memory && (Register::XMM6..=Register::XMM15).contains(&second) => {
+                assert_eq!(i.memory_base(), Register::R9);
+                Some(Step::Save(second, above.unwrap().wrapping_add(i.memory_displacement64())))
+            }
+            _ => None,
         }
-        _ => None,
-    }
+    };
+    function.instructions.iter().filter_map(|i| Some((i.next_ip() - function.range.start, step(i)?))).collect()
 }

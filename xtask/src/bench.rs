@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::charts::{self, Row};
@@ -426,20 +426,25 @@ struct Sizes {
 }
 
 fn sizes(program: &Path) -> Result<Sizes> {
-    let mut sizes = Sizes { text: 0.0, bss: 0.0 };
     let symbols = quietly(Command::new("nm").args(["--print-size", "--demangle", "--defined-only"]).arg(program))?;
+    let (mut table, mut end, mut bss) = (None, None, 0);
     for line in symbols.lines() {
-        let fields: Vec<&str> = line.splitn(4, ' ').collect();
-        let [_, size, kind, name] = fields[..] else { continue };
-        let Ok(size) = u64::from_str_radix(size, 16) else { continue };
-        match kind {
-            "t" | "T" if name.starts_with("calltable_") && !name.contains("::") => sizes.text += size as f64,
-            "b" | "B" | "d" | "D" if name.starts_with("calltable::") => sizes.bss += size as f64,
+        let Some((address, rest)) = line.split_once(' ') else { continue };
+        let address = u64::from_str_radix(address, 16)?;
+        match rest.split_once(' ') {
+            // A label has no size.
+            Some(("t", name)) if name.starts_with("calltable_") && name.ends_with("_text_end") => end = Some(address),
+            Some((_, name)) if name.starts_with("t calltable_") && name.ends_with("_table") => table = Some(address),
+            Some((size, name)) if name.starts_with("b calltable::") || name.ends_with("_contexts") => {
+                bss += u64::from_str_radix(size, 16)?;
+            }
             _ => {}
         }
     }
-    ensure!(sizes.text > 0.0 && sizes.bss > 0.0, "the crate's symbols are not in {}", program.display());
-    Ok(sizes)
+    let (Some(table), Some(end)) = (table, end) else {
+        bail!("the crate's symbols are not in {}", program.display());
+    };
+    Ok(Sizes { text: (end - table) as f64, bss: bss as f64 })
 }
 
 /// Where and when.
