@@ -80,11 +80,11 @@ unsafe extern "efiapi" fn stale(context: Option<&Context>, frame: *mut RawFrame)
 
 fn reason(context: &Context) -> StaleReason {
     let state = context.load_state();
-    // This call is counted itself.
-    let others_run = state.shape() & STATE_EXCLUSIVE != 0 && context.in_flight.load(Ordering::Relaxed) > 1;
     match (state.is_live(), state.generation()) {
         (false, 0) => StaleReason::NeverRegistered,
-        _ if others_run => StaleReason::Running,
+        // The other call may have ended by now. Or this one was released and all other slots given away in the middle of
+        // the call, and somebody has it again.
+        (true, _) if state.shape() & STATE_EXCLUSIVE != 0 => StaleReason::Running,
         _ => StaleReason::Released,
     }
 }
