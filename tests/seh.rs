@@ -5,16 +5,16 @@
 #[path = "seh/signals.rs"]
 mod signals;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::seh::{self, ChainError, END, ExceptionRecord, Record, Verdict};
+use calltable::seh::{self, Answer, ChainError, END, Exception, ExceptionFilter, ExceptionRecord, Record, Verdict};
 use calltable::table::{self, Registration, Slot};
-use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, Signature, Type};
+use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, ReleaseError, Signature, Type};
 
 use signals::{block, declare, raise};
 
@@ -172,6 +172,58 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
         }
         assert_eq!(place.load(Ordering::Relaxed), first, "the stack moves");
     }
+}
+
+/// The signal comes on a stack of its own, and the call goes on with the one that was used up.
+#[test]
+fn a_stack_overflow_ends_in_a_policy_and_so_does_the_next() {
+    fn descend(depth: usize) -> usize {
+        let here = black_box([depth; 64]);
+        if depth == usize::MAX { 0 } else { descend(depth + 1) + black_box(here)[0] }
+    }
+    declare();
+    let handler = Contained::new(
+        |_: i32| descend(0) as i64,
+        |exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(-7),
+    );
+    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap();
+    for _ in 0..3 {
+        // SAFETY: it lives.
+        assert_eq!(unsafe { callback.code()(0) }, -7);
+        assert_idle(callback.slot());
+        assert_eq!(head(), END.addr());
+    }
+}
+
+#[test]
+fn a_fault_ends_in_the_filter_even_if_its_slot_has_been_released_meanwhile() {
+    #[repr(C)]
+    struct Data {
+        filter: ExceptionFilter,
+        slot: Cell<Option<Slot>>,
+    }
+    unsafe extern "efiapi" fn release_and_fault(data: *const Data) -> usize {
+        // SAFETY: the registration's data; so below.
+        table::release(unsafe { (*data).slot.take().unwrap() }).unwrap();
+        fault(1);
+        0
+    }
+    unsafe extern "efiapi" fn filter(data: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+        // SAFETY: as above; the answer is that of the call.
+        unsafe { (*answer).frame.result[0] = data.addr() as _ };
+        Verdict::RETURN
+    }
+    declare();
+    let data = Data { filter, slot: Cell::new(None) };
+    let handler = release_and_fault as *const c_void;
+    // SAFETY: the handler takes the data, which begins with a filter.
+    let registration =
+        unsafe { Registration::direct(Convention::C, handler, 0, (&raw const data).cast_mut().cast()).contained() };
+    let slot = table::register(&registration).unwrap();
+    data.slot.set(Some(slot));
+    // SAFETY: the handler is of that type.
+    assert_eq!(unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> usize>()() }, (&raw const data).addr());
+    assert_eq!(table::release(slot), Err(ReleaseError::NotLive));
 }
 
 #[test]

@@ -44,12 +44,12 @@ pub fn declare() {
     SIGNALS.call_once(|| {
         for signal in [libc::SIGSEGV, libc::SIGFPE, libc::SIGILL] {
             // SAFETY: the handler only asks the chain; zeros are an empty set of signals. A handler that leaves by
-            // unwinding leaves the signal unblocked. One of them comes on another stack.
+            // unwinding leaves the signal unblocked. One of them comes on another stack: that of which there may be none left.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as *const () as usize;
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-                if signal == libc::SIGILL {
+                if signal == libc::SIGSEGV {
                     action.sa_flags |= libc::SA_ONSTACK;
                 }
                 assert_eq!(libc::sigaction(signal, &action, null_mut()), 0);
