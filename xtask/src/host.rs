@@ -11,7 +11,7 @@ use crate::{bench, demo, instructions, setup, soak};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] =
-    &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "seh", "unwind"];
+    &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "seh", "unwind", "faults"];
 
 const RUNNING_ON_I686: &[&str] = &[
     "registers",
@@ -24,6 +24,7 @@ const RUNNING_ON_I686: &[&str] = &[
     "seh",
     "unwind_x86",
     "header",
+    "faults",
     "soak",
 ];
 
