@@ -44,7 +44,7 @@ pub fn declare() {
     SIGNALS.call_once(|| {
         for signal in [libc::SIGSEGV, libc::SIGFPE, libc::SIGILL] {
             // SAFETY: the handler only asks the chain; zeros are an empty set of signals. A handler that leaves by
-            // unwinding leaves the signal unblocked. One of them comes on another stack: that of which there may be none left.
+            // unwinding leaves the signal unblocked. That of a stack which is used up comes on another one.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as *const () as usize;

@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use crate::setup;
 use crate::suite::cargo;
 
-/// The test program, which is to run that long. Of few slots each is soon somebody else's, so that more calls come while
-/// it changes hands.
+/// The test program, which is to run that long. Of few slots each is soon somebody else's, so that more calls come
+/// while it changes hands.
 pub fn command(minutes: f64) -> Command {
     let mut command = cargo();
     command.args(["test", "--release", "--all-features", "--test=soak", "--", "--nocapture"]);
