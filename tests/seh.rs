@@ -227,6 +227,21 @@ fn a_fault_ends_in_the_filter_even_if_its_slot_has_been_released_meanwhile() {
 }
 
 #[test]
+fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
+    declare();
+    let closure = || 0;
+    let released = Callback::<unsafe extern "efiapi" fn() -> i64>::from_ref(&closure).unwrap().code();
+    let handler = Contained::new(
+        // SAFETY: that this does no harm but raise an exception is what is tested.
+        |_: i32| unsafe { released() },
+        |exception| (exception.code() == seh::ILLEGAL_INSTRUCTION).then_some(-7),
+    );
+    let callback = Callback::<Unary>::from_contained(&handler).unwrap();
+    // SAFETY: it lives. The slot just released is the last in the line of free ones.
+    assert_eq!(unsafe { callback.code()(0) }, -7);
+}
+
+#[test]
 fn dynamic_policies_and_results_of_every_shape() {
     declare();
     for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 12 }] {
