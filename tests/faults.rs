@@ -280,7 +280,7 @@ fn on_stale(call: &StaleCall) -> u64 {
     0
 }
 
-/// Calls a handler that stands in `call_plain`'s registrations for a usual call; returns why it was stale, if it was.
+/// Calls; returns why the call was stale, if it was.
 fn why_stale(code: *const c_void) -> Option<StaleReason> {
     STALE.set(None);
     call(code, &mut State { mxcsr: MXCSR, flags: 2, ..State::default() });
@@ -288,6 +288,7 @@ fn why_stale(code: *const c_void) -> Option<StaleReason> {
 }
 
 /// What is left when a call has never returned.
+#[cfg(target_os = "linux")]
 fn assert_left(slot: Slot, index: usize) {
     let counted = table::entry(slot.index()).unwrap().in_flight;
     match counted {
