@@ -93,6 +93,9 @@ pub(crate) struct Contexts {
     /// Where a chain of exception handlers has been declared: on x86_64 a `FindBlock`, on i686 the dispatcher's handler.
     #[cfg(not(windows))]
     pub(crate) seh: AtomicPtr<()>,
+    /// What unwinds the stack, since the first contained registration.
+    #[cfg(any(windows, target_arch = "x86"))]
+    pub(crate) unwind: AtomicPtr<()>,
     /// The embedder's stale handler, a `StaleHandler`, or null.
     pub(crate) stale_handler: AtomicPtr<()>,
     /// What that one calls, if it is the C interface's.
@@ -127,6 +130,8 @@ pub(crate) static CONTEXTS: Contexts = Contexts {
     base: AtomicUsize::new(0),
     #[cfg(not(windows))]
     seh: AtomicPtr::new(core::ptr::null_mut()),
+    #[cfg(any(windows, target_arch = "x86"))]
+    unwind: AtomicPtr::new(core::ptr::null_mut()),
     stale_handler: AtomicPtr::new(core::ptr::null_mut()),
     #[cfg(feature = "capi")]
     foreign_stale_handler: AtomicPtr::new(core::ptr::null_mut()),

@@ -1,4 +1,4 @@
-//! Longer texts, each about one use of this crate.
+//! Longer texts, each about one use of this crate; and what it promises when something goes wrong.
 
 #[doc = include_str!("../docs/embed-in-a-runtime.md")]
 pub mod embed_in_a_runtime {}
@@ -17,3 +17,9 @@ pub mod host_windows_code {}
 
 #[doc = include_str!("../docs/migrate.md")]
 pub mod migrate_from_thunks {}
+
+#[doc = include_str!("../docs/faults.md")]
+pub mod faults {}
+
+#[doc = include_str!("../docs/security.md")]
+pub mod security {}

@@ -20,7 +20,8 @@ pub enum StaleReason {
     NeverRegistered,
     /// Its registration has been released; the slot may even be live again for somebody else by now.
     Released,
-    /// It is exclusive (made from an `FnMut` closure), and a call of it was still running.
+    /// It is exclusive (made from an `FnMut` closure), and a call of it was still running. A call that was overtaken by a
+    /// release is told the same if the slot is live and exclusive for somebody else by now.
     Running,
 }
 
@@ -80,11 +81,10 @@ unsafe extern "efiapi" fn stale(context: Option<&Context>, frame: *mut RawFrame)
 
 fn reason(context: &Context) -> StaleReason {
     let state = context.load_state();
-    // This call is counted itself.
-    let others_run = state.shape() & STATE_EXCLUSIVE != 0 && context.in_flight.load(Ordering::Relaxed) > 1;
     match (state.is_live(), state.generation()) {
         (false, 0) => StaleReason::NeverRegistered,
-        _ if others_run => StaleReason::Running,
+        // The other call may have ended by now, so that it cannot be asked for.
+        (true, _) if state.shape() & STATE_EXCLUSIVE != 0 => StaleReason::Running,
         _ => StaleReason::Released,
     }
 }

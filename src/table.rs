@@ -19,7 +19,7 @@
 
 use core::ffi::c_void;
 use core::ops::Range;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{Ordering, fence};
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -121,6 +121,8 @@ pub struct Registration {
     convention: Convention,
     place: Place,
     flags: usize,
+    /// Of a contained one, `seh::unwinder`.
+    unwind: *mut (),
 }
 
 // SAFETY: it only carries the pointers; whoever makes one promises that they may be used from any thread that calls.
@@ -141,7 +143,7 @@ impl Registration {
     /// While the registration lives, `handler` must be callable that way, by every thread that calls the entry.
     #[must_use]
     pub unsafe fn direct(convention: Convention, handler: *const c_void, positions: usize, data: *mut c_void) -> Self {
-        Self { handler, data, convention, place: arch::place_of(convention, positions), flags: 0 }
+        Self { handler, data, convention, place: arch::place_of(convention, positions), flags: 0, unwind: null_mut() }
     }
 
     /// Direct lane, for a place that the compiler has shown.
@@ -149,7 +151,7 @@ impl Registration {
     /// # Safety
     /// As for [`Self::direct`].
     pub(crate) unsafe fn direct_at(place: Place, handler: *const c_void, data: *mut c_void) -> Self {
-        Self { handler, data, convention: Convention::NATIVE, place, flags: 0 }
+        Self { handler, data, convention: Convention::NATIVE, place, flags: 0, unwind: null_mut() }
     }
 
     /// Frame lane: `handler` gets the data and the call's arguments in memory, and puts the result there.
@@ -177,6 +179,7 @@ impl Registration {
             convention: signature.convention(),
             place: arch::place_of_frame(signature),
             flags: STATE_FRAME | STATE_SAVE,
+            unwind: null_mut(),
         }
     }
 
@@ -267,8 +270,7 @@ impl Registration {
     /// hold anything that must be dropped.
     #[must_use]
     pub unsafe fn contained(self) -> Self {
-        seh::prepare();
-        Self { flags: self.flags | STATE_CONTAIN, ..self }
+        Self { flags: self.flags | STATE_CONTAIN, unwind: seh::unwinder(), ..self }
     }
 
     /// The low bits of the context's state.
@@ -565,6 +567,9 @@ impl Registry {
             self.last = 0;
         }
         self.taken += 1;
+        if shape & STATE_CONTAIN != 0 {
+            seh::prepare(registration.unwind);
+        }
         let state = context.load_state();
         // Whoever sees the new handler or data also sees that the state has left the former registration's.
         fence(Ordering::Release);

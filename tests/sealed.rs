@@ -203,6 +203,9 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
         assert_eq!(table::try_share(&adding(1)), Err(Error::Sealed));
         assert_eq!(Callback::<Unary>::from_ref(&|argument| argument).unwrap_err(), Error::Sealed);
         assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+        // SAFETY: it is refused; on Linux nothing has been declared.
+        let contained = table::register(&unsafe { adding(1).contained() });
+        assert!(matches!(contained, Err(Error::Sealed | Error::NoExceptions)), "{contained:?}");
         #[cfg(unix)]
         assert_eq!(declare(), Err(Error::Sealed));
         let entries: Vec<_> = table::list().collect();

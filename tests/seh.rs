@@ -2,16 +2,21 @@
 //! exceptions, as a host of Windows code does.
 #![cfg(target_os = "linux")]
 
-use std::cell::{RefCell, UnsafeCell};
+#[path = "seh/signals.rs"]
+mod signals;
+
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::ptr::{null_mut, without_provenance};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
 
-use calltable::seh::{self, Block, ChainError, END, ExceptionRecord, Record, Verdict};
+use calltable::seh::{self, Answer, ChainError, END, Exception, ExceptionFilter, ExceptionRecord, Record, Verdict};
 use calltable::table::{self, Registration, Slot};
-use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, Signature, Type};
+use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, ReleaseError, Signature, Type};
+
+use signals::{block, declare, raise};
 
 /// On i686 every call of an entry has a record, on x86_64 those that are contained or counted.
 const EVERY_CALL: bool = cfg!(target_arch = "x86");
@@ -30,99 +35,6 @@ const CONVENTIONS: &[Convention] = &[Convention::Win64];
 type Unary = unsafe extern "win64" fn(i32) -> i64;
 #[cfg(target_arch = "x86_64")]
 type Binary<R> = unsafe extern "win64" fn(f64, i32) -> R;
-
-thread_local! {
-    static BLOCK: UnsafeCell<Block> =
-        const { UnsafeCell::new(Block { head: END, stack_base: 0, stack_limit: 0 }) };
-}
-
-/// This thread's block.
-unsafe extern "efiapi" fn block() -> *mut Block {
-    BLOCK.with(UnsafeCell::get)
-}
-
-#[cfg(target_arch = "x86_64")]
-unsafe fn declare_block() {
-    // SAFETY: each thread has its own.
-    unsafe { seh::declare(block) }.unwrap();
-}
-
-/// Has FS lead to the block.
-#[cfg(target_arch = "x86")]
-unsafe fn declare_block() {
-    // SAFETY: sets up a segment of this thread that nothing else uses; glibc's is GS.
-    unsafe {
-        // struct user_desc: number (-1: any free one), base, limit, flags: 32 bits, limit in pages, usable.
-        let mut segment = [u32::MAX, block().addr() as u32, 0xf_ffff, 0b101_0001];
-        assert_eq!(libc::syscall(libc::SYS_set_thread_area, segment.as_mut_ptr()), 0);
-        let selector = segment[0] << 3 | 3;
-        std::arch::asm!("mov fs, {0:e}", in(reg) selector, options(nostack, preserves_flags));
-        seh::declare().unwrap();
-    }
-}
-
-/// Gives this thread a block of its own, and lets signals be exceptions.
-fn declare() {
-    const SIGNAL_STACK: usize = 0x2_0000;
-    static SIGNALS: Once = Once::new();
-    SIGNALS.call_once(|| {
-        for signal in [libc::SIGSEGV, libc::SIGFPE, libc::SIGILL] {
-            // SAFETY: the handler only asks the chain; zeros are an empty set of signals. A handler that leaves by
-            // unwinding leaves the signal unblocked. One of them comes on another stack.
-            unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = on_signal as *const () as usize;
-                action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-                if signal == libc::SIGILL {
-                    action.sa_flags |= libc::SA_ONSTACK;
-                }
-                assert_eq!(libc::sigaction(signal, &action, null_mut()), 0);
-            }
-        }
-    });
-    let (mut address, mut size) = (null_mut(), 0);
-    // SAFETY: the calls fill in what they are given.
-    unsafe {
-        let mut attributes = std::mem::zeroed();
-        assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
-        assert_eq!(libc::pthread_attr_getstack(&attributes, &mut address, &mut size), 0);
-        libc::pthread_attr_destroy(&mut attributes);
-        let signal_stack = libc::stack_t {
-            ss_sp: Box::leak(vec![0_u8; SIGNAL_STACK].into_boxed_slice()).as_mut_ptr().cast(),
-            ss_flags: 0,
-            ss_size: SIGNAL_STACK,
-        };
-        assert_eq!(libc::sigaltstack(&signal_stack, null_mut()), 0);
-        block().write(Block { head: END, stack_base: address.addr() + size, stack_limit: address.addr() });
-        declare_block();
-    }
-}
-
-unsafe extern "C" fn on_signal(signal: i32, information: *const libc::siginfo_t, context: *mut c_void) {
-    let (code, parameters) = match signal {
-        // SAFETY: the system passes it.
-        libc::SIGSEGV => (seh::ACCESS_VIOLATION, [0, unsafe { (*information).si_addr().addr() }]),
-        libc::SIGFPE => (seh::INTEGER_DIVISION_BY_ZERO, [0; 2]),
-        _ => (seh::ILLEGAL_INSTRUCTION, [0; 2]),
-    };
-    if !raise(code, &parameters, context) {
-        std::process::abort();
-    }
-}
-
-fn raise(code: u32, parameters: &[usize], context: *mut c_void) -> bool {
-    let mut record = ExceptionRecord {
-        code,
-        flags: 0,
-        nested: null_mut(),
-        address: null_mut(),
-        parameter_count: parameters.len() as u32,
-        parameters: [0; 15],
-    };
-    record.parameters[..parameters.len()].copy_from_slice(parameters);
-    // SAFETY: this thread has declared its block.
-    unsafe { seh::dispatch(&mut record, context).unwrap() }
-}
 
 /// The records of this thread's chain.
 fn chain() -> Vec<usize> {
@@ -260,6 +172,73 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
         }
         assert_eq!(place.load(Ordering::Relaxed), first, "the stack moves");
     }
+}
+
+/// The signal comes on a stack of its own, and the call goes on with the one that was used up.
+#[test]
+fn a_stack_overflow_ends_in_a_policy_and_so_does_the_next() {
+    fn descend(depth: usize) -> usize {
+        let here = black_box([depth; 64]);
+        if depth == usize::MAX { 0 } else { descend(depth + 1) + black_box(here)[0] }
+    }
+    declare();
+    let handler = Contained::new(
+        |_: i32| descend(0) as i64,
+        |exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(-7),
+    );
+    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap();
+    for _ in 0..3 {
+        // SAFETY: it lives.
+        assert_eq!(unsafe { callback.code()(0) }, -7);
+        assert_idle(callback.slot());
+        assert_eq!(head(), END.addr());
+    }
+}
+
+#[test]
+fn a_fault_ends_in_the_filter_even_if_its_slot_has_been_released_meanwhile() {
+    #[repr(C)]
+    struct Data {
+        filter: ExceptionFilter,
+        slot: Cell<Option<Slot>>,
+    }
+    unsafe extern "efiapi" fn release_and_fault(data: *const Data) -> usize {
+        // SAFETY: the registration's data; so below.
+        table::release(unsafe { (*data).slot.take().unwrap() }).unwrap();
+        fault(1);
+        0
+    }
+    unsafe extern "efiapi" fn filter(data: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+        // SAFETY: as above; the answer is that of the call.
+        unsafe { (*answer).frame.result[0] = data.addr() as _ };
+        Verdict::RETURN
+    }
+    declare();
+    let data = Data { filter, slot: Cell::new(None) };
+    let handler = release_and_fault as *const c_void;
+    // SAFETY: the handler takes the data, which begins with a filter.
+    let registration =
+        unsafe { Registration::direct(Convention::C, handler, 0, (&raw const data).cast_mut().cast()).contained() };
+    let slot = table::register(&registration).unwrap();
+    data.slot.set(Some(slot));
+    // SAFETY: the handler is of that type.
+    assert_eq!(unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> usize>()() }, (&raw const data).addr());
+    assert_eq!(table::release(slot), Err(ReleaseError::NotLive));
+}
+
+#[test]
+fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
+    declare();
+    let closure = || 0;
+    let released = Callback::<unsafe extern "efiapi" fn() -> i64>::from_ref(&closure).unwrap().code();
+    let handler = Contained::new(
+        // SAFETY: that this does no harm but raise an exception is what is tested.
+        |_: i32| unsafe { released() },
+        |exception| (exception.code() == seh::ILLEGAL_INSTRUCTION).then_some(-7),
+    );
+    let callback = Callback::<Unary>::from_contained(&handler).unwrap();
+    // SAFETY: it lives. The slot just released is the last in the line of free ones.
+    assert_eq!(unsafe { callback.code()(0) }, -7);
 }
 
 #[test]

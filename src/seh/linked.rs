@@ -69,8 +69,13 @@ pub unsafe fn declare(block: FindBlock) -> Result<(), Error> {
     table::unless_sealed(|| CONTEXTS.seh.store(block as *mut (), Ordering::Release))
 }
 
-/// To be called before the first contained registration.
-pub(crate) fn prepare() {}
+/// What a contained registration brings with it: nothing.
+pub(crate) fn unwinder() -> *mut () {
+    null_mut()
+}
+
+/// Takes it, under the registry's lock.
+pub(crate) fn prepare(_unwinder: *mut ()) {}
 
 /// Whether exceptions can be contained.
 pub(crate) fn is_available() -> bool {

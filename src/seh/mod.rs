@@ -93,7 +93,7 @@ cfg_if::cfg_if! {
         mod call;
         mod gcc;
         mod x86_64;
-        pub(crate) use x86_64::{is_available, prepare};
+        pub(crate) use x86_64::{is_available, prepare, unwinder};
     } else if #[cfg(target_arch = "x86")] {
         mod ask;
         #[cfg(all(windows, target_env = "gnu"))]
@@ -105,7 +105,7 @@ cfg_if::cfg_if! {
         #[cfg(not(windows))]
         pub use x86::declare;
         use x86::{block, context_of, set_head};
-        pub(crate) use x86::{is_available, prepare};
+        pub(crate) use x86::{is_available, prepare, unwinder};
     } else {
         mod ask;
         mod call;
@@ -113,7 +113,7 @@ cfg_if::cfg_if! {
         mod record;
         use linked::{block, context_of, set_head};
         pub use linked::{FindBlock, declare};
-        pub(crate) use linked::{is_available, prepare};
+        pub(crate) use linked::{is_available, prepare, unwinder};
     }
 }
 

@@ -3,16 +3,15 @@
 use core::arch::asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::Ordering;
 
 use static_assertions::const_assert_eq;
 
 use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
 use super::policy::{Answer, ExceptionRecord};
 use super::record::{Block, Record};
-use crate::context::Context;
 use crate::context::layout::*;
+use crate::context::{CONTEXTS, Context};
 use crate::frame::RawFrame;
 
 /// The dispatcher's locals; EBP points behind them.
@@ -110,9 +109,6 @@ pub(super) unsafe fn context_of(record: *const Record) -> Option<*const Context>
     }
 }
 
-/// What unwinds, once something has been contained: a program that contains nothing, such as a driver, need not import it.
-static UNWIND: AtomicPtr<()> = AtomicPtr::new(null_mut());
-
 cfg_if::cfg_if! {
     if #[cfg(windows)] {
         // The library as in `src/arch/windows.rs`.
@@ -130,11 +126,12 @@ cfg_if::cfg_if! {
             );
         }
 
-        /// To be called before the first contained registration.
-        pub(crate) fn prepare() {
+        /// What a contained registration brings with it. A program that contains nothing, such as a driver, need not
+        /// import it.
+        pub(crate) fn unwinder() -> *mut () {
             let unwind: Unwind = RtlUnwind;
             // Or the compiler would see that nothing else is ever stored, and import it for the load.
-            UNWIND.store(core::hint::black_box(unwind as *mut ()), Ordering::Relaxed);
+            core::hint::black_box(unwind as *mut ())
         }
 
         /// Whether exceptions can be contained.
@@ -142,7 +139,6 @@ cfg_if::cfg_if! {
             true
         }
     } else {
-        use crate::context::CONTEXTS;
         use crate::error::Error;
         use crate::table;
 
@@ -161,8 +157,8 @@ cfg_if::cfg_if! {
             table::unless_sealed(|| CONTEXTS.seh.store(seh_handler as *mut (), Ordering::Release))
         }
 
-        /// To be called before the first contained registration.
-        pub(crate) fn prepare() {
+        /// What a contained registration brings with it.
+        pub(crate) fn unwinder() -> *mut () {
             unsafe extern "stdcall" fn unwind(
                 frame: *mut c_void,
                 _resume: *const c_void,
@@ -173,7 +169,7 @@ cfg_if::cfg_if! {
                 unsafe { super::unwind(frame.cast(), exception) };
             }
             let unwind: Unwind = unwind;
-            UNWIND.store(unwind as *mut (), Ordering::Relaxed);
+            unwind as *mut ()
         }
 
         /// Whether exceptions can be contained.
@@ -181,6 +177,11 @@ cfg_if::cfg_if! {
             !CONTEXTS.seh.load(Ordering::Acquire).is_null()
         }
     }
+}
+
+/// Takes what a contained registration brings, under the registry's lock.
+pub(crate) fn prepare(unwinder: *mut ()) {
+    CONTEXTS.unwind.store(unwinder, Ordering::Relaxed);
 }
 
 /// Called by the system when an exception leaves a handler, and when the dispatcher's frame is unwound.
@@ -202,7 +203,7 @@ unsafe extern "C" fn exception(
         if let Some(disposition) = Locals::consider(locals, exception, context) {
             return disposition;
         }
-        end(frame, exception, core::mem::transmute::<*mut (), Unwind>(UNWIND.load(Ordering::Relaxed)))
+        end(frame, exception, core::mem::transmute::<*mut (), Unwind>(CONTEXTS.unwind.load(Ordering::Relaxed)))
     }
 }
 

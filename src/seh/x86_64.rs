@@ -3,13 +3,14 @@
 use core::ffi::c_void;
 use core::hint::black_box;
 use core::ptr::{null_mut, with_exposed_provenance_mut};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::Ordering;
 
 use super::GCC_THROW;
 use super::ask::{CONTINUE_SEARCH, UNWINDING};
 use super::call::Call;
 use super::gcc::{GccException, destroy};
 use super::policy::ExceptionRecord;
+use crate::context::CONTEXTS;
 
 /// What is used of `DISPATCHER_CONTEXT`.
 #[repr(C)]
@@ -49,15 +50,16 @@ unsafe extern "C" {
     static RESUME: u8;
 }
 
-/// `RtlUnwindEx`, once something has been contained: a program that contains nothing, such as a driver, need not import
-/// it.
-static UNWIND: AtomicPtr<()> = AtomicPtr::new(null_mut());
-
-/// To be called before the first contained registration.
-pub(crate) fn prepare() {
+/// What a contained registration brings with it. A program that contains nothing, such as a driver, need not import it.
+pub(crate) fn unwinder() -> *mut () {
     let unwind: Unwind = RtlUnwindEx;
     // Or the compiler would see that nothing else is ever stored, and import it for the load.
-    UNWIND.store(black_box(unwind as *mut ()), Ordering::Relaxed);
+    black_box(unwind as *mut ())
+}
+
+/// Takes it, under the registry's lock.
+pub(crate) fn prepare(unwinder: *mut ()) {
+    CONTEXTS.unwind.store(unwinder, Ordering::Relaxed);
 }
 
 /// Whether exceptions can be contained.
@@ -74,7 +76,7 @@ unsafe extern "win64" fn exception(
     dispatcher: *const Dispatcher,
 ) -> i32 {
     // SAFETY: the system passes the frame of `calltable_contain` and an exception of code that it called; a filter that
-    // was registered is asked, and what it ends is unwound to that frame, by the function that `prepare` has set.
+    // was registered is asked, and what it ends is unwound to that frame, by the function that the registration has brought.
     unsafe {
         let flags = (*record).flags;
         let is_gcc = (*record).code == GCC_THROW && (*record).parameter_count > 0;
@@ -97,7 +99,7 @@ unsafe extern "win64" fn exception(
             (*record).parameter_count = 4;
             (&raw mut (*record).parameters[1]).cast::<[usize; 3]>().write(target);
         }
-        let unwind = core::mem::transmute::<*mut (), Unwind>(UNWIND.load(Ordering::Relaxed));
+        let unwind = core::mem::transmute::<*mut (), Unwind>(CONTEXTS.unwind.load(Ordering::Relaxed));
         unwind(call.cast(), resume.cast(), record, null_mut(), context, (*dispatcher).history)
     }
 }

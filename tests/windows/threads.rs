@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use calltable::Callback;
+use calltable::{Callback, Options, ReleaseError};
 use windows_sys::Win32::Foundation::{CloseHandle, FILETIME, WAIT_IO_COMPLETION, WAIT_OBJECT_0};
 use windows_sys::Win32::System::Threading::*;
 
@@ -44,6 +44,24 @@ fn threads_that_start_in_a_callback() {
     for number in 0..20 {
         assert_eq!(run_thread(callback.code(), number), number as u32 * 3);
     }
+}
+
+#[test]
+fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
+    let ending = |parameter: *mut c_void| {
+        // SAFETY: nothing in the frames of this thread has to be dropped.
+        unsafe { ExitThread(parameter.addr() as u32) }
+    };
+    let callback = Callback::<Start>::from_ref(&ending).unwrap();
+    for number in 0..20 {
+        assert_eq!(run_thread(callback.code(), number), number as u32);
+    }
+    assert!(callback.try_release().is_ok());
+    let tracked = Callback::<Start>::from_ref_with(Options::new().tracked(), &ending).unwrap();
+    assert_eq!(run_thread(tracked.code(), 3), 3);
+    let (tracked, error) = tracked.try_release().unwrap_err();
+    assert_eq!(error, ReleaseError::InFlight);
+    std::mem::forget(tracked); // it would wait for ever
 }
 
 #[test]
@@ -163,15 +181,25 @@ fn a_fiber_that_starts_in_a_callback() {
                 unsafe { SwitchToFiber(without_provenance(main)) };
             }
         };
+        let run = |callback: &Callback<FiberStart>| {
+            // SAFETY: the fiber is deleted, on its own stack, before the callback ends.
+            unsafe {
+                let fiber = CreateFiber(0, Some(callback.code()), without_provenance(7));
+                assert!(!fiber.is_null());
+                (0..5).for_each(|_| SwitchToFiber(fiber));
+                DeleteFiber(fiber);
+            }
+        };
         let callback = Callback::<FiberStart>::from_ref(&closure).unwrap();
-        // SAFETY: the fiber is deleted, on its own stack, before the callback ends.
-        unsafe {
-            let fiber = CreateFiber(0, Some(callback.code()), without_provenance(7));
-            assert!(!fiber.is_null());
-            (0..5).for_each(|_| SwitchToFiber(fiber));
-            DeleteFiber(fiber);
-        }
+        run(&callback);
         assert_eq!(rounds.load(Ordering::Relaxed), 35);
+        assert!(callback.try_release().is_ok());
+        // A call that never returns is counted for ever.
+        let tracked = Callback::<FiberStart>::from_ref_with(Options::new().tracked(), &closure).unwrap();
+        run(&tracked);
+        let (tracked, error) = tracked.try_release().unwrap_err();
+        assert_eq!(error, ReleaseError::InFlight);
+        std::mem::forget(tracked);
     });
 }
 

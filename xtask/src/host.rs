@@ -7,14 +7,26 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
-use crate::{bench, demo, instructions, setup};
+use crate::{bench, demo, instructions, setup, soak};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] =
-    &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "seh", "unwind"];
+    &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "seh", "unwind", "faults"];
 
-const RUNNING_ON_I686: &[&str] =
-    &["registers", "signatures", "results", "table", "sealed", "stale", "panics", "seh", "unwind_x86", "header"];
+const RUNNING_ON_I686: &[&str] = &[
+    "registers",
+    "signatures",
+    "results",
+    "table",
+    "sealed",
+    "stale",
+    "panics",
+    "seh",
+    "unwind_x86",
+    "header",
+    "faults",
+    "soak",
+];
 
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] = &[
@@ -40,7 +52,7 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
-    let mut suite = Suite::new("host", 17 + TARGETS.len());
+    let mut suite = Suite::new("host", 18 + TARGETS.len());
 
     suite.check("formatting", || {
         quietly(cargo().args(["fmt", "--all", "--check"]))?;
@@ -58,6 +70,7 @@ pub fn run() -> Result<bool> {
     );
     suite.tests("assembled by rustc", running().env("CALLTABLE_ASSEMBLER", "rustc"));
     suite.tests("optimised", running().arg("--release"));
+    suite.tests("a soak of 12 seconds", &mut soak::command(0.2));
     // With one slot, tests that run at the same time take it from each other.
     let few = ["test", "--test=registers", "--test=table"];
     suite.tests("65536 slots", cargo().env("CALLTABLE_CAPACITY", "65536").args(few));

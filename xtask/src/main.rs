@@ -12,6 +12,7 @@ mod host;
 mod instructions;
 mod lua;
 mod setup;
+mod soak;
 mod suite;
 mod uefi;
 mod windows;
@@ -67,6 +68,11 @@ enum Command {
         /// Only count instructions, and write them to benches/instructions.txt
         #[arg(long)]
         instructions: bool,
+    },
+    /// Have threads register, call, release and fault for a while, and check everything all the time
+    Soak {
+        /// How long, such as 0.2
+        minutes: f64,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -135,6 +141,7 @@ fn run(command: Command) -> Result<()> {
             instructions::write()
         }
         Command::Bench { quick, publish, .. } => bench::run(quick, publish),
+        Command::Soak { minutes } => soak::run(minutes),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
