@@ -36,7 +36,7 @@ pub fn model(scenario: impl Fn() + Send + Sync + 'static) {
 
 /// How the processor orders what the dispatcher does.
 pub mod x86 {
-    use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
 
     /// A MOV from memory is an acquire load.
     pub fn load(place: &AtomicUsize) -> usize {
@@ -48,8 +48,10 @@ pub mod x86 {
         place.load(Ordering::Acquire)
     }
 
-    /// LOCK XADD, LOCK DEC.
+    /// LOCK XADD, LOCK DEC: full barriers, which Rust's SeqCst is not.
     pub fn locked_add(place: &AtomicU32, number: u32) -> u32 {
-        place.fetch_add(number, Ordering::SeqCst)
+        let before = place.fetch_add(number, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        before
     }
 }
