@@ -12,9 +12,9 @@ use loom::sync::atomic::AtomicU64;
 use crate::Weakness;
 
 thread_local! {
-    /// Loom's atomic for each of the component's, by address: an atomic of the component has the size that the layout
-    /// wants and can be made at compile time. Made when it is first used in an execution, with the value in memory, which
-    /// stays as it is. Loom runs all threads of an execution in one of the system's.
+    /// Loom's atomic for each of the component's, by address: the component's has the size that the layout wants, and can
+    /// be made at compile time. Loom's is made when it is first used in an execution, with the value that is in memory and
+    /// stays there. Loom runs all threads of an execution in one of the system's.
     static ATOMICS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
     static WEAKNESS: std::cell::Cell<Option<Weakness>> = const { std::cell::Cell::new(None) };
 }

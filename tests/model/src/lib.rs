@@ -1,9 +1,12 @@
 //! What the registry runs on when it is looked at by tools that cannot see into assembly (`tests/protocol`).
 //!
-//! - With the feature `loom`: a model checker's atomics, lock and threads. Every order of events is tried, and every value
-//!   that a load may return by its memory ordering. The crate takes the place of `core` and `spin`, so that the
-//!   component's source stays as it is.
-//! - Without it: the real ones, for Miri and the sanitizers.
+//! - With the feature `loom`: a model checker's atomics, lock and threads. It tries the orders of events one after the
+//!   other, and each value that a load may return by its memory ordering. The crate takes the place of `core` and `spin`,
+//!   so that the component's source stays as it is.
+//! - Without it: the real ones, for Miri and ThreadSanitizer.
+//!
+//! `cargo xtask test races` runs all of it; by hand, in this folder, `cargo test --features loom` and
+//! `cargo +nightly miri test`.
 
 #[cfg(feature = "loom")]
 mod checked;

@@ -1,6 +1,7 @@
 //! The registry, unchanged, with a dispatcher in Rust: what holds while slots change hands.
 //!
-//! With the feature `loom` each test tries every execution, and those named `finds_...` show that it would see a flaw.
+//! With the feature `loom` a test tries one order of events after the other, and those of `flaws` show that it would see
+//! a mistake.
 
 #[cfg(feature = "loom")]
 extern crate calltable_model as core;
