@@ -31,7 +31,7 @@ impl Cell {
 pub fn model(scenario: impl Fn() + Send + Sync + 'static) {
     static SERIAL: Mutex<()> = Mutex::new(());
     let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    (0..if cfg!(miri) { 20 } else { 3000 }).for_each(|_| scenario());
+    (0..if cfg!(miri) { 8 } else { 3000 }).for_each(|_| scenario());
 }
 
 /// How the processor orders what the dispatcher does.
