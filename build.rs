@@ -12,9 +12,9 @@ type Layout = &'static [(&'static str, usize, &'static str)];
 /// Target architecture, file in `asm/`, and the numbers of that architecture.
 const FILES: &[(&str, &str, Layout)] = &[("x86_64", "x86_64.S", X86_64), ("x86", "x86.S", X86)];
 
-/// The numbers that Rust and assembly share; this is the one place where they are written. The `.S` files see them
+/// The numbers that Rust and assembly share (and `tests/model`, with a build script of its own); this is the one place where they are written. The `.S` files see them
 /// as `.set NAME, value`, the crate as constants in `context::layout`, which it checks against its types.
-const SHARED: Layout = &[
+pub(crate) const SHARED: Layout = &[
     ("MAX_POSITIONS", 32, "Argument positions of one call, a hidden result pointer included; on i686, words."),
     ("ENTRY_STRIDE", 16, "Bytes from one entry to the next."),
     ("ENTRY_RETURN", 9, "From an entry's start to the return address that its CALL pushes."),
@@ -32,7 +32,7 @@ const SHARED: Layout = &[
     ("ANSWER_ROOM_SIZE", 64, "Bytes that a filter may keep for the handler that makes the result."),
 ];
 
-const X86_64: Layout = &[
+pub(crate) const X86_64: Layout = &[
     ("CONTEXTS_SEH", 8, "Offset from the contexts' symbol of how the thread's chain is found, 0 if there is none."),
     ("CONTEXT_DATA", 8, "Offset of the data in a context."),
     ("CONTEXT_STATE", 16, "Offset of the state in a context."),
@@ -182,7 +182,7 @@ fn env_is(name: &str, value: &str) -> bool {
     env::var(name).is_ok_and(|found| found == value)
 }
 
-fn layout_for_rust(capacity: usize, layout: &[&(&str, usize, &str)]) -> String {
+pub(crate) fn layout_for_rust(capacity: usize, layout: &[&(&str, usize, &str)]) -> String {
     let mut text = format!("/// Number of slots.\npub const CAPACITY: usize = {capacity};\n");
     for (name, value, meaning) in layout {
         writeln!(text, "/// {meaning}\npub const {name}: usize = {value};").unwrap();

@@ -427,6 +427,85 @@ fn a_tracked_release_waits_for_running_calls() {
     assert_eq!(table::live(), 0);
 }
 
+/// Two threads call one entry all the time while tracked and exclusive registrations of it come and go, as often as
+/// `CALLTABLE_ROUNDS` says.
+#[test]
+fn no_call_runs_after_a_tracked_release() {
+    let _alone = alone();
+    /// Returns whether it ran when its registration had been released.
+    unsafe extern "efiapi" fn is_late(duration: isize, released: *const AtomicBool) -> isize {
+        // SAFETY: the flags outlive the threads.
+        let released = || unsafe { (*released).load(Ordering::Acquire) };
+        let late = released();
+        (0..duration).for_each(|_| std::hint::spin_loop());
+        isize::from(late || released())
+    }
+    const STALE: isize = 2;
+    set_stale_handler(Some(|_| STALE as u64)).unwrap();
+    let rounds = std::env::var("CALLTABLE_ROUNDS").map_or(20_000, |rounds| rounds.parse().unwrap());
+    let taken: Vec<Slot> = (1..CAPACITY).map(|_| table::register(&telling(1)).unwrap()).collect();
+    let free = table::register(&telling(1)).unwrap();
+    table::release(free).unwrap();
+    let code = free.code();
+    // One for each registration; when its turn comes again, the last call of it has long ended.
+    let released: Vec<AtomicBool> = (0..4096).map(|_| AtomicBool::new(false)).collect();
+    let ended = AtomicBool::new(false);
+    /// However the loop ends, the threads end, too.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (mut waited, mut results) = (0, [0_usize; 3]);
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut results = [0_usize; 3];
+                    while !ended.load(Ordering::Relaxed) {
+                        results[call(code, 20) as usize] += 1;
+                    }
+                    results
+                })
+            })
+            .collect();
+        let end = End(&ended);
+        for round in 0..rounds {
+            let flag = &released[round % released.len()];
+            flag.store(false, Ordering::Relaxed);
+            // SAFETY: the handler takes one argument and a flag, which outlives the registration.
+            let registration = unsafe {
+                Registration::direct(Convention::C, is_late as *const c_void, 1, (&raw const *flag).cast_mut().cast())
+            };
+            let counted = if round % 2 == 0 { registration.tracked() } else { registration.exclusive() };
+            let slot = table::register(&counted).unwrap();
+            assert_eq!(slot.code(), code);
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            match table::try_release(slot) {
+                Ok(()) => {}
+                Err(error) => {
+                    assert_eq!(error, ReleaseError::InFlight);
+                    waited += 1;
+                    table::release(slot).unwrap();
+                }
+            }
+            flag.store(true, Ordering::Release);
+        }
+        drop(end);
+        for caller in callers {
+            let of_thread = caller.join().unwrap();
+            results.iter_mut().zip(of_thread).for_each(|(sum, number)| *sum += number);
+        }
+    });
+    let [ran, late, stale] = results;
+    println!("{rounds} releases, {waited} of them waited; {ran} calls ran, {stale} were refused, {late} came too late");
+    assert_eq!(late, 0);
+    assert!(ran > 0 && stale > 0 && waited > 0, "they did not meet: {ran} ran, {stale} refused, {waited} waited");
+    taken.iter().for_each(|slot| table::release(*slot).unwrap());
+    set_stale_handler(None).unwrap();
+}
+
 #[test]
 fn try_forms_answer_at_once() {
     let _alone = alone();

@@ -11,6 +11,7 @@ mod emulator;
 mod host;
 mod instructions;
 mod lua;
+mod races;
 mod setup;
 mod soak;
 mod suite;
@@ -102,6 +103,8 @@ enum SuiteName {
     Embed,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,
+    /// Threads that register, release and call: every order of events (Loom), Miri, ThreadSanitizer
+    Races,
 }
 
 fn main() -> ExitCode {
@@ -123,6 +126,7 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::WINDOWS)?;
             setup::install(setup::EMBED)?;
             setup::install(setup::BARE)?;
+            setup::install(setup::RACES)?;
             setup::install(setup::BENCH)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
@@ -155,6 +159,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Uefi => uefi::run()?,
                     SuiteName::Embed => embed::run()?,
                     SuiteName::Cet => bare::run_cet()?,
+                    SuiteName::Races => races::run()?,
                 };
                 failed |= !result;
             }

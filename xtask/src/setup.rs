@@ -73,6 +73,17 @@ pub const BARE: &[Package] = &[
     package("vgabios", BOCHS_VGA),
 ];
 
+/// For the suite `races`.
+pub const RACES: &[Package] = &[
+    package("gcc", "gcc"), // for the build scripts
+    package("libc6-dev", "/usr/include/stdio.h"),
+    package("clang-19", "clang-19"),
+    package("libclang-rt-19-dev", "/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.tsan-x86_64.a"),
+    package("rustc-web", DEBIAN_RUSTC),
+    package("cargo-web", DEBIAN_CARGO),
+    package("rust-web-src", DEBIAN_LIBRARY),
+];
+
 /// For `cargo xtask bench`, beside those for `host` and `windows`.
 pub const BENCH: &[Package] = &[package("make", "make"), package("golang-go", "go")];
 

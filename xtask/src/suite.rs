@@ -65,6 +65,15 @@ impl Suite {
         });
     }
 
+    /// A step that this machine cannot do, and what it lacks.
+    pub fn skip(&mut self, title: &str, lack: &str) {
+        self.step(title, |suite| {
+            println!("    skipped: {lack}");
+            suite.skipped += 1;
+            Ok(())
+        });
+    }
+
     /// A program that prints `ok NAME` or `FAILED NAME` for each of its cases, and ends with `N passed, N failed`.
     pub fn program(&mut self, title: &str, prepare: impl FnOnce() -> Result<Command>) {
         self.step(title, |suite| {

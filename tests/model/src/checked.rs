@@ -1,0 +1,302 @@
+//! What the model checker sees.
+
+use std::cell::{RefCell, UnsafeCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
+
+pub use loom::sync::atomic::AtomicBool as Flag;
+use loom::sync::atomic::AtomicU64;
+
+use crate::Weakness;
+
+thread_local! {
+    /// Loom's atomic for each of the component's, by address: the component's has the size that the layout wants, and can
+    /// be made at compile time. Loom's is made when it is first used in an execution, with the value that is in memory and
+    /// stays there. Loom runs all threads of an execution in one of the system's.
+    static ATOMICS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
+    static WEAKNESS: std::cell::Cell<Option<Weakness>> = const { std::cell::Cell::new(None) };
+}
+
+/// The number of the execution that runs.
+static EXECUTION: AtomicUsize = AtomicUsize::new(0);
+
+/// Tries the executions of a scenario in which a thread is interrupted up to four times, or `LOOM_MAX_PREEMPTIONS`.
+pub fn model(scenario: impl Fn() + Send + Sync + 'static) {
+    static SERIAL: Mutex<()> = Mutex::new(());
+    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(4);
+    builder.check(move || {
+        ATOMICS.with_borrow_mut(HashMap::clear);
+        EXECUTION.fetch_add(1, Ordering::Relaxed);
+        scenario();
+    });
+}
+
+/// Runs something whose memory orderings are weaker than they are written.
+pub fn weakened(weakness: Weakness, run: impl FnOnce()) {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            WEAKNESS.set(None);
+        }
+    }
+    WEAKNESS.set(Some(weakness));
+    let _reset = Reset;
+    run();
+}
+
+fn is_weak(weakness: Weakness) -> bool {
+    WEAKNESS.get() == Some(weakness)
+}
+
+/// Memory of the program's own: Loom complains if two threads use it at once.
+#[derive(Default)]
+pub struct Cell(loom::cell::UnsafeCell<usize>);
+
+// SAFETY: not so; it is what the tests look for.
+unsafe impl Sync for Cell {}
+// SAFETY: a number.
+unsafe impl Send for Cell {}
+
+impl Cell {
+    /// Reads.
+    pub fn get(&self) -> usize {
+        // SAFETY: if another thread writes, Loom has panicked.
+        self.0.with(|number| unsafe { *number })
+    }
+
+    /// Adds 1.
+    pub fn increment(&self) {
+        // SAFETY: as above.
+        self.0.with_mut(|number| unsafe { *number += 1 });
+    }
+}
+
+/// `core::hint`.
+pub mod hint {
+    /// Lets another thread run.
+    pub fn spin_loop() {
+        loom::thread::yield_now();
+    }
+}
+
+/// `core::sync`.
+pub mod sync {
+    /// `core::sync::atomic`.
+    pub mod atomic {
+        pub use super::super::{Atomic, fence};
+        pub use std::sync::atomic::Ordering;
+
+        /// As in `core`.
+        pub type AtomicBool = Atomic<bool>;
+        /// As in `core`.
+        pub type AtomicU32 = Atomic<u32>;
+        /// As in `core`.
+        pub type AtomicUsize = Atomic<usize>;
+        /// As in `core`.
+        pub type AtomicPtr<T> = Atomic<*mut T>;
+    }
+}
+
+use sync::atomic::Ordering;
+
+/// What an atomic can hold.
+pub trait Word: Copy {
+    /// As Loom keeps it.
+    fn to_bits(self) -> u64;
+    /// And back.
+    fn from_bits(bits: u64) -> Self;
+}
+
+impl Word for bool {
+    fn to_bits(self) -> u64 {
+        self.into()
+    }
+    fn from_bits(bits: u64) -> Self {
+        bits != 0
+    }
+}
+
+impl Word for u32 {
+    fn to_bits(self) -> u64 {
+        self.into()
+    }
+    fn from_bits(bits: u64) -> Self {
+        bits as u32
+    }
+}
+
+impl Word for usize {
+    fn to_bits(self) -> u64 {
+        self as u64
+    }
+    fn from_bits(bits: u64) -> Self {
+        bits as usize
+    }
+}
+
+impl<T> Word for *mut T {
+    fn to_bits(self) -> u64 {
+        self.expose_provenance() as u64
+    }
+    fn from_bits(bits: u64) -> Self {
+        std::ptr::with_exposed_provenance_mut(bits as usize)
+    }
+}
+
+/// An atomic of the component.
+#[repr(transparent)]
+pub struct Atomic<T>(UnsafeCell<T>);
+
+// SAFETY: what is shared is Loom's.
+unsafe impl<T> Sync for Atomic<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for Atomic<T> {}
+
+impl<T: Word> Atomic<T> {
+    /// As in `core`.
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    fn checked(&self) -> Rc<AtomicU64> {
+        let address = (&raw const *self).addr();
+        // SAFETY: nobody writes to this memory but who makes the atomic.
+        let initial = || Rc::new(AtomicU64::new(unsafe { *self.0.get() }.to_bits()));
+        ATOMICS.with_borrow_mut(|atomics| Rc::clone(atomics.entry(address).or_insert_with(initial)))
+    }
+
+    /// As in `core`.
+    pub fn load(&self, ordering: Ordering) -> T {
+        let weak = is_weak(Weakness::Loads);
+        T::from_bits(self.checked().load(if weak { Ordering::Relaxed } else { ordering }))
+    }
+
+    /// As in `core`.
+    pub fn store(&self, value: T, ordering: Ordering) {
+        let weak = is_weak(Weakness::Stores);
+        self.checked().store(value.to_bits(), if weak { Ordering::Relaxed } else { ordering });
+    }
+}
+
+/// As in `core`.
+pub fn fence(ordering: Ordering) {
+    match ordering {
+        Ordering::Release if is_weak(Weakness::ReleaseFence) => {}
+        Ordering::SeqCst if is_weak(Weakness::SequentialFence) => loom::sync::atomic::fence(Ordering::AcqRel),
+        _ => loom::sync::atomic::fence(ordering),
+    }
+}
+
+/// How the processor orders what the dispatcher does, as weakly as Loom can say it: in truth x86 reorders nothing but a
+/// store with a later load of another place.
+pub mod x86 {
+    use super::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+    use super::{Atomic, Word};
+    use loom::sync::atomic::fence;
+
+    /// A MOV from memory is an acquire load.
+    pub fn load(place: &AtomicUsize) -> usize {
+        acquire(place)
+    }
+
+    /// The same of a pointer.
+    pub fn load_pointer<T>(place: &AtomicPtr<T>) -> *mut T {
+        acquire(place)
+    }
+
+    fn acquire<T: Word>(place: &Atomic<T>) -> T {
+        T::from_bits(place.checked().load(Ordering::Acquire))
+    }
+
+    /// LOCK XADD, LOCK DEC: nothing behind them comes before them. (Neither does what is before them come behind, which
+    /// nobody relies on.) Loom takes SeqCst of an operation for AcqRel, so a fence says it.
+    pub fn locked_add(place: &AtomicU32, number: u32) -> u32 {
+        let before = place.checked().fetch_add(u64::from(number), Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        before as u32
+    }
+}
+
+/// `spin::mutex`.
+pub mod mutex {
+    use std::cell::UnsafeCell;
+    use std::ops::{Deref, DerefMut};
+
+    use super::{EXECUTION, Ordering};
+
+    /// A lock whose contents are new in each execution.
+    pub struct SpinMutex<T> {
+        initial: T,
+        current: UnsafeCell<Option<Current<T>>>,
+    }
+
+    struct Current<T> {
+        execution: usize,
+        lock: &'static loom::sync::Mutex<()>,
+        contents: UnsafeCell<T>,
+    }
+
+    // SAFETY: Loom runs one thread at a time, and switches only in its own operations.
+    unsafe impl<T> Sync for SpinMutex<T> {}
+
+    /// Holds the lock.
+    pub struct SpinMutexGuard<'a, T> {
+        contents: &'a UnsafeCell<T>,
+        _lock: loom::sync::MutexGuard<'a, ()>,
+    }
+
+    impl<T> SpinMutex<T> {
+        /// As in `spin`.
+        pub const fn new(initial: T) -> Self {
+            Self { initial, current: UnsafeCell::new(None) }
+        }
+
+        fn current(&self) -> &Current<T> {
+            let execution = EXECUTION.load(Ordering::Relaxed);
+            // SAFETY: see `Sync`; the former execution's guards are gone. The contents are numbers and a reference, of
+            // which there may be copies.
+            unsafe {
+                let current = &mut *self.current.get();
+                if current.as_ref().is_none_or(|current| current.execution != execution) {
+                    let contents = UnsafeCell::new(std::ptr::read(&self.initial));
+                    let lock = Box::leak(Box::new(loom::sync::Mutex::new(())));
+                    std::mem::forget(current.replace(Current { execution, lock, contents }));
+                }
+            }
+            // SAFETY: as above.
+            unsafe { (*self.current.get()).as_ref() }.expect("just set")
+        }
+
+        /// As in `spin`.
+        pub fn lock(&self) -> SpinMutexGuard<'_, T> {
+            let current = self.current();
+            let lock = current.lock.lock().expect("Loom's are never poisoned");
+            SpinMutexGuard { contents: &current.contents, _lock: lock }
+        }
+
+        /// As in `spin`.
+        pub fn try_lock(&self) -> Option<SpinMutexGuard<'_, T>> {
+            let current = self.current();
+            Some(SpinMutexGuard { contents: &current.contents, _lock: current.lock.try_lock().ok()? })
+        }
+    }
+
+    impl<T> Deref for SpinMutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            // SAFETY: the lock is held.
+            unsafe { &*self.contents.get() }
+        }
+    }
+
+    impl<T> DerefMut for SpinMutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            // SAFETY: the lock is held.
+            unsafe { &mut *self.contents.get() }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What the registry runs on when it is looked at by tools that cannot see into assembly (`tests/protocol`).
+//!
+//! - With the feature `loom`: a model checker's atomics, lock and threads. It tries the orders of events one after the
+//!   other, and each value that a load may return by its memory ordering. The crate takes the place of `core` and `spin`,
+//!   so that the component's source stays as it is.
+//! - Without it: the real ones, for Miri and ThreadSanitizer.
+//!
+//! `cargo xtask test races` runs all of it; by hand, in this folder, `cargo test --features loom` and
+//! `cargo +nightly miri test`.
+
+#[cfg(feature = "loom")]
+mod checked;
+#[cfg(feature = "loom")]
+pub use checked::{Cell, Flag, hint, model, mutex, sync, weakened, x86};
+#[cfg(feature = "loom")]
+pub use loom::thread;
+#[cfg(feature = "loom")]
+pub use std::{cell, error, ffi, fmt, mem, ops, ptr};
+
+#[cfg(not(feature = "loom"))]
+mod real;
+#[cfg(not(feature = "loom"))]
+pub use real::{Cell, Flag, model, x86};
+#[cfg(not(feature = "loom"))]
+pub use std::thread;
+
+/// A way in which the component's memory orderings are made weaker than they are written, to see the model fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// `fence(Release)` does nothing.
+    ReleaseFence,
+    /// `fence(SeqCst)` is one of release and acquire only.
+    SequentialFence,
+    /// Stores with `Release` are relaxed.
+    Stores,
+    /// Loads with `Acquire` are relaxed.
+    Loads,
+}

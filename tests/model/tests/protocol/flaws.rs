@@ -1,0 +1,66 @@
+//! The model can fail: a step of the dispatcher left out, a memory ordering of the registry made weaker, is found.
+
+use calltable_model::{Weakness, weakened};
+
+use crate::dispatcher::{Flaw, call, call_with};
+use crate::scenarios::*;
+
+#[test]
+#[should_panic(expected = "the data of another")]
+fn finds_a_dispatcher_that_does_not_look_twice() {
+    one_registration(direct, |code| call_with(code, Flaw::NoSecondLook));
+}
+
+#[test]
+#[should_panic(expected = "the data of another")]
+fn finds_a_frame_lane_that_does_not_look_twice() {
+    one_registration(frame_lane, |code| call_with(code, Flaw::NoSecondLook));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_a_release_that_does_not_wait() {
+    tracked_release(direct, 1, call);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_a_call_that_is_counted_late() {
+    tracked_release(tracked, 1, |code| call_with(code, Flaw::LateCount));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_a_call_that_is_not_counted_to_its_end() {
+    tracked_release(tracked, 1, |code| call_with(code, Flaw::EarlyUncount));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_an_exclusive_handler_that_runs_twice() {
+    exclusive_calls(tracked, call);
+}
+
+#[test]
+#[should_panic(expected = "the data of another")]
+fn finds_that_a_registration_begins_without_its_fence() {
+    weakened(Weakness::ReleaseFence, || drop(handed_over(direct, call)));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_a_release_has_a_weaker_fence() {
+    weakened(Weakness::SequentialFence, || drop(tracked_release(tracked, 1, call)));
+}
+
+#[test]
+#[should_panic]
+fn finds_that_a_registration_is_published_too_weakly() {
+    weakened(Weakness::Stores, || drop(one_registration(direct, call)));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_a_release_reads_the_count_too_weakly() {
+    weakened(Weakness::Loads, || drop(tracked_release(tracked, 1, call)));
+}

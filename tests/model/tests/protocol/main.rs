@@ -1,0 +1,105 @@
+//! The registry, unchanged, with a dispatcher in Rust: what holds while slots change hands.
+//!
+//! With the feature `loom` a test tries one order of events after the other, and those of `flaws` show that it would see
+//! a mistake.
+
+#[cfg(feature = "loom")]
+extern crate calltable_model as core;
+#[cfg(feature = "loom")]
+extern crate calltable_model as spin;
+
+#[path = "../../../../src/context.rs"]
+#[allow(dead_code, reason = "some of it is for other modules of the crate")]
+mod context;
+#[path = "../../../../src/convention.rs"]
+#[allow(dead_code, reason = "one architecture has not all of them")]
+mod convention;
+mod dispatcher;
+#[path = "../../../../src/error.rs"]
+#[allow(dead_code, reason = "some of it is for other modules of the crate")]
+mod error;
+#[cfg(feature = "loom")]
+mod flaws;
+mod neighbours;
+mod scenarios;
+#[path = "../../../../src/table.rs"]
+#[allow(dead_code, reason = "some of it is for other modules of the crate")]
+mod table;
+
+use dispatcher::{Outcome, call};
+use neighbours::{Signature, Type, arch, callback, frame, seh, signature};
+use scenarios::*;
+
+/// Loom comes upon everything that can happen, real threads upon some of it.
+#[track_caller]
+fn expect(outcomes: &[Outcome], expected: &[Outcome]) {
+    if cfg!(feature = "loom") {
+        assert_eq!(outcomes, expected);
+    } else {
+        assert!(outcomes.iter().all(|outcome| expected.contains(outcome)), "{outcomes:?}");
+    }
+}
+
+#[test]
+fn a_call_sees_one_registration() {
+    for make in LANES {
+        expect(&one_registration(make, call), &[OLD, NEW, STALE]);
+        expect(&handed_over(make, call), &[OLD, NEW, STALE]);
+    }
+}
+
+#[test]
+fn a_call_that_begins_after_a_release_is_stale() {
+    for make in LANES {
+        expect(&after_release(make, call), &[OLD, STALE]);
+    }
+}
+
+#[test]
+fn a_tracked_release_waits() {
+    expect(&tracked_release(tracked, 1, call), &[OLD, STALE]);
+    expect(&tracked_release(tracked, 2, call), &[OLD, STALE]);
+    expect(&tracked_release(exclusive, 1, call), &[OLD, STALE]);
+}
+
+#[test]
+fn a_late_call_does_not_disturb_the_next_registration() {
+    expect(&late_call(call), &[OLD, NEW, STALE]);
+}
+
+#[test]
+fn an_exclusive_handler_runs_once_at_a_time() {
+    expect(&exclusive_calls(exclusive, call), &[OLD, STALE]);
+}
+
+#[test]
+fn the_last_release_of_a_shared_registration_releases() {
+    shared();
+}
+
+#[test]
+fn a_registration_is_complete_when_its_pointer_is_known() {
+    for make in LANES {
+        expect(&complete(make, call), &[NEW]);
+    }
+}
+
+#[test]
+fn a_call_during_the_very_first_registration() {
+    expect(&first_use(call), &[OLD, STALE]);
+}
+
+#[test]
+fn lists_show_whole_registrations() {
+    listed();
+}
+
+#[test]
+fn released_slots_wait_at_the_end_of_the_line() {
+    line();
+}
+
+#[test]
+fn forms_that_do_not_wait() {
+    busy();
+}
