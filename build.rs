@@ -12,8 +12,9 @@ type Layout = &'static [(&'static str, usize, &'static str)];
 /// Target architecture, file in `asm/`, and the numbers of that architecture.
 const FILES: &[(&str, &str, Layout)] = &[("x86_64", "x86_64.S", X86_64), ("x86", "x86.S", X86)];
 
-/// The numbers that Rust and assembly share (and `tests/model`, with a build script of its own); this is the one place where they are written. The `.S` files see them
-/// as `.set NAME, value`, the crate as constants in `context::layout`, which it checks against its types.
+/// The numbers that Rust and assembly share; this is the one place where they are written. The `.S` files see them
+/// as `.set NAME, value`, the crate as constants in `context::layout`, which it checks against its types; so does
+/// `tests/model`, whose build script includes this file.
 pub(crate) const SHARED: Layout = &[
     ("MAX_POSITIONS", 32, "Argument positions of one call, a hidden result pointer included; on i686, words."),
     ("ENTRY_STRIDE", 16, "Bytes from one entry to the next."),

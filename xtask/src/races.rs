@@ -26,13 +26,20 @@ pub fn run() -> Result<bool> {
         cargo().arg("test").args(MODEL).arg("--features=loom").env("LOOM_MAX_PREEMPTIONS", "5"),
     );
     let title = "Miri";
-    if quietly(miri().arg("--version")).is_ok() {
+    if has_miri() {
         suite.tests(title, miri().arg("test").args(MODEL));
     } else {
-        suite.skip(title, "no Miri: `rustup toolchain install nightly --component miri,rust-src`");
+        suite.skip(title, "no Miri; with network: rustup toolchain install nightly --component miri,rust-src");
     }
     suite.tests("ThreadSanitizer (two minutes more the first time)", sanitized().args(MODEL));
     Ok(suite.finish())
+}
+
+/// Adds it to rustup's nightly compiler, if there is one.
+fn has_miri() -> bool {
+    let add = ["component", "add", "--toolchain", "nightly", "miri", "rust-src"];
+    let works = || quietly(miri().arg("--version")).is_ok();
+    works() || quietly(Command::new("rustup").args(add)).is_ok() && works()
 }
 
 /// Miri comes with rustup's nightly compiler alone.
