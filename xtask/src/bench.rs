@@ -431,11 +431,12 @@ fn sizes(program: &Path) -> Result<Sizes> {
     for line in symbols.lines() {
         let Some((address, rest)) = line.split_once(' ') else { continue };
         let Ok(address) = u64::from_str_radix(address, 16) else { continue };
-        match rest.split_once(' ') {
+        let of_crate = |name: &str| name.starts_with("calltable_") || name.starts_with("calltable::");
+        match rest.splitn(3, ' ').collect::<Vec<_>>()[..] {
             // A label has no size.
-            Some(("t", name)) if name.starts_with("calltable_") && name.ends_with("_text_end") => end = Some(address),
-            Some((_, name)) if name.starts_with("t calltable_") && name.ends_with("_table") => table = Some(address),
-            Some((size, name)) if name.starts_with("b calltable::") || name.ends_with("_contexts") => {
+            ["t", name] if of_crate(name) && name.ends_with("_text_end") => end = Some(address),
+            [_, "t", name] if of_crate(name) && name.ends_with("_table") => table = Some(address),
+            [size, "b", name] if of_crate(name) && !name.starts_with("calltable_bench") => {
                 bss += u64::from_str_radix(size, 16)?;
             }
             _ => {}
