@@ -13,6 +13,7 @@ mod instructions;
 mod lua;
 mod setup;
 mod suite;
+mod torture;
 mod uefi;
 mod windows;
 mod wine;
@@ -73,6 +74,18 @@ enum Command {
         /// The suites
         suites: Vec<SuiteName>,
     },
+    /// Call entries with random signatures in search of a wrong register, stack word or value; a case that fails is shrunk
+    Torture {
+        /// How many signatures, for each target
+        #[arg(long, default_value_t = 500)]
+        signatures: usize,
+        /// Makes the same signatures again
+        #[arg(long)]
+        seed: Option<u64>,
+        /// As Rust calls it; may be repeated; all four if none is named
+        #[arg(long = "target")]
+        targets: Vec<String>,
+    },
     /// Run a program that is refused new executable memory (PR_SET_MDWE); the tests use this
     #[command(hide = true)]
     UnderMdwe {
@@ -96,6 +109,8 @@ enum SuiteName {
     Embed,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,
+    /// Random signatures between C compilers and every lane, on Linux and Windows, both widths
+    Torture,
 }
 
 fn main() -> ExitCode {
@@ -148,6 +163,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Uefi => uefi::run()?,
                     SuiteName::Embed => embed::run()?,
                     SuiteName::Cet => bare::run_cet()?,
+                    SuiteName::Torture => torture::run_suite()?,
                 };
                 failed |= !result;
             }
@@ -156,6 +172,7 @@ fn run(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::Torture { signatures, seed, targets } => torture::run(&torture::Options { signatures, seed, targets }),
         Command::UnderMdwe { command } => under_mdwe(&command),
     }
 }
