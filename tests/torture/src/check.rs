@@ -45,12 +45,15 @@ pub struct State {
     return_address: usize,
 }
 
-/// What the wrecking wrapper is told.
+/// What the wrapper before a handler is told, and what it has seen.
 #[repr(C)]
 pub struct Wreck {
     pub target: *const (),
     /// As in `case::WRECKS`.
     pub level: usize,
+    /// When the handler begins.
+    pub sp: usize,
+    pub flags: usize,
     return_address: usize,
     /// What no convention leaves there.
     mxcsr: u32,
@@ -78,7 +81,7 @@ pub static mut STATE: State = State {
 
 /// Rounds toward zero, x87 with single precision.
 pub static mut WRECK: Wreck =
-    Wreck { target: std::ptr::null(), level: 0, return_address: 0, mxcsr: 0x7f80, x87: 0x0c7f };
+    Wreck { target: std::ptr::null(), level: 0, sp: 0, flags: 0, return_address: 0, mxcsr: 0x7f80, x87: 0x0c7f };
 
 /// Registers with values of their own; rounds up, x87 with double precision.
 pub fn pattern() -> Registers {
@@ -93,7 +96,7 @@ pub fn pattern() -> Registers {
 unsafe extern "C" {
     /// Calls `STATE.target` with the registers of `STATE.before`; of every convention.
     pub fn torture_check();
-    /// Calls `WRECK.target` and wrecks what `WRECK.level` says; of every convention.
+    /// Goes on at `WRECK.target`, or calls it and wrecks what `WRECK.level` says; of every convention.
     pub fn torture_wreck();
 }
 
@@ -198,6 +201,13 @@ global_asm!(
     "ret",
     ".globl torture_wreck",
     "torture_wreck:",
+    "mov [rip + {wreck} + {wreck_sp}], rsp",
+    "pushfq",
+    "pop qword ptr [rip + {wreck} + {wreck_flags}]",
+    "cmp qword ptr [rip + {wreck} + {level}], 0",
+    "jne 1f",
+    "jmp qword ptr [rip + {wreck} + {wreck_target}]",
+    "1:",
     "pop qword ptr [rip + {wreck} + {wreck_return}]",
     "call qword ptr [rip + {wreck} + {wreck_target}]",
     "lea r10, [rip + {wreck}]",
@@ -264,6 +274,8 @@ global_asm!(
     target = const offset_of!(State, target),
     wreck_return = const offset_of!(Wreck, return_address),
     wreck_target = const offset_of!(Wreck, target),
+    wreck_sp = const offset_of!(Wreck, sp),
+    wreck_flags = const offset_of!(Wreck, flags),
     wreck_mxcsr = const offset_of!(Wreck, mxcsr),
     wreck_x87 = const offset_of!(Wreck, x87),
     level = const offset_of!(Wreck, level),
@@ -334,6 +346,13 @@ global_asm!(
     concat!(".globl ", symbol!("torture_wreck")),
     concat!(symbol!("torture_wreck"), ":"),
     "lea eax, [{wreck}]",
+    "mov [eax + {wreck_sp}], esp",
+    "pushfd",
+    "pop dword ptr [eax + {wreck_flags}]",
+    "cmp dword ptr [eax + {level}], 0",
+    "jne 1f",
+    "jmp dword ptr [eax + {wreck_target}]",
+    "1:",
     "pop dword ptr [eax + {wreck_return}]",
     "call dword ptr [eax + {wreck_target}]",
     "lea ecx, [{wreck}]",
@@ -372,6 +391,8 @@ global_asm!(
     target = const offset_of!(State, target),
     wreck_return = const offset_of!(Wreck, return_address),
     wreck_target = const offset_of!(Wreck, target),
+    wreck_sp = const offset_of!(Wreck, sp),
+    wreck_flags = const offset_of!(Wreck, flags),
     wreck_mxcsr = const offset_of!(Wreck, mxcsr),
     wreck_x87 = const offset_of!(Wreck, x87),
     level = const offset_of!(Wreck, level),

@@ -22,16 +22,13 @@ use check::{GUARDS, STATE, WRECK, torture_check, torture_wreck};
 /// Bytes for one value; the result comes after the arguments.
 pub const ROOM: usize = 64;
 pub const MOST: usize = 40;
-/// Where a handler leaves the address of its frame; `xtask` writes it into the C code.
-pub const SEEN: usize = (MOST + 1) * ROOM;
 
 const PLATFORM: Platform = Platform { is_64_bit: cfg!(target_pointer_width = "64"), is_windows: cfg!(windows) };
 
 /// What a call passes, or what it has passed.
 #[repr(C, align(64))]
 pub struct Block {
-    bytes: [u8; SEEN],
-    seen: usize,
+    bytes: [u8; (MOST + 1) * ROOM],
 }
 
 /// One line of a table that C makes; a null pointer ends it.
@@ -56,10 +53,7 @@ pub unsafe fn put<P>(block: *mut Block, index: usize, value: P) {
 /// `R` must be the type of the result.
 pub unsafe fn result<R>(block: *mut Block) -> R {
     // SAFETY: there is a value of that type.
-    unsafe {
-        (*block).seen = 1;
-        block.cast::<u8>().add(MOST * ROOM).cast::<R>().read()
-    }
+    unsafe { block.cast::<u8>().add(MOST * ROOM).cast::<R>().read() }
 }
 
 /// A block that typed closures refer to.
@@ -210,8 +204,8 @@ fn values(case: &Case) -> impl Iterator<Item = (usize, &Type)> {
 }
 
 fn blocks(case: &Case) -> (Block, Block) {
-    let mut outside = Block { bytes: [0xee; SEEN], seen: 0 };
-    let mut inside = Block { bytes: [0xdd; SEEN], seen: 0 };
+    let mut outside = Block { bytes: [0xee; (MOST + 1) * ROOM] };
+    let mut inside = Block { bytes: [0xdd; (MOST + 1) * ROOM] };
     for (index, ty) in values(case) {
         let block = if index == MOST { &mut inside } else { &mut outside };
         block.bytes[index * ROOM..][..ROOM].copy_from_slice(&fill(case, ty, index));
@@ -288,9 +282,6 @@ fn call(case: &Case, caller: Caller, code: *const c_void, outside: &mut Block) -
 
 /// Compares what came with what went.
 fn compare(case: &Case, outside: &Block, inside: &Block) -> Outcome {
-    if inside.seen == 0 {
-        return Err("the handler was not called".into());
-    }
     for (index, ty) in values(case) {
         let (got, sent) = if index == MOST { (outside, inside) } else { (inside, outside) };
         let bytes = |block: &Block, at: usize, size: usize| block.bytes[index * ROOM + at..][..size].to_vec();
@@ -318,17 +309,30 @@ fn with_options(case: &Case, registration: Registration) -> Registration {
     }
 }
 
-/// Puts the wrecking wrapper before a handler, if the case has one.
-fn wrecked(case: &Case, handler: *const ()) -> *const () {
-    if case.wreck == 0 {
-        return handler;
-    }
+/// Puts the wrapper before a handler.
+fn wrapped(case: &Case, handler: *const ()) -> *const () {
     // SAFETY: there is one thread, and no call runs.
     unsafe {
         WRECK.target = handler;
         WRECK.level = case.wreck;
+        WRECK.sp = 0;
     }
     torture_wreck as *const ()
+}
+
+/// What the wrapper has seen when the handler was called.
+fn check_entry() -> Outcome {
+    // SAFETY: there is one thread, and no call runs.
+    let (sp, flags) = unsafe { (WRECK.sp, WRECK.flags) };
+    if sp == 0 {
+        Err("the handler was not called".into())
+    } else if sp % 16 != 16 - size_of::<usize>() {
+        Err(format!("the stack pointer is {sp:#x} when the handler begins"))
+    } else if flags & 0x400 != 0 {
+        Err("DF is set when the handler begins".into())
+    } else {
+        Ok(())
+    }
 }
 
 fn register_and_call(case: &Case, caller: Caller, registration: Registration, outside: &mut Block) -> Outcome {
@@ -342,13 +346,13 @@ fn register_and_call(case: &Case, caller: Caller, registration: Registration, ou
         return Err(format!("{running} calls are counted after the call"));
     }
     table::release(slot).map_err(|error| format!("release: {error:?}"))?;
-    outcome
+    outcome.and_then(|()| check_entry())
 }
 
 fn direct(case: &Case, caller: Caller, handler: *const ()) -> Outcome {
     let (mut outside, mut inside) = blocks(case);
     let positions = case.positions(PLATFORM);
-    let handler = wrecked(case, handler);
+    let handler = wrapped(case, handler);
     // SAFETY: the case's own handler, which takes the block as its data.
     let registration =
         unsafe { Registration::direct(convention(case), handler.cast(), positions, (&raw mut inside).cast()) };
@@ -359,9 +363,7 @@ fn direct(case: &Case, caller: Caller, handler: *const ()) -> Outcome {
         };
     }
     register_and_call(case, caller, registration, &mut outside)?;
-    let is_aligned = inside.seen % 16 == if PLATFORM.is_64_bit { 0 } else { 8 };
-    compare(case, &outside, &inside)?;
-    if is_aligned { Ok(()) } else { Err(format!("the handler's frame is at {:#x}", inside.seen)) }
+    compare(case, &outside, &inside)
 }
 
 /// What the frame lane's handler gets as its data.
@@ -382,7 +384,7 @@ fn frame(case: &Case, caller: Caller) -> Outcome {
     };
     let mut data = Dynamic { signature: &signature, block: &mut inside, error: None };
     let pointer = (&raw mut data).cast();
-    let handler = wrecked(case, handle as *const ());
+    let handler = wrapped(case, handle as *const ());
     // SAFETY: a handler of that lane with its data, or the wrapper that calls it.
     let registration = unsafe {
         if case.save == 0 {
@@ -437,7 +439,6 @@ unsafe extern "efiapi" fn handle(data: *mut c_void, raw: *mut RawFrame) {
     let data = unsafe { &mut *data.cast::<Dynamic<'_>>() };
     // SAFETY: this call's frame, and the signature that it was made by.
     let mut frame = unsafe { Frame::new(&mut *raw, data.signature) };
-    data.block.seen = 1;
     for index in 0..data.signature.parameters().len() {
         match frame.value(index) {
             Ok(Value::Bool(value)) => same(&frame, data.block, index, value),
