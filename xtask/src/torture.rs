@@ -523,14 +523,10 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
         && match case.convention.as_str() {
             "win64" => platform.is_64_bit,
             _ if platform.is_64_bit => false,
-            // On Linux results that are structures are returned by other rules than on Windows; and there GCC returns one
-            // that is nothing but a float or double as if it were no structure.
-            "stdcall" | "cdecl" => result.is_none_or(|result| {
-                let size = result.size(platform);
-                let leaves = result.leaves(platform, 0);
-                let is_float = leaves.iter().all(|leaf| leaf.scalar.name.starts_with('f') && leaf.size == size);
-                platform.is_windows && !is_float
-            }),
+            // On Linux results that are structures are returned by other rules than on Windows.
+            "stdcall" | "cdecl" => {
+                result.is_none_or(|result| platform.is_windows && is_returned_alike(result, platform))
+            }
             // The rest of the registers might hold the data.
             "thiscall" => {
                 result.is_none()
@@ -544,6 +540,26 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
                 result.is_none() && !behind && (registers == 2 || !case.lanes.contains(&"direct"))
             }
         }
+}
+
+/// On i686 Windows GCC returns what is nothing but a float or double in ST0, and in memory what has a member that fits no
+/// register, such as an array of three bytes, whatever the size of the whole.
+fn is_returned_alike(ty: &Type, platform: Platform) -> bool {
+    let size = ty.size(platform);
+    if !matches!(size, 1 | 2 | 4 | 8) {
+        return true;
+    }
+    let leaves = ty.leaves(platform, 0);
+    let is_float = leaves.iter().all(|leaf| leaf.scalar.name.starts_with('f') && leaf.size == size);
+    !is_float && fits_registers(ty, platform)
+}
+
+fn fits_registers(ty: &Type, platform: Platform) -> bool {
+    let (Type::Struct(members) | Type::Union(members)) = ty else { return true };
+    matches!(ty.size(platform), 1 | 2 | 4 | 8)
+        && members.iter().all(|(member, count)| {
+            matches!(count * member.size(platform), 1 | 2 | 4 | 8) && fits_registers(member, platform)
+        })
 }
 
 /// The case with something taken away or made plainer, most of it first.
