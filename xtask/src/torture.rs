@@ -1,11 +1,11 @@
-//! `cargo xtask torture`: random signatures, called by C code of two compilers and handled in each lane, in search of a wrong
-//! register, stack word or value.
+//! `cargo xtask torture`: random signatures, called by C code of two compilers and handled in each lane, in search of
+//! a wrong register, stack word or value.
 //!
-//! The cases are written as lines (tests/torture/src/case.rs); C callers, C handlers and typed closures are made of them
-//! here, and the fixed part of the program, which knows what to expect, is in tests/torture. Each signature goes through the
-//! direct lane with a handler in C (on i686 if all registers of the convention are in use, else nothing says where such a
-//! handler has its data) and through the frame lane; one in [`TYPED_SHARE`] through a typed closure, too, since rustc takes
-//! longer for that than everything else together.
+//! The cases are written as lines (tests/torture/src/case.rs); C callers, C handlers and typed closures are made of
+//! them here, and the fixed part of the program, which knows what to expect, is in tests/torture. Each signature goes
+//! through the direct lane with a handler in C (on i686 if all registers of the convention are in use, else nothing
+//! says where such a handler has its data) and through the frame lane; one in [`TYPED_SHARE`] through a typed closure,
+//! too, if it has no more parameters than those take: rustc is slower than the C compilers.
 //!
 //! What compilers do not agree on is left out ([`is_agreed`]): README.md, "Limits".
 
@@ -24,14 +24,14 @@ use fastrand::Rng;
 
 use crate::suite::{Suite, cargo_for, folder, variable};
 use crate::wine::{Wine, for_windows};
-use crate::{setup, windows};
+use crate::{host, setup, windows};
 
 #[path = "../../tests/torture/src/case.rs"]
 mod case;
 use case::{COUNTS, Case, Platform, SCALARS, Type};
 
 /// One signature in so many has a typed closure.
-const TYPED_SHARE: usize = 16;
+const TYPED_SHARE: usize = 4;
 /// Signatures in one program.
 const BATCH: usize = 500;
 /// Where cases that have failed once are kept; they run first.
@@ -163,11 +163,13 @@ impl Bench {
         let mut cargo = if target.platform.is_windows {
             windows::gnu(target.name.split_once('-').context("a target's name")?.0, "build")?
         } else {
-            cargo_for(target.name, "build", "std,panic_unwind")
+            cargo_for(target.name, "build", "std,test")
         };
-        cargo.args(["--package=calltable-torture", "--message-format=json", "--target-dir=target/torture"]);
-        cargo.args(["--quiet"]);
-        println!("    {cargo:?}");
+        if target.name == "i686-unknown-linux-gnu" {
+            cargo.args(host::OTHER_FOLDER);
+        }
+        cargo.args(["--package=calltable-torture", "--message-format=json", "--quiet"]);
+        println!("    {cargo:?} (some minutes the first time)");
         let output = cargo.output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut arguments = vec!["--edition=2024".into(), format!("--target={}", target.name)];
@@ -406,7 +408,7 @@ fn silently(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-// --- Cases ------------------------------------------------------------------------------------------------------------
+// --- Cases -----------------------------------------------------------------------------------------------------------
 
 fn batch_of(seed: u64, batch: usize, count: usize, platform: Platform) -> Vec<Case> {
     let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(batch as u64));
@@ -542,8 +544,8 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
         }
 }
 
-/// On i686 Windows GCC returns what is nothing but a float or double in ST0, and in memory what has a member that fits no
-/// register, such as an array of three bytes, whatever the size of the whole.
+/// On i686 Windows GCC returns what is nothing but a float or double in ST0, and in memory what has a member that fits
+/// no register, such as an array of three bytes, whatever the size of the whole.
 fn is_returned_alike(ty: &Type, platform: Platform) -> bool {
     let size = ty.size(platform);
     if !matches!(size, 1 | 2 | 4 | 8) {
@@ -615,7 +617,7 @@ fn plainer(ty: Option<&Type>) -> Vec<Type> {
     types
 }
 
-// --- Their text ---------------------------------------------------------------------------------------------------------
+// --- Their text ------------------------------------------------------------------------------------------------------
 
 /// Names of structures and unions, those within others before them.
 #[derive(Default)]

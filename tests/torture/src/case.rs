@@ -1,5 +1,5 @@
-//! One case: a signature, how it is called and how it is registered, as a line of text. Part of the program that makes the
-//! cases and of the one that runs them.
+//! One case: a signature, how it is called and how it is registered, as a line of text. Part of the program that makes
+//! the cases and of the one that runs them.
 
 use std::fmt;
 
@@ -135,8 +135,8 @@ pub const WRECKS: &[&str] = &["intact", "volatile", "preserved", "everything"];
 pub const COUNTS: &[&str] = &["uncounted", "tracked", "exclusive"];
 pub const LANES: &[&str] = &["direct", "frame", "typed"];
 
-/// A line of words: convention, the compilers of caller and handler, lanes, then an element of each of the lists above and a
-/// number that the values follow from; a colon, the parameters, an arrow, the result.
+/// A line of words: convention, the compilers of caller and handler, lanes, then an element of each of the lists above
+/// and a number that the values follow from; a colon, the parameters, an arrow, the result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Case {
     pub convention: String,

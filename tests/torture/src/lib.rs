@@ -1,9 +1,10 @@
-//! The fixed part of what `cargo xtask torture` runs: registers what each case says, has the case's C caller call the entry,
-//! and looks at every value, register and stack word. The C callers, the C handlers and the typed closures are generated.
+//! The fixed part of what `cargo xtask torture` runs: registers what each case says, has the case's C caller call the
+//! entry, and looks at every value, register and stack word. The C callers, the C handlers and the typed closures are
+//! generated.
 //!
-//! A caller takes its arguments from a block of memory and puts the result there; a handler puts its arguments into another
-//! block and takes the result from there. All else is done here, from the text of the case.
-#![allow(missing_docs, clippy::missing_safety_doc, reason = "a program in two parts")]
+//! A caller takes its arguments from a block of memory and puts the result there; a handler puts its arguments into
+//! another block and takes the result from there. All else is done here, from the text of the case.
+#![allow(missing_docs, reason = "the other part of the program is generated")]
 
 pub mod case;
 mod check;
@@ -129,8 +130,11 @@ macro_rules! typed {
     }};
 }
 
-/// Runs the cases of the file that the command line names; with `--verbose` names each before it runs. Prints a line for each
-/// that fails, and how many calls there were.
+/// Runs the cases of the file that the command line names; with `--verbose` names each before it runs. Prints a line
+/// for each that fails, and how many calls there were.
+///
+/// # Safety
+/// Tables and closures must be those of the cases.
 pub unsafe fn run(tables: &[*const Entry], typed: &[(usize, Typed)]) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let text = std::fs::read_to_string(arguments.next().expect("a file")).expect("cases");
@@ -139,10 +143,12 @@ pub unsafe fn run(tables: &[*const Entry], typed: &[(usize, Typed)]) -> ExitCode
     let typed: HashMap<_, _> = typed.iter().copied().collect();
     for table in tables {
         let mut entry = *table;
-        // SAFETY: C's tables end so.
-        while let Some(next) =
-            unsafe { entry.as_ref() }.filter(|entry| !entry.handler.is_null() || entry.caller.is_some())
-        {
+        loop {
+            // SAFETY: C's tables end with a line of null pointers.
+            let next = unsafe { &*entry };
+            if next.caller.is_none() && next.handler.is_null() {
+                break;
+            }
             callers.extend(next.caller.map(|caller| (next.case, caller)));
             handlers.extend((!next.handler.is_null()).then_some((next.case, next.handler)));
             entry = entry.wrapping_add(1);
@@ -179,12 +185,13 @@ fn pattern(case: &Case, index: usize, at: usize) -> u8 {
     (index * 37 + at * 11 + usize::from(case.seed)) as u8
 }
 
-/// What a value consists of; leaves of a union are normalised in its order, so that each of its members is a proper one.
+/// What a value consists of; leaves of a union are normalised in its order, so that each of its members is a proper
+/// one.
 fn fill(case: &Case, ty: &Type, index: usize) -> [u8; ROOM] {
     let mut bytes = [0; ROOM];
     for leaf in ty.leaves(PLATFORM, 0) {
-        for at in leaf.offset..leaf.offset + leaf.size {
-            bytes[at] = pattern(case, index, at);
+        for (at, byte) in bytes.iter_mut().enumerate().skip(leaf.offset).take(leaf.size) {
+            *byte = pattern(case, index, at);
         }
     }
     for leaf in ty.leaves(PLATFORM, 0) {
@@ -229,13 +236,12 @@ fn call(case: &Case, caller: Caller, code: *const c_void, outside: &mut Block) -
     let before = check::pattern();
     // SAFETY: there is one thread, and no other call runs; the caller is the case's own.
     let state = unsafe {
-        let state = &mut *(&raw mut STATE);
-        state.target = code.cast();
-        state.cleanup = if PLATFORM.is_64_bit || case.convention == "cdecl" { 0 } else { 4 * positions };
-        state.guards_at = if PLATFORM.is_64_bit { 8 * positions.max(4) } else { 4 * positions };
-        state.before = before;
+        STATE.target = code.cast();
+        STATE.cleanup = if PLATFORM.is_64_bit || case.convention == "cdecl" { 0 } else { 4 * positions };
+        STATE.guards_at = if PLATFORM.is_64_bit { 8 * positions.max(4) } else { 4 * positions };
+        STATE.before = before;
         caller(torture_check, outside);
-        state
+        (&raw const STATE).read()
     };
     let names: &[&str] = if PLATFORM.is_64_bit {
         &["RBX", "RBP", "RDI", "RSI", "R12", "R13", "R14", "R15"]
