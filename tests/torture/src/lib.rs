@@ -36,7 +36,7 @@ pub struct Block {
 #[repr(C)]
 pub struct Entry {
     case: usize,
-    caller: Option<unsafe extern "C" fn(unsafe extern "C" fn(), *mut Block)>,
+    caller: Option<Caller>,
     handler: *const (),
 }
 
@@ -177,7 +177,7 @@ pub unsafe fn run(tables: &[*const Entry], typed: &[(usize, Typed)]) -> ExitCode
     ExitCode::SUCCESS
 }
 
-type Caller = unsafe extern "C" fn(unsafe extern "C" fn(), *mut Block);
+type Caller = unsafe extern "efiapi" fn(unsafe extern "C" fn(), *mut Block);
 type Outcome = Result<(), String>;
 
 /// Byte `at` of value `index`: no other value has it at that place.
