@@ -352,9 +352,7 @@ impl Bench {
             command.arg("120");
             match &self.wine {
                 Some((wine, random)) => {
-                    let runner = wine.runner();
-                    let wine_program = runner.rsplit(' ').next().unwrap_or_default();
-                    wine.set(&mut command).arg(wine_program).env("WINEPATH", random);
+                    wine.set(&mut command).arg(wine.program()).env("WINEPATH", random);
                     command.arg(&program).arg(for_windows(&list));
                 }
                 None => {
