@@ -100,10 +100,11 @@ struct Cell<R> {
 /// `probe` must be a function of any convention for which [`is_available`] that takes up to `words` words and a pointer,
 /// returns a `MaybeUninit<R>`, and does nothing but to [`set_mark`] with that pointer.
 pub(crate) unsafe fn find_place<R>(words: usize, probe: *const ()) -> Place {
-    const WORDS: usize = MAX_POSITIONS + 1;
+    // The most that there may be, and what there may be beside: two in registers, the result's address, the data.
+    const WORDS: usize = MAX_POSITIONS + 4;
     const ECX: usize = WORDS;
     const EDX: usize = WORDS + 1;
-    if words > MAX_POSITIONS {
+    if words >= WORDS {
         return place_of(NATIVE, words); // too many to register
     }
     let mut cells = [const { Cell::<R> { result: MaybeUninit::uninit(), mark: 0 } }; WORDS + 2];

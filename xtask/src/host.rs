@@ -40,7 +40,7 @@ const TARGETS: &[&str] = &[
 ];
 
 /// Where other targets are built, so that two versions of the compiler do not share a folder.
-const OTHER_FOLDER: [&str; 2] = ["--target-dir", "target/other"];
+pub const OTHER_FOLDER: [&str; 2] = ["--target-dir", "target/other"];
 
 /// How cargo is told to run test programs through another one.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";

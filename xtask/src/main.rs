@@ -15,6 +15,7 @@ mod races;
 mod setup;
 mod soak;
 mod suite;
+mod torture;
 mod uefi;
 mod windows;
 mod wine;
@@ -80,6 +81,18 @@ enum Command {
         /// The suites
         suites: Vec<SuiteName>,
     },
+    /// Call entries with random signatures in search of a wrong register, stack word or value; a case that fails is shrunk
+    Torture {
+        /// How many signatures, for each target
+        #[arg(long, default_value_t = 500)]
+        signatures: usize,
+        /// Makes the same signatures again
+        #[arg(long)]
+        seed: Option<u64>,
+        /// As Rust calls it; may be repeated; all four if none is named
+        #[arg(long = "target")]
+        targets: Vec<String>,
+    },
     /// Run a program that is refused new executable memory (PR_SET_MDWE); the tests use this
     #[command(hide = true)]
     UnderMdwe {
@@ -105,6 +118,8 @@ enum SuiteName {
     Cet,
     /// Threads that register, release and call: every order of events (Loom), Miri, ThreadSanitizer
     Races,
+    /// Random signatures between C compilers and every lane, on Linux and Windows, both widths
+    Torture,
 }
 
 fn main() -> ExitCode {
@@ -160,6 +175,7 @@ fn run(command: Command) -> Result<()> {
                     SuiteName::Embed => embed::run()?,
                     SuiteName::Cet => bare::run_cet()?,
                     SuiteName::Races => races::run()?,
+                    SuiteName::Torture => torture::run_suite()?,
                 };
                 failed |= !result;
             }
@@ -168,6 +184,7 @@ fn run(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::Torture { signatures, seed, targets } => torture::run(&torture::Options { signatures, seed, targets }),
         Command::UnderMdwe { command } => under_mdwe(&command),
     }
 }

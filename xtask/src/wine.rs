@@ -41,7 +41,8 @@ impl Wine {
         Ok(wine)
     }
 
-    fn program(&self) -> PathBuf {
+    /// What runs a Windows program.
+    pub fn program(&self) -> PathBuf {
         self.programs.join("wine64")
     }
 

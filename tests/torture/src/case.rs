@@ -1,0 +1,255 @@
+//! One case: a signature, how it is called and how it is registered, as a line of text. Part of the program that makes
+//! the cases and of the one that runs them.
+
+use std::fmt;
+
+/// What the sizes of types and the places of arguments depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Platform {
+    pub is_64_bit: bool,
+    pub is_windows: bool,
+}
+
+/// A type that is no structure: its name in a line, in C and in Rust, and its size; 0 for that of a pointer.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Scalar {
+    pub name: &'static str,
+    pub c: &'static str,
+    pub rust: &'static str,
+    size: usize,
+}
+
+const fn scalar(name: &'static str, c: &'static str, rust: &'static str, size: usize) -> Scalar {
+    Scalar { name, c, rust, size }
+}
+
+pub const SCALARS: &[Scalar] = &[
+    scalar("bool", "_Bool", "bool", 1),
+    scalar("i8", "signed char", "i8", 1),
+    scalar("u8", "unsigned char", "u8", 1),
+    scalar("i16", "short", "i16", 2),
+    scalar("u16", "unsigned short", "u16", 2),
+    scalar("i32", "int", "i32", 4),
+    scalar("u32", "unsigned", "u32", 4),
+    scalar("i64", "long long", "i64", 8),
+    scalar("u64", "unsigned long long", "u64", 8),
+    scalar("i128", "__int128", "i128", 16),
+    scalar("u128", "unsigned __int128", "u128", 16),
+    scalar("f32", "float", "f32", 4),
+    scalar("f64", "double", "f64", 8),
+    scalar("pointer", "void *", "*mut core::ffi::c_void", 0),
+];
+
+/// A type; members of structures and unions are arrays if there is more than one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    Scalar(&'static Scalar),
+    Struct(Vec<(Type, usize)>),
+    Union(Vec<(Type, usize)>),
+}
+
+/// A scalar within a type.
+#[allow(dead_code, reason = "only the program that runs the cases looks at offsets")]
+pub struct Leaf {
+    pub offset: usize,
+    pub size: usize,
+    pub scalar: &'static Scalar,
+}
+
+impl Type {
+    pub fn is_scalar(&self, names: &[&str]) -> bool {
+        matches!(self, Self::Scalar(scalar) if names.contains(&scalar.name))
+    }
+
+    pub fn is_aggregate(&self) -> bool {
+        !matches!(self, Self::Scalar(_))
+    }
+
+    pub fn size(&self, platform: Platform) -> usize {
+        self.layout(platform).0
+    }
+
+    /// Size and alignment.
+    fn layout(&self, platform: Platform) -> (usize, usize) {
+        let (members, is_union) = match self {
+            Self::Scalar(scalar) => {
+                let size = match scalar.size {
+                    0 if platform.is_64_bit => 8,
+                    0 => 4,
+                    size => size,
+                };
+                // System V's 32-bit rules align nothing to more than a word.
+                return (size, if platform.is_64_bit || platform.is_windows { size } else { size.min(4) });
+            }
+            Self::Struct(members) => (members, false),
+            Self::Union(members) => (members, true),
+        };
+        let (mut end, mut align) = (0_usize, 1);
+        for (member, count) in members {
+            let (size, own) = member.layout(platform);
+            align = align.max(own);
+            end = if is_union { end.max(size * count) } else { end.next_multiple_of(own) + size * count };
+        }
+        (end.next_multiple_of(align), align)
+    }
+
+    /// What is in a value at `offset`.
+    pub fn leaves(&self, platform: Platform, offset: usize) -> Vec<Leaf> {
+        let (members, is_union) = match self {
+            Self::Scalar(scalar) => return vec![Leaf { offset, size: self.size(platform), scalar }],
+            Self::Struct(members) => (members, false),
+            Self::Union(members) => (members, true),
+        };
+        let mut leaves = Vec::new();
+        let mut end = 0_usize;
+        for (member, count) in members {
+            let (size, align) = member.layout(platform);
+            let start = if is_union { 0 } else { end.next_multiple_of(align) };
+            leaves.extend((0..*count).flat_map(|index| member.leaves(platform, offset + start + index * size)));
+            end = start + size * count;
+        }
+        leaves
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, members, close) = match self {
+            Self::Scalar(scalar) => return f.write_str(scalar.name),
+            Self::Struct(members) => ("{", members, "}"),
+            Self::Union(members) => ("<", members, ">"),
+        };
+        f.write_str(open)?;
+        for (member, count) in members {
+            write!(f, " {member}")?;
+            if *count > 1 {
+                write!(f, " *{count}")?;
+            }
+        }
+        write!(f, " {close}")
+    }
+}
+
+pub const SAVES: &[&str] = &["keeping", "saving", "control"];
+pub const WRECKS: &[&str] = &["intact", "volatile", "preserved", "everything"];
+pub const COUNTS: &[&str] = &["uncounted", "tracked", "exclusive"];
+pub const LANES: &[&str] = &["direct", "frame", "typed"];
+
+/// A line of words: convention, the compilers of caller and handler, lanes, then an element of each of the lists above
+/// and a number that the values follow from; a colon, the parameters, an arrow, the result.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Case {
+    pub convention: String,
+    pub caller: String,
+    pub handler: String,
+    pub lanes: Vec<&'static str>,
+    /// What the dispatcher is asked to save.
+    pub save: usize,
+    /// What the handler wrecks when it has run.
+    pub wreck: usize,
+    pub count: usize,
+    pub seed: u8,
+    pub parameters: Vec<Type>,
+    pub result: Option<Type>,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { convention, caller, handler, save, wreck, count, seed, .. } = self;
+        write!(f, "{convention} {caller} {handler} {} ", self.lanes.join("+"))?;
+        write!(f, "{} {} {} {seed} :", SAVES[*save], WRECKS[*wreck], COUNTS[*count])?;
+        for parameter in &self.parameters {
+            write!(f, " {parameter}")?;
+        }
+        match &self.result {
+            Some(result) => write!(f, " -> {result}"),
+            None => write!(f, " -> void"),
+        }
+    }
+}
+
+impl Case {
+    /// Reads a line; `None` if it is none.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let mut word = || words.next();
+        let find = |list: &[&str], word: &str| list.iter().position(|known| *known == word);
+        let mut case = Self {
+            convention: word()?.into(),
+            caller: word()?.into(),
+            handler: word()?.into(),
+            lanes: word()?.split('+').map(|lane| Some(LANES[find(LANES, lane)?])).collect::<Option<_>>()?,
+            save: find(SAVES, word()?)?,
+            wreck: find(WRECKS, word()?)?,
+            count: find(COUNTS, word()?)?,
+            seed: word()?.parse().ok()?,
+            parameters: Vec::new(),
+            result: None,
+        };
+        if word()? != ":" {
+            return None;
+        }
+        loop {
+            match word()? {
+                "->" => break,
+                first => case.parameters.push(parse_type(first, &mut word)?),
+            }
+        }
+        case.result = match word()? {
+            "void" => None,
+            first => Some(parse_type(first, &mut word)?),
+        };
+        word().is_none().then_some(case)
+    }
+
+    /// Whether the result goes through memory of the caller.
+    pub fn has_hidden_result(&self, platform: Platform) -> bool {
+        let result = self.result.as_ref().filter(|result| result.is_aggregate());
+        result.is_some_and(|result| !matches!(result.size(platform), 1 | 2 | 4 | 8))
+    }
+
+    /// Which parameters come in registers, of the integer ones on i686.
+    pub fn in_registers(&self, platform: Platform) -> Vec<bool> {
+        let mut free = match self.convention.as_str() {
+            "thiscall" => 1,
+            "fastcall" => 2,
+            _ => 0,
+        };
+        let is_in_register = |ty: &Type| {
+            let fits = !ty.is_aggregate() && ty.size(platform) <= 4 && !ty.is_scalar(&["f32"]) && free > 0;
+            free -= usize::from(fits);
+            fits
+        };
+        self.parameters.iter().map(is_in_register).collect()
+    }
+
+    /// Argument positions; on i686 words on the stack.
+    pub fn positions(&self, platform: Platform) -> usize {
+        let hidden = usize::from(self.has_hidden_result(platform));
+        if platform.is_64_bit {
+            return hidden + self.parameters.len();
+        }
+        let on_stack = self.parameters.iter().zip(self.in_registers(platform)).filter(|(_, in_register)| !in_register);
+        hidden + on_stack.map(|(ty, _)| ty.size(platform).div_ceil(4)).sum::<usize>()
+    }
+}
+
+fn parse_type<'a>(first: &str, word: &mut dyn FnMut() -> Option<&'a str>) -> Option<Type> {
+    let close = match first {
+        "{" => "}",
+        "<" => ">",
+        name => return SCALARS.iter().find(|scalar| scalar.name == name).map(Type::Scalar),
+    };
+    let mut members: Vec<(Type, usize)> = Vec::new();
+    loop {
+        let next = word()?;
+        if next == close {
+            break;
+        }
+        match next.strip_prefix('*') {
+            Some(count) => members.last_mut()?.1 = count.parse().ok()?,
+            None => members.push((parse_type(next, word)?, 1)),
+        }
+    }
+    Some(if close == "}" { Type::Struct(members) } else { Type::Union(members) })
+}

@@ -1,0 +1,512 @@
+//! The fixed part of what `cargo xtask torture` runs: registers what each case says, has the case's C caller call the
+//! entry, and looks at every value, register and stack word. The C callers, the C handlers and the typed closures are
+//! generated.
+//!
+//! A caller takes its arguments from a block of memory and puts the result there; a handler puts its arguments into
+//! another block and takes the result from there. All else is done here, from the text of the case.
+#![allow(missing_docs, reason = "the other part of the program is generated")]
+
+pub mod case;
+mod check;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+
+use calltable::table::{self, MAX_POSITIONS, Registration};
+use calltable::{Convention, Error, Frame, RawFrame, Scalar, Signature, SignatureError, Value};
+
+use case::{Case, Platform, Type};
+use check::{GUARDS, STATE, WRECK, torture_check, torture_wreck};
+
+/// Bytes for one value; the result comes after the arguments.
+pub const ROOM: usize = 64;
+pub const MOST: usize = 40;
+
+const PLATFORM: Platform = Platform { is_64_bit: cfg!(target_pointer_width = "64"), is_windows: cfg!(windows) };
+
+/// What a call passes, or what it has passed.
+#[repr(C, align(64))]
+pub struct Block {
+    bytes: [u8; (MOST + 1) * ROOM],
+}
+
+/// One line of a table that C makes; a null pointer ends it.
+#[repr(C)]
+pub struct Entry {
+    case: usize,
+    caller: Option<Caller>,
+    handler: *const (),
+}
+
+/// A typed closure: registers itself, and has the call made.
+pub type Typed = fn(&mut Block, &mut dyn FnMut(*const c_void)) -> Result<(), Error>;
+
+/// # Safety
+/// `P` must be the type of that argument; a handler calls it with the block that its call has.
+pub unsafe fn put<P>(block: *mut Block, index: usize, value: P) {
+    // SAFETY: no type is larger than its room, and rooms are aligned for all.
+    unsafe { block.cast::<u8>().add(index * ROOM).cast::<P>().write(value) }
+}
+
+/// # Safety
+/// `R` must be the type of the result.
+pub unsafe fn result<R>(block: *mut Block) -> R {
+    // SAFETY: there is a value of that type.
+    unsafe { block.cast::<u8>().add(MOST * ROOM).cast::<R>().read() }
+}
+
+/// A block that typed closures refer to.
+#[derive(Clone, Copy)]
+pub struct Shared(pub *mut Block);
+// SAFETY: there is one thread.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+impl Shared {
+    pub fn get(&self) -> *mut Block {
+        self.0
+    }
+}
+
+/// Defines a [`Typed`] that registers by the constructor that is named.
+#[macro_export]
+macro_rules! typed {
+    ($name:ident $abi:literal $constructor:ident ($($index:literal $a:ident $P:ty,)*) $R:ty) => {
+        fn $name(
+            block: &mut $crate::Block,
+            call: &mut dyn FnMut(*const core::ffi::c_void),
+        ) -> Result<(), calltable::Error> {
+            type Code = unsafe extern $abi fn($($P),*) -> $R;
+            let shared = $crate::Shared(block);
+            $crate::typed!(@$constructor Code shared call ($($index $a $P,)*) $R)
+        }
+    };
+    (@from_ref $Code:ident $shared:ident $call:ident ($($index:literal $a:ident $P:ty,)*) $R:ty) => {{
+        // SAFETY: the types of the case.
+        let closure = move |$($a: $P),*| -> $R { unsafe {
+            let block = $shared.get();
+            $($crate::put(block, $index, $a);)*
+            $crate::result(block)
+        }};
+        let callback = calltable::Callback::<$Code>::from_ref(&closure)?;
+        $call(callback.code() as *const _);
+        Ok(())
+    }};
+    (@from_ref_with $Code:ident $shared:ident $call:ident ($($index:literal $a:ident $P:ty,)*) $R:ty) => {{
+        // SAFETY: the types of the case.
+        let closure = move |$($a: $P),*| -> $R { unsafe {
+            let block = $shared.get();
+            $($crate::put(block, $index, $a);)*
+            $crate::result(block)
+        }};
+        let options = calltable::Options::new().tracked();
+        let callback = calltable::Callback::<$Code>::from_ref_with(options, &closure)?;
+        $call(callback.code() as *const _);
+        Ok(())
+    }};
+    (@from_mut $Code:ident $shared:ident $call:ident ($($index:literal $a:ident $P:ty,)*) $R:ty) => {{
+        // SAFETY: the types of the case.
+        let mut closure = move |$($a: $P),*| -> $R { unsafe {
+            let block = $shared.get();
+            $($crate::put(block, $index, $a);)*
+            $crate::result(block)
+        }};
+        let callback = calltable::Callback::<$Code>::from_mut(&mut closure)?;
+        $call(callback.code() as *const _);
+        Ok(())
+    }};
+    (@from_fn $Code:ident $shared:ident $call:ident ($($index:literal $a:ident $P:ty,)*) $R:ty) => {{
+        // SAFETY: the types of the case.
+        fn handle(shared: &$crate::Shared, $($a: $P),*) -> $R { unsafe {
+            let block = shared.get();
+            $($crate::put(block, $index, $a);)*
+            $crate::result(block)
+        }}
+        let callback = calltable::Callback::<$Code>::from_fn(&$shared, handle)?;
+        $call(callback.code() as *const _);
+        Ok(())
+    }};
+}
+
+/// Runs the cases of the file that the command line names; with `--verbose` names each before it runs. Prints a line
+/// for each that fails, and how many calls there were.
+///
+/// # Safety
+/// Tables and closures must be those of the cases.
+pub unsafe fn run(tables: &[*const Entry], typed: &[(usize, Typed)]) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let text = std::fs::read_to_string(arguments.next().expect("a file")).expect("cases");
+    let is_verbose = arguments.next().is_some();
+    let (mut callers, mut handlers) = (HashMap::new(), HashMap::new());
+    let typed: HashMap<_, _> = typed.iter().copied().collect();
+    for table in tables {
+        let mut entry = *table;
+        loop {
+            // SAFETY: C's tables end with a line of null pointers.
+            let next = unsafe { &*entry };
+            if next.caller.is_none() && next.handler.is_null() {
+                break;
+            }
+            callers.extend(next.caller.map(|caller| (next.case, caller)));
+            handlers.extend((!next.handler.is_null()).then_some((next.case, next.handler)));
+            entry = entry.wrapping_add(1);
+        }
+    }
+    let (mut calls, mut failed) = ([0; 3], 0);
+    for (index, line) in text.lines().enumerate() {
+        let case = Case::parse(line).expect("a case");
+        for lane in &case.lanes {
+            if is_verbose {
+                println!("RUN {index} {lane}");
+            }
+            let outcome = match *lane {
+                "direct" => direct(&case, callers[&index], handlers[&index]),
+                "frame" => frame(&case, callers[&index]),
+                _ => closure(&case, callers[&index], typed[&index]),
+            };
+            calls[case::LANES.iter().position(|known| known == lane).expect("a lane")] += 1;
+            if let Err(message) = outcome {
+                failed += 1;
+                println!("FAIL {index} {lane}: {message}");
+            }
+        }
+    }
+    println!("DONE {} {} {} {failed}", calls[0], calls[1], calls[2]);
+    ExitCode::SUCCESS
+}
+
+type Caller = unsafe extern "efiapi" fn(unsafe extern "C" fn(), *mut Block);
+type Outcome = Result<(), String>;
+
+/// Byte `at` of value `index`: no other value has it at that place.
+fn pattern(case: &Case, index: usize, at: usize) -> u8 {
+    (index * 37 + at * 11 + usize::from(case.seed)) as u8
+}
+
+/// What a value consists of; leaves of a union are normalised in its order, so that each of its members is a proper
+/// one.
+fn fill(case: &Case, ty: &Type, index: usize) -> [u8; ROOM] {
+    let mut bytes = [0; ROOM];
+    for leaf in ty.leaves(PLATFORM, 0) {
+        for (at, byte) in bytes.iter_mut().enumerate().skip(leaf.offset).take(leaf.size) {
+            *byte = pattern(case, index, at);
+        }
+    }
+    for leaf in ty.leaves(PLATFORM, 0) {
+        let last = &mut bytes[leaf.offset + leaf.size - 1];
+        match leaf.scalar.name {
+            "bool" => *last = (*last >> 3) & 1,
+            // Finite, and no NaN, which x87 registers would change.
+            "f32" | "f64" => *last = 0x40 | *last & 0x80,
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn values(case: &Case) -> impl Iterator<Item = (usize, &Type)> {
+    case.parameters.iter().enumerate().chain(case.result.iter().map(|ty| (MOST, ty)))
+}
+
+fn blocks(case: &Case) -> (Block, Block) {
+    let mut outside = Block { bytes: [0xee; (MOST + 1) * ROOM] };
+    let mut inside = Block { bytes: [0xdd; (MOST + 1) * ROOM] };
+    for (index, ty) in values(case) {
+        let block = if index == MOST { &mut inside } else { &mut outside };
+        block.bytes[index * ROOM..][..ROOM].copy_from_slice(&fill(case, ty, index));
+    }
+    (outside, inside)
+}
+
+fn convention(case: &Case) -> Convention {
+    match case.convention.as_str() {
+        "win64" => Convention::Win64,
+        "stdcall" => Convention::Stdcall,
+        "cdecl" => Convention::Cdecl,
+        "thiscall" => Convention::Thiscall,
+        _ => Convention::Fastcall,
+    }
+}
+
+/// Has the caller call `code` and looks at everything that it may rely on.
+fn call(case: &Case, caller: Caller, code: *const c_void, outside: &mut Block) -> Outcome {
+    let positions = case.positions(PLATFORM);
+    let before = check::pattern();
+    // SAFETY: there is one thread, and no other call runs; the caller is the case's own.
+    let state = unsafe {
+        STATE.target = code.cast();
+        STATE.cleanup = if PLATFORM.is_64_bit || case.convention == "cdecl" { 0 } else { 4 * positions };
+        STATE.guards_at = if PLATFORM.is_64_bit { 8 * positions.max(4) } else { 4 * positions };
+        STATE.before = before;
+        caller(torture_check, outside);
+        (&raw const STATE).read()
+    };
+    let names: &[&str] = if PLATFORM.is_64_bit {
+        &["RBX", "RBP", "RDI", "RSI", "R12", "R13", "R14", "R15"]
+    } else {
+        &["EBX", "EBP", "EDI", "ESI"]
+    };
+    for (index, name) in names.iter().enumerate() {
+        if state.after.general[index] != before.general[index] {
+            return Err(format!("{name} is {:#x} after the call", state.after.general[index]));
+        }
+    }
+    for (index, value) in state.after.xmm.iter().enumerate() {
+        if *value != before.xmm[index] {
+            return Err(format!("XMM{} is {value:#x?} after the call", 6 + index));
+        }
+    }
+    // The lower bits of MXCSR say what has happened, and are nobody's.
+    if state.after.mxcsr & 0xffc0 != before.mxcsr || state.after.x87 != before.x87 {
+        return Err(format!("MXCSR {:#x}, x87 control word {:#x}", state.after.mxcsr, state.after.x87));
+    }
+    if state.flags & 0x400 != 0 {
+        return Err("DF is set after the call".into());
+    }
+    let moved = state.sp_after.wrapping_sub(state.sp) as isize;
+    if moved != state.cleanup as isize {
+        return Err(format!("{moved} bytes were removed, not {}", state.cleanup));
+    }
+    let is_float = case.result.as_ref().is_some_and(|ty| ty.is_scalar(&["f32", "f64"]));
+    let full = (0..8).filter(|register| state.environment[2] >> (2 * register) & 3 != 3).count();
+    if full != usize::from(is_float && !PLATFORM.is_64_bit) {
+        return Err(format!("{full} registers of the x87 stack are full"));
+    }
+    for index in 0..GUARDS {
+        // A result in memory of the caller may lie there.
+        let address = state.sp + state.guards_at + index * size_of::<usize>();
+        let is_result = case.has_hidden_result(PLATFORM) && address.wrapping_sub(state.first & !7) < ROOM + 8;
+        if !is_result && state.guards[index] != state.guards_after[index] {
+            let (old, new) = (state.guards[index], state.guards_after[index]);
+            return Err(format!("stack word {index} behind the arguments was {old:#x}, is {new:#x}"));
+        }
+    }
+    Ok(())
+}
+
+/// Compares what came with what went.
+fn compare(case: &Case, outside: &Block, inside: &Block) -> Outcome {
+    for (index, ty) in values(case) {
+        let (got, sent) = if index == MOST { (outside, inside) } else { (inside, outside) };
+        let bytes = |block: &Block, at: usize, size: usize| block.bytes[index * ROOM + at..][..size].to_vec();
+        for leaf in ty.leaves(PLATFORM, 0) {
+            let (got, sent) = (bytes(got, leaf.offset, leaf.size), bytes(sent, leaf.offset, leaf.size));
+            if got != sent {
+                let what = if index == MOST { "the result".into() } else { format!("argument {index}") };
+                return Err(format!("{what}, offset {}: {got:02x?}, not {sent:02x?}", leaf.offset));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn with_options(case: &Case, registration: Registration) -> Registration {
+    let registration = match case.save {
+        1 => registration.saving(),
+        2 => registration.saving_control_words(),
+        _ => registration,
+    };
+    match case.count {
+        1 => registration.tracked(),
+        2 => registration.exclusive(),
+        _ => registration,
+    }
+}
+
+/// Puts the wrapper before a handler.
+fn wrapped(case: &Case, handler: *const ()) -> *const () {
+    // SAFETY: there is one thread, and no call runs.
+    unsafe {
+        WRECK.target = handler;
+        WRECK.level = case.wreck;
+        WRECK.sp = 0;
+    }
+    torture_wreck as *const ()
+}
+
+/// What the wrapper has seen when the handler was called.
+fn check_entry() -> Outcome {
+    // SAFETY: there is one thread, and no call runs.
+    let (sp, flags) = unsafe { (WRECK.sp, WRECK.flags) };
+    if sp == 0 {
+        Err("the handler was not called".into())
+    } else if sp % 16 != 16 - size_of::<usize>() {
+        Err(format!("the stack pointer is {sp:#x} when the handler begins"))
+    } else if flags & 0x400 != 0 {
+        Err("DF is set when the handler begins".into())
+    } else {
+        Ok(())
+    }
+}
+
+fn register_and_call(case: &Case, caller: Caller, registration: Registration, outside: &mut Block) -> Outcome {
+    let slot = match table::register(&with_options(case, registration)) {
+        Ok(slot) => slot,
+        Err(error) => return Err(format!("refused: {error:?}")),
+    };
+    let outcome = call(case, caller, slot.code().as_ptr(), outside);
+    let running = table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
+    if running != 0 {
+        return Err(format!("{running} calls are counted after the call"));
+    }
+    table::release(slot).map_err(|error| format!("release: {error:?}"))?;
+    outcome.and_then(|()| check_entry())
+}
+
+fn direct(case: &Case, caller: Caller, handler: *const ()) -> Outcome {
+    let (mut outside, mut inside) = blocks(case);
+    let positions = case.positions(PLATFORM);
+    let handler = wrapped(case, handler);
+    // SAFETY: the case's own handler, which takes the block as its data.
+    let registration =
+        unsafe { Registration::direct(convention(case), handler.cast(), positions, (&raw mut inside).cast()) };
+    if positions > MAX_POSITIONS {
+        return match table::register(&registration) {
+            Err(Error::TooManyPositions { positions: found }) if found == positions => Ok(()),
+            other => Err(format!("{positions} positions: {other:?}")),
+        };
+    }
+    register_and_call(case, caller, registration, &mut outside)?;
+    compare(case, &outside, &inside)
+}
+
+/// What the frame lane's handler gets as its data.
+struct Dynamic<'a> {
+    signature: &'a Signature,
+    block: &'a mut Block,
+    error: Option<String>,
+}
+
+fn frame(case: &Case, caller: Caller) -> Outcome {
+    let (mut outside, mut inside) = blocks(case);
+    let positions = case.positions(PLATFORM);
+    let types: Vec<_> = case.parameters.iter().map(type_of).collect();
+    let signature = match Signature::new(convention(case), &types, case.result.as_ref().map(type_of)) {
+        Err(SignatureError::TooManyParameters { .. }) if positions > MAX_POSITIONS => return Ok(()),
+        Ok(signature) if positions <= MAX_POSITIONS => signature,
+        other => return Err(format!("{positions} positions: {other:?}")),
+    };
+    let mut data = Dynamic { signature: &signature, block: &mut inside, error: None };
+    let pointer = (&raw mut data).cast();
+    let handler = wrapped(case, handle as *const ());
+    // SAFETY: a handler of that lane with its data, or the wrapper that calls it.
+    let registration = unsafe {
+        if case.save == 0 {
+            let handler = std::mem::transmute::<*const (), table::FrameHandler>(handler);
+            Registration::frame(handler, &signature, pointer)
+        } else {
+            Registration::frame_foreign(handler.cast(), &signature, pointer)
+        }
+    };
+    register_and_call(case, caller, registration, &mut outside)?;
+    match data.error {
+        Some(error) => Err(error),
+        None => compare(case, &outside, &inside),
+    }
+}
+
+fn closure(case: &Case, caller: Caller, typed: Typed) -> Outcome {
+    let (mut outside, mut inside) = blocks(case);
+    let mut outcome = Ok(());
+    let registered = typed(&mut inside, &mut |code| outcome = call(case, caller, code, &mut outside));
+    let positions = case.positions(PLATFORM);
+    match registered {
+        Ok(()) if positions <= MAX_POSITIONS => outcome.and_then(|()| compare(case, &outside, &inside)),
+        Err(Error::TooManyPositions { .. }) if positions > MAX_POSITIONS => Ok(()),
+        other => Err(format!("{positions} positions: {other:?}")),
+    }
+}
+
+fn type_of(ty: &Type) -> calltable::Type {
+    let Type::Scalar(scalar) = ty else { return calltable::Type::Struct { size: ty.size(PLATFORM) as u32 } };
+    match scalar.name {
+        "bool" => calltable::Type::Bool,
+        "i8" => calltable::Type::I8,
+        "u8" => calltable::Type::U8,
+        "i16" => calltable::Type::I16,
+        "u16" => calltable::Type::U16,
+        "i32" => calltable::Type::I32,
+        "u32" => calltable::Type::U32,
+        "i64" => calltable::Type::I64,
+        "u64" => calltable::Type::U64,
+        "i128" => calltable::Type::I128,
+        "u128" => calltable::Type::U128,
+        "f32" => calltable::Type::F32,
+        "f64" => calltable::Type::F64,
+        _ => calltable::Type::Pointer,
+    }
+}
+
+/// The frame lane's handler of every case.
+unsafe extern "efiapi" fn handle(data: *mut c_void, raw: *mut RawFrame) {
+    // SAFETY: the data is such a structure, whose call this is.
+    let data = unsafe { &mut *data.cast::<Dynamic<'_>>() };
+    // SAFETY: this call's frame, and the signature that it was made by.
+    let mut frame = unsafe { Frame::new(&mut *raw, data.signature) };
+    for index in 0..data.signature.parameters().len() {
+        match frame.value(index) {
+            Ok(Value::Bool(value)) => same(&frame, data.block, index, value),
+            Ok(Value::I8(value)) => same(&frame, data.block, index, value),
+            Ok(Value::U8(value)) => same(&frame, data.block, index, value),
+            Ok(Value::I16(value)) => same(&frame, data.block, index, value),
+            Ok(Value::U16(value)) => same(&frame, data.block, index, value),
+            Ok(Value::I32(value)) => same(&frame, data.block, index, value),
+            Ok(Value::U32(value)) => same(&frame, data.block, index, value),
+            Ok(Value::I64(value)) => same(&frame, data.block, index, value),
+            Ok(Value::U64(value)) => same(&frame, data.block, index, value),
+            Ok(Value::I128(value)) => same(&frame, data.block, index, value),
+            Ok(Value::U128(value)) => same(&frame, data.block, index, value),
+            Ok(Value::F32(value)) => same(&frame, data.block, index, value),
+            Ok(Value::F64(value)) => same(&frame, data.block, index, value),
+            Ok(Value::Pointer(value)) => same(&frame, data.block, index, value),
+            Ok(Value::Struct(bytes)) => data.block.bytes[index * ROOM..][..bytes.len()].copy_from_slice(bytes),
+            other => data.error = Some(format!("argument {index}: {other:?}")),
+        }
+    }
+    if let Some(ty) = data.signature.result() {
+        if let Err(error) = set_result(&mut frame, ty, &data.block.bytes[MOST * ROOM..]) {
+            data.error = Some(format!("result: {error:?}"));
+        }
+    }
+}
+
+/// Stores an argument; with rubbish in its place if the two ways to get at it differ.
+fn same<T: Scalar + PartialEq>(frame: &Frame<'_>, block: &mut Block, index: usize, value: T) {
+    if frame.get::<T>(index) == Ok(value) {
+        // SAFETY: a scalar, in its room.
+        unsafe { put(block, index, value) };
+    }
+}
+
+fn set_result(frame: &mut Frame<'_>, ty: calltable::Type, bytes: &[u8]) -> Result<(), calltable::FrameError> {
+    fn read<T: Scalar>(bytes: &[u8]) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the room holds a value of every scalar's size.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast(), size_of::<T>());
+            value.assume_init()
+        }
+    }
+    match ty {
+        calltable::Type::Bool => frame.set_result(read::<bool>(bytes)),
+        calltable::Type::I8 => frame.set_result(read::<i8>(bytes)),
+        calltable::Type::U8 => frame.set_result(read::<u8>(bytes)),
+        calltable::Type::I16 => frame.set_result(read::<i16>(bytes)),
+        calltable::Type::U16 => frame.set_result(read::<u16>(bytes)),
+        calltable::Type::I32 => frame.set_result(read::<i32>(bytes)),
+        calltable::Type::U32 => frame.set_result(read::<u32>(bytes)),
+        calltable::Type::I64 => frame.set_result(read::<i64>(bytes)),
+        calltable::Type::U64 => frame.set_result(read::<u64>(bytes)),
+        calltable::Type::I128 => frame.set_result(read::<i128>(bytes)),
+        calltable::Type::U128 => frame.set_result(read::<u128>(bytes)),
+        calltable::Type::F32 => frame.set_result(read::<f32>(bytes)),
+        calltable::Type::F64 => frame.set_result(read::<f64>(bytes)),
+        calltable::Type::Pointer => frame.set_result(read::<*mut c_void>(bytes)),
+        _ => frame.result_bytes().map(|result| {
+            let length = result.len();
+            result.copy_from_slice(&bytes[..length]);
+        }),
+    }
+}
