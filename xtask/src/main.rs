@@ -8,6 +8,7 @@ mod demo;
 mod dist;
 mod embed;
 mod emulator;
+mod fuzz;
 mod host;
 mod instructions;
 mod lua;
@@ -67,6 +68,15 @@ enum Command {
         /// Only count instructions, and write them to benches/instructions.txt
         #[arg(long)]
         instructions: bool,
+    },
+    /// Give the C interface and the frames random work, with libFuzzer
+    Fuzz {
+        /// How long, for each of the programs
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Then reduce what was found to a few inputs, and put them into fuzz/corpus
+        #[arg(long)]
+        minimise: bool,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -135,6 +145,10 @@ fn run(command: Command) -> Result<()> {
             instructions::write()
         }
         Command::Bench { quick, publish, .. } => bench::run(quick, publish),
+        Command::Fuzz { minutes, minimise } => {
+            fuzz::run((minutes * 60.0) as u64)?;
+            if minimise { fuzz::minimise() } else { Ok(()) }
+        }
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
