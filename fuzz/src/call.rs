@@ -4,7 +4,9 @@ use std::arch::asm;
 
 /// What a call returned.
 pub struct Returned {
+    /// An integer or an address.
     pub rax: u64,
+    /// A floating-point number or an integer of 128 bits.
     pub xmm0: [u64; 2],
 }
 
