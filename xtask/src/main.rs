@@ -12,6 +12,7 @@ mod fuzz;
 mod host;
 mod instructions;
 mod lua;
+mod mutants;
 mod setup;
 mod suite;
 mod uefi;
@@ -77,6 +78,14 @@ enum Command {
         /// Then reduce what was found to a few inputs, and put them into fuzz/corpus
         #[arg(long)]
         minimise: bool,
+    },
+    /// Put small mistakes into copies of the source, and see whether the tests notice; takes hours
+    Mutants {
+        /// All if none is named
+        parts: Vec<mutants::Part>,
+        /// Only a share of them, such as 0/8
+        #[arg(long)]
+        shard: Option<mutants::Shard>,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -149,6 +158,7 @@ fn run(command: Command) -> Result<()> {
             fuzz::run((minutes * 60.0) as u64)?;
             if minimise { fuzz::minimise() } else { Ok(()) }
         }
+        Command::Mutants { parts, shard } => mutants::run(&parts, shard),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
