@@ -36,26 +36,32 @@ pub fn run(shard: Shard) -> Result<Report> {
     let folder = std::env::current_dir()?.join("target/mutants");
     let tree = copy(&folder)?;
     let program = program(&folder)?;
+    let in_tree = |command: &mut Command| {
+        command.current_dir(&tree);
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", folder.join("build"));
+    };
     let mut caught = 0;
     for (round, tests) in TESTS.iter().enumerate() {
+        // The first build of all takes longer than any mutant may; and the tests must pass.
+        let mut build = cargo();
+        in_tree(build.args(["test", "--all-features"]).args(*tests));
+        quietly(&mut build)?;
         let mut command = Command::new(&program);
-        command.current_dir(&tree).args(["mutants", "--in-place", "--baseline=skip", "--no-shuffle", "--colors=never"]);
-        command
-            .args(["--timeout=20", "--build-timeout=120"])
-            .arg(format!("--shard={shard}"))
-            .arg("--output")
-            .arg(&folder);
+        command.args(["mutants", "--in-place", "--baseline=skip", "--no-shuffle", "--colors=never"]);
+        command.args(["--timeout=20", "--build-timeout=120", &format!("--shard={shard}"), "--output"]).arg(&folder);
         if round > 0 {
             command.arg("--iterate");
         }
-        command.arg("--").args(*tests);
-        command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TARGET_DIR", folder.join("build"));
+        // Given for each call of cargo, or all programs would be built.
+        command.args(tests.iter().map(|test| format!("--cargo-arg={test}")));
+        in_tree(&mut command);
         println!("    {command:?}");
         // 2: some are not caught, 3: some hang.
         let status = command.status()?;
         ensure!(matches!(status.code(), Some(0 | 2 | 3)), "cargo-mutants: {status}");
-        caught += count(&folder, "caught")? + count(&folder, "timeout")?;
+        caught += count(&folder, "caught")?;
     }
+    caught += count(&folder, "timeout")?;
     let mut report = Report { caught, ..Report::default() };
     for line in outcome(&folder, "missed")?.lines() {
         // src/table.rs:12:34: replace + with -
@@ -72,11 +78,10 @@ fn copy(folder: &Path) -> Result<PathBuf> {
     let tree = folder.join("tree");
     fs::remove_dir_all(&tree).ok();
     fs::create_dir_all(&tree)?;
-    let files = quietly(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
-    let mut cp = Command::new("cp");
     // With their times, so that cargo need not build what has not changed.
-    cp.args(["--preserve=timestamps", "--parents", "--target-directory"]).arg(&tree);
-    quietly(cp.args(files.lines().filter(|file| Path::new(file).exists())))?;
+    let files = "git ls-files -z --cached --others --exclude-standard";
+    let copy = format!("{files} | xargs -0 cp --preserve=timestamps --parents --target-directory=\"$0\"");
+    quietly(Command::new("sh").args(["-ec", &copy]).arg(&tree))?;
     for (file, modules) in HIDDEN {
         let mut file = OpenOptions::new().append(true).open(tree.join(file))?;
         for module in modules {
