@@ -86,6 +86,9 @@ enum Command {
         /// Only a share of them, such as 0/8
         #[arg(long)]
         shard: Option<mutants::Shard>,
+        /// Only those in files whose name contains this
+        #[arg(long, default_value = "")]
+        file: String,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -158,7 +161,7 @@ fn run(command: Command) -> Result<()> {
             fuzz::run((minutes * 60.0) as u64)?;
             if minimise { fuzz::minimise() } else { Ok(()) }
         }
-        Command::Mutants { parts, shard } => mutants::run(&parts, shard),
+        Command::Mutants { parts, shard, file } => mutants::run(&parts, shard, &file),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();

@@ -98,14 +98,14 @@ fn is_like(text: &str, pattern: &str) -> bool {
     is_open || rest.is_empty()
 }
 
-pub fn run(parts: &[Part], shard: Option<Shard>) -> Result<()> {
+pub fn run(parts: &[Part], shard: Option<Shard>, file: &str) -> Result<()> {
     setup::install(setup::HOST)?;
     let shard = shard.unwrap_or(Shard { index: 0, count: 1 });
     let mut unexplained = 0;
     for part in if parts.is_empty() { Part::value_variants() } else { parts } {
         let reports = match part {
-            Part::Src => vec![("src", crate_source::run(shard)?)],
-            Part::Asm => assembly::run(shard)?,
+            Part::Src => vec![("src", crate_source::run(shard, file)?)],
+            Part::Asm => assembly::run(shard, file)?,
         };
         for (name, report) in reports {
             report.print(name);

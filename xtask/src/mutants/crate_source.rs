@@ -32,7 +32,7 @@ const TESTS: [&[&str]; 2] = [
 const HIDDEN: [(&str, &[&str]); 2] =
     [("src/arch/mod.rs", &["x86_64"]), ("src/seh/mod.rs", &["ask", "call", "linked", "record"])];
 
-pub fn run(shard: Shard) -> Result<Report> {
+pub fn run(shard: Shard, file: &str) -> Result<Report> {
     let folder = std::env::current_dir()?.join("target/mutants");
     let tree = copy(&folder)?;
     let program = program(&folder)?;
@@ -49,6 +49,9 @@ pub fn run(shard: Shard) -> Result<Report> {
         let mut command = Command::new(&program);
         command.args(["mutants", "--in-place", "--baseline=skip", "--no-shuffle", "--colors=never"]);
         command.args(["--timeout=20", "--build-timeout=120", &format!("--shard={shard}"), "--output"]).arg(&folder);
+        if !file.is_empty() {
+            command.arg(format!("--file=*{file}*"));
+        }
         if round > 0 {
             command.arg("--iterate");
         }
