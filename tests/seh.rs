@@ -276,6 +276,30 @@ fn dynamic_policies_and_results_of_every_shape() {
     }
 }
 
+/// In registers on x86_64, which the function that finds the block wrecks, and then the fault's handler.
+#[test]
+fn floating_point_arguments_reach_handler_and_policy() {
+    declare();
+    #[cfg(target_arch = "x86_64")]
+    type Four = unsafe extern "win64" fn(f64, f64, f64, f64) -> f64;
+    #[cfg(target_arch = "x86")]
+    type Four = unsafe extern "stdcall" fn(f64, f64, f64, f64) -> f64;
+    let join = |a: f64, b: f64, c: f64, d: f64| a * 1000.0 + b * 100.0 + c * 10.0 + d;
+    let counted = Callback::<Four>::from_ref_with(Options::new().tracked(), &join).unwrap();
+    let signature = Signature::new(CONVENTIONS[0], &[Type::F64; 4], Some(Type::F64)).unwrap();
+    let handler = Dynamic::new(signature, |_| fault(1)).contained(|_, frame| {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|index| frame.get::<f64>(index).unwrap());
+        frame.set_result(join(a, b, c, d)).unwrap();
+        Verdict::RETURN
+    });
+    let contained = Callback::from_contained_dynamic(&handler).unwrap();
+    // SAFETY: both live, and that is their signature.
+    unsafe {
+        assert_eq!(counted.code()(1.0, 2.0, 3.0, 4.0), 1234.0);
+        assert_eq!(contained.code().cast::<Four>()(1.0, 2.0, 3.0, 4.0), 1234.0);
+    }
+}
+
 #[test]
 fn an_exception_that_passes_goes_outwards_and_ends_the_count() {
     declare();

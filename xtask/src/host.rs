@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
-use crate::{bench, demo, instructions, setup, soak};
+use crate::{bench, demo, fuzz, instructions, setup, soak};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
 const RUNNING: &[&str] =
@@ -56,11 +56,15 @@ pub fn run() -> Result<bool> {
 
     suite.check("formatting", || {
         quietly(cargo().args(["fmt", "--all", "--check"]))?;
-        quietly(cargo().args(["fmt", "--check", "--manifest-path", bench::MANIFEST])).map(drop)
+        for manifest in [bench::MANIFEST, fuzz::MANIFEST] {
+            quietly(cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
+        }
+        Ok(())
     });
     suite.check("lints", || {
         quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"]))?;
-        bench::build(cargo().args(["clippy"]), &["--", "-Dwarnings"]).map(drop)
+        bench::build(cargo().args(["clippy"]), &["--", "-Dwarnings"])?;
+        quietly(fuzz::cargo_fuzz("clippy")?.args(["--", "-Dwarnings"])).map(drop)
     });
     let all = ["test", "--workspace", "--all-features", "--no-fail-fast"];
     suite.tests("all tests", cargo().args(all));
@@ -104,6 +108,7 @@ pub fn run() -> Result<bool> {
     });
     suite.check("the demo, on real input", demo_on_real_input);
     suite.check("the demo, on bad input", demo_on_bad_input);
+    suite.check("fuzzing, for 20 seconds each", || fuzz::run(20));
     suite.check("documentation", || {
         quietly(cargo().args(["doc", "--no-deps", "--workspace", "--all-features"]).env("RUSTDOCFLAGS", "-Dwarnings"))
             .map(drop)

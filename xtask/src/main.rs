@@ -8,9 +8,11 @@ mod demo;
 mod dist;
 mod embed;
 mod emulator;
+mod fuzz;
 mod host;
 mod instructions;
 mod lua;
+mod mutants;
 mod races;
 mod setup;
 mod soak;
@@ -75,6 +77,26 @@ enum Command {
     Soak {
         /// How long, such as 0.2
         minutes: f64,
+    },
+    /// Give the C interface and the frames random work, with libFuzzer
+    Fuzz {
+        /// How long, for each of the programs
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Then reduce what was found to a few inputs, and put them into fuzz/corpus
+        #[arg(long)]
+        minimise: bool,
+    },
+    /// Put small mistakes into copies of the source, and see whether the tests notice; takes hours
+    Mutants {
+        /// All if none is named
+        parts: Vec<mutants::Part>,
+        /// Only a share of them, such as 0/8
+        #[arg(long)]
+        shard: Option<mutants::Shard>,
+        /// Only those in files whose name contains this
+        #[arg(long, default_value = "")]
+        file: String,
     },
     /// Run test suites, all of them if none is named
     Test {
@@ -161,6 +183,11 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Bench { quick, publish, .. } => bench::run(quick, publish),
         Command::Soak { minutes } => soak::run(minutes),
+        Command::Fuzz { minutes, minimise } => {
+            fuzz::run((minutes * 60.0) as u64)?;
+            if minimise { fuzz::minimise() } else { Ok(()) }
+        }
+        Command::Mutants { parts, shard, file } => mutants::run(&parts, shard, &file),
         Command::Test { mut suites } => {
             if suites.is_empty() {
                 suites = SuiteName::value_variants().to_vec();
