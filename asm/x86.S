@@ -201,14 +201,15 @@ END_PROC calltable_here
 .if CFI
     .cfi_def_cfa_offset 4
 .endif
+    push    dword ptr [esp]                     // a POP alone would leave it below ESP, if it stays where it is
+.if CFI
+    .cfi_def_cfa_offset 8
+.endif
     pop     dword ptr [ecx]
 .if CFI
-    .cfi_def_cfa ecx, 4
+    .cfi_def_cfa ecx, 4                         // ECX stays what it is until the RET
 .endif
     mov     esp, ecx
-.if CFI
-    .cfi_def_cfa_register esp
-.endif
     ret
     int3
 .endm
@@ -305,7 +306,7 @@ calltable_leave:
     xor     eax, eax                            // an exclusive handler is running already: refuse, as if not live
     jmp     calltable_counted
 3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null
-    and     dword ptr [ebp + AT_STATE], STATE_COUNTED
+    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_FLOAT
 .if ELF
     call    calltable_here
 1:
@@ -375,13 +376,8 @@ PROC_IN_FRAME calltable_direct_saving
     mov     eax, [ebp + AT_STATE]
     test    eax, STATE_HANDLER_POPS
     jz      3f
-    mov     ebx, eax
-    and     ebx, STATE_POSITIONS                // the words, and the data
-    test    eax, STATE_DATA_ECX | STATE_DATA_EDX
-    jz      4f
-    dec     ebx                                 // or the words alone
-4:  mov     [esp + 4 * ebx], ebp
-    mov     ebx, [ebp + AT_EBX]
+    and     eax, STATE_POSITIONS                // the words, and the data: it is on the stack, since only typed
+    mov     [esp + 4 * eax], ebp                // closures have theirs in a register, and they keep registers
     cld                                         // the handler's own convention may rely on it
     call    [ebp + AT_HANDLER]
     mov     ebp, [esp]
@@ -502,6 +498,7 @@ PROC calltable_VERSION_end, 2
     .cfi_def_cfa ebp, 8
     .cfi_offset ebp, -8
 .endif
+    KEPT_IN_LOCALS
     push    0                                   // RtlUnwind(frame, where to go on, exception, result)
     push    edx
 .ifeq ELF                                       // there seh::unwind is called, which returns

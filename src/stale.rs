@@ -40,7 +40,8 @@ pub struct StaleCall {
 }
 
 /// Runs in place of a handler when an entry cannot be called. What it returns, the foreign caller receives in the
-/// integer and in the floating-point result register.
+/// integer and in the floating-point result register; on i686 the latter, ST0, must be empty unless the result belongs
+/// there, so that only a call refused as [`StaleReason::Running`] gets it, if a dynamic signature says so.
 pub type StaleHandler = fn(&StaleCall) -> u64;
 
 /// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message and an

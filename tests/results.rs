@@ -78,6 +78,15 @@ fn results_of_every_size_in_every_convention() {
                 let result = unsafe { callback.code()(1, 2, 3.5, Structure([4; 5]), 6 as *const u8) };
                 assert_eq!(result, value, "{} {}", $abi, stringify!($ty));
             }
+            // By fastcall, an argument in ECX and the data in EDX; then both in use.
+            let one = |a: i32| { assert_eq!(a, 7); value };
+            let callback = Callback::<unsafe extern $abi fn(i32) -> $ty>::from_ref(&one).unwrap();
+            // SAFETY: it lives, and this is its type.
+            assert_eq!(unsafe { callback.code()(7) }, value, "{} {}", $abi, stringify!($ty));
+            let two = |a: i32, b: i32| { assert_eq!((a, b), (7, 8)); value };
+            let callback = Callback::<unsafe extern $abi fn(i32, i32) -> $ty>::from_ref(&two).unwrap();
+            // SAFETY: it lives, and this is its type.
+            assert_eq!(unsafe { callback.code()(7, 8) }, value, "{} {}", $abi, stringify!($ty));
             let nothing = || value;
             let callback = Callback::<unsafe extern $abi fn() -> $ty>::from_ref(&nothing).unwrap();
             // SAFETY: it lives, and this is its type.

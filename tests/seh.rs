@@ -2,6 +2,10 @@
 //! exceptions, as a host of Windows code does.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "the others are run where nothing is declared")]
+#[cfg_attr(target_arch = "x86_64", path = "registers/x86_64.rs")]
+#[cfg_attr(target_arch = "x86", path = "registers/x86.rs")]
+mod registers;
 #[path = "seh/signals.rs"]
 mod signals;
 
@@ -14,7 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use calltable::seh::{self, Answer, ChainError, END, Exception, ExceptionFilter, ExceptionRecord, Record, Verdict};
 use calltable::table::{self, Registration, Slot};
-use calltable::{Callback, Contained, Convention, Dynamic, Options, RawFrame, ReleaseError, Signature, Type};
+use calltable::{
+    Callback, CodePointer, Contained, Convention, Dynamic, Options, RawFrame, ReleaseError, Signature, StaleCall,
+    StaleReason, Type, set_stale_handler,
+};
 
 use signals::{block, declare, raise};
 
@@ -174,6 +181,12 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
     }
 }
 
+#[test]
+fn after_a_fault_every_register_is_as_it_must_be() {
+    declare();
+    registers::after_a_fault();
+}
+
 /// The signal comes on a stack of its own, and the call goes on with the one that was used up.
 #[test]
 fn a_stack_overflow_ends_in_a_policy_and_so_does_the_next() {
@@ -228,6 +241,7 @@ fn a_fault_ends_in_the_filter_even_if_its_slot_has_been_released_meanwhile() {
 
 #[test]
 fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
+    let _alone = STALE.lock().unwrap();
     declare();
     let closure = || 0;
     let released = Callback::<unsafe extern "efiapi" fn() -> i64>::from_ref(&closure).unwrap().code();
@@ -239,6 +253,104 @@ fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
     let callback = Callback::<Unary>::from_contained(&handler).unwrap();
     // SAFETY: it lives. The slot just released is the last in the line of free ones.
     assert_eq!(unsafe { callback.code()(0) }, -7);
+}
+
+thread_local! {
+    /// What the stale handler does for a call that is refused while another runs.
+    static REFUSED: Cell<i32> = const { Cell::new(0) };
+    static CODE: Cell<Option<CodePointer>> = const { Cell::new(None) };
+    static AGAIN: Cell<Option<Unary>> = const { Cell::new(None) };
+    static TIMES: Cell<usize> = const { Cell::new(0) };
+    static SLOT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// For the time that a test sets the stale handler, or wants that there is none.
+static STALE: Mutex<()> = Mutex::new(());
+
+fn refused(call: &StaleCall) -> u64 {
+    assert_eq!(call.reason, StaleReason::Running);
+    fault(REFUSED.get());
+    2.5_f64.to_bits()
+}
+
+#[test]
+fn a_refused_call_leaves_the_chain_as_it_was_and_returns_what_the_stale_handler_does() {
+    let _alone = STALE.lock().unwrap();
+    declare();
+    set_stale_handler(Some(refused)).unwrap();
+    let signature = Signature::new(CONVENTIONS[0], &[Type::F64, Type::I32], Some(Type::F64)).unwrap();
+    let mut calls = 0;
+    let mut handler = Dynamic::new_mut(signature, |frame| {
+        calls += 1;
+        let before = chain();
+        // SAFETY: it lives, and has that signature.
+        let result = unsafe { CODE.get().unwrap().cast::<Binary<f64>>()(1.0, 2) };
+        assert_eq!((result, chain()), (2.5, before));
+        frame.set_result(result + 1.0).unwrap();
+    });
+    let callback = Callback::from_dynamic_mut(&mut handler).unwrap();
+    CODE.set(Some(callback.code()));
+    // SAFETY: as above.
+    assert_eq!(unsafe { callback.code().cast::<Binary<f64>>()(1.0, 2) }, 3.5);
+    drop(callback);
+    set_stale_handler(None).unwrap();
+    assert_eq!((calls, head()), (1, END.addr()));
+}
+
+#[test]
+fn an_exception_of_the_stale_handler_is_none_of_the_refused_registration() {
+    let _alone = STALE.lock().unwrap();
+    declare();
+    set_stale_handler(Some(refused)).unwrap();
+    let mut handler = Contained::new(
+        // SAFETY: it lives, and has that signature.
+        |kind: i32| unsafe { AGAIN.get().unwrap()(kind) },
+        |exception| {
+            TIMES.set(TIMES.get() + 1);
+            (exception.code() == seh::ACCESS_VIOLATION).then_some(-7)
+        },
+    );
+    let callback = Callback::<Unary>::from_contained_mut(&mut handler).unwrap();
+    AGAIN.set(Some(callback.code()));
+    REFUSED.set(1);
+    for round in 1..=20 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { callback.code()(0) }, -7);
+        assert_eq!((TIMES.get(), head()), (round, END.addr()));
+    }
+    set_stale_handler(None).unwrap();
+}
+
+#[test]
+fn an_exception_that_ends_leaves_the_calls_further_out_alone() {
+    declare();
+    let inner = Contained::new(
+        |kind: i32| {
+            fault(kind);
+            0
+        },
+        |_| Some(5),
+    );
+    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).unwrap();
+    let outer = Contained::new(
+        |kind: i32| {
+            let before = chain();
+            // SAFETY: it lives.
+            let result = unsafe { inner.code()(kind) };
+            assert_eq!((result, chain()), (5, before));
+            assert_eq!(table::entry(SLOT.get()).unwrap().in_flight, Some(1));
+            fault(kind);
+            0
+        },
+        |_| Some(6),
+    );
+    let outer = Callback::<Unary>::from_contained_with(Options::new().tracked(), &outer).unwrap();
+    SLOT.set(outer.slot().index());
+    for kind in 1..=3 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { outer.code()(kind) }, 6);
+        assert_idle(outer.slot());
+    }
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! i686 Linux: the C runtime's unwinder finds the foreign caller and its registers from every instruction of a call.
 //!
-//! The caller's frame is found through EBP. A caller that is found through ESP alone looks too far up from the last few
+//! On the way it is the entry that has called the dispatcher. The caller's frame is found through EBP. A caller that is found through ESP alone looks too far up from the last few
 //! instructions of a call by stdcall, thiscall and fastcall, which have moved the return addresses over the arguments.
 #![cfg(all(target_os = "linux", target_arch = "x86"))]
+
+#[path = "seh/signals.rs"]
+mod signals;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -10,6 +13,7 @@ use std::fmt::Write as _;
 use std::ptr::null_mut;
 use std::sync::Once;
 
+use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
 use calltable::table::{self, Registration};
 use calltable::{Convention, Signature, Type};
 
@@ -99,8 +103,11 @@ unsafe extern "C" {
 }
 
 thread_local! {
-    /// EBP of `unwind_caller`, while it runs.
+    /// EBP of `unwind_caller`, while it runs, and the entry that it calls.
     static EBP: Cell<usize> = const { Cell::new(0) };
+    static ENTRY: Cell<usize> = const { Cell::new(0) };
+    /// Whether its handler raises an exception.
+    static RAISES: Cell<bool> = const { Cell::new(false) };
     /// Instructions stepped, and those from which unwinding went wrong, with how.
     static STEPS: Cell<usize> = const { Cell::new(0) };
     static WRONG: RefCell<String> = const { RefCell::new(String::new()) };
@@ -113,23 +120,35 @@ fn returned() -> usize {
     (&raw const unwind_returned).addr()
 }
 
-/// Notes the registers in the frame of `unwind_caller`, and ends the walk there.
+/// What a walk finds.
+#[derive(Debug, Default)]
+struct Found {
+    /// Where the last function before `unwind_caller` is.
+    called: usize,
+    /// In the frame of `unwind_caller`.
+    registers: Option<[usize; 4]>,
+}
+
+/// Walks to the frame of `unwind_caller`.
 unsafe extern "C" fn visit(context: *mut c_void, found: *mut c_void) -> i32 {
     const GO_ON: i32 = 0;
     const STOP: i32 = 4;
     // SAFETY: the unwinder passes its context, and on what `on_step` passed.
     unsafe {
-        if _Unwind_GetIP(context) != returned() {
+        let (found, place) = (&mut *found.cast::<Found>(), _Unwind_GetIP(context));
+        if place != returned() {
+            found.called = place;
             return GO_ON;
         }
-        found.cast::<Option<[usize; 4]>>().write(Some(REGISTERS.map(|register| _Unwind_GetGR(context, register))));
+        found.registers = Some(REGISTERS.map(|register| _Unwind_GetGR(context, register)));
     }
     STOP
 }
 
-/// Runs before each instruction under the trap flag.
+/// Runs before each instruction under the trap flag, on a stack of its own.
 unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_void) {
     const TRAP_FLAG: i32 = 0x100;
+    const ENTRY_SIZE: usize = 16;
     // SAFETY: the system passes the state of the interrupted code, which a handler may change.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let pc = registers[libc::REG_EIP as usize] as usize;
@@ -137,14 +156,34 @@ unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_
         registers[libc::REG_EFL as usize] &= !TRAP_FLAG;
         return;
     }
+    // When an exception ends, much of what runs is Rust, which is the compiler's affair.
+    if RAISES.get() && table::locate(pc as *const c_void).is_none() {
+        return;
+    }
     STEPS.set(STEPS.get() + 1);
-    let mut found = None::<[usize; 4]>;
-    // SAFETY: `visit` writes to `found`.
-    unsafe { _Unwind_Backtrace(visit, (&raw mut found).cast()) };
+    let mut found = Found::default();
+    // SAFETY: what is below ESP is nobody's, also if unwind data still counts on it; `visit` writes to `found`.
+    unsafe {
+        let top = std::ptr::with_exposed_provenance_mut::<[u8; 256]>(registers[libc::REG_ESP as usize] as usize);
+        top.sub(1).write([0xcc; 256]);
+        _Unwind_Backtrace(visit, (&raw mut found).cast());
+    }
     let want = [0x1111_1111, EBP.get(), 0x2222_2222, 0x3333_3333];
-    if found != Some(want) {
+    if found.registers != Some(want) || found.called.wrapping_sub(ENTRY.get()) >= ENTRY_SIZE {
         WRONG.with_borrow_mut(|wrong| writeln!(wrong, "from {pc:#x}: {found:x?}").unwrap());
     }
+}
+
+/// What the data of contained handlers begins with.
+static FILTER: ExceptionFilter = {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, _: *mut Answer) -> Verdict {
+        Verdict::RETURN
+    }
+    filter
+};
+
+unsafe extern "C" fn raise() {
+    signals::raise(5, &[], null_mut());
 }
 
 fn step_through(way: &str, registration: &Registration) {
@@ -154,15 +193,24 @@ fn step_through(way: &str, registration: &Registration) {
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_step as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             assert_eq!(libc::sigaction(libc::SIGTRAP, &action, null_mut()), 0);
         }
     });
+    let mut stack = vec![0_u8; 0x1_0000];
+    let set_stack = |ss_sp, ss_flags| {
+        let stack = libc::stack_t { ss_sp, ss_flags, ss_size: 0x1_0000 };
+        // SAFETY: it lives until another is set.
+        assert_eq!(unsafe { libc::sigaltstack(&stack, null_mut()) }, 0);
+    };
+    set_stack(stack.as_mut_ptr().cast(), 0);
     let slot = table::register(registration).unwrap();
+    ENTRY.set(slot.code().as_ptr().addr());
     STEPS.set(0);
     // SAFETY: the handlers take any arguments; the caller has room for more than they have.
     EBP.with(|ebp| unsafe { unwind_caller(slot.code().as_ptr(), ebp.as_ptr()) });
     table::release(slot).unwrap();
+    set_stack(null_mut(), libc::SS_DISABLE);
     let (wrong, steps) = (WRONG.take(), STEPS.get());
     assert!(wrong.is_empty(), "{way}: of {steps} instructions, unwinding goes wrong\n{wrong}");
     assert!(steps > 40, "{way}: only {steps} instructions were seen");
@@ -196,6 +244,20 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
             step_through(&format!("{convention}, {way}"), &registration);
         }
     }
+    signals::declare();
+    RAISES.set(true);
+    let data = (&raw const FILTER).cast_mut().cast();
+    let signature = Signature::new(Convention::Cdecl, &[], Some(Type::F64)).unwrap();
+    // SAFETY: a cdecl handler takes any arguments; the data begins with a filter.
+    let ways = unsafe {
+        let direct = Registration::direct(Convention::Cdecl, raise as *const c_void, 3, data).contained();
+        let frame = Registration::frame_foreign(raise as *const c_void, &signature, data).contained();
+        [("direct", direct), ("direct, tracked", direct.tracked()), ("frame", frame)]
+    };
+    for (way, registration) in ways {
+        step_through(&format!("an exception of a contained handler, {way}"), &registration);
+    }
+    RAISES.set(false);
     // SAFETY: as above; without arguments it removes none.
     let wreck = unsafe { Registration::direct(Convention::Cdecl, unwind_wreck as *const c_void, 3, null_mut()) };
     step_through("cdecl, direct, saving, wrecking", &wreck.saving());

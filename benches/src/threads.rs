@@ -20,7 +20,7 @@ const APART: usize = 16;
 pub fn cases() -> Vec<Case> {
     let shape = SHAPES.iter().find(|shape| shape.name == "int4").expect("there is that shape");
     let mut cases = Vec::new();
-    for contender in ["typed", "exclusive"] {
+    for contender in ["functions", "typed", "exclusive"] {
         for threads in [1, 2] {
             let slots = 1 + APART * (threads - 1);
             let mut source = contenders::named(contender).source(shape, slots).expect("every shape is served");

@@ -52,7 +52,7 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
     setup::install(setup::HOST)?;
-    let mut suite = Suite::new("host", 18 + TARGETS.len());
+    let mut suite = Suite::new("host", 19 + TARGETS.len());
 
     suite.check("formatting", || {
         quietly(cargo().args(["fmt", "--all", "--check"]))?;

@@ -435,7 +435,8 @@ mod tests {
     #[test]
     fn both_files_have_mutants() {
         for target in TARGETS {
-            let source = fs::read_to_string(Path::new("..").join(target.file)).unwrap();
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+            let source = fs::read_to_string(root.join(target.file)).unwrap();
             assert!(mutants_of(&source, target.word).len() > 300, "{}", target.file);
         }
     }
