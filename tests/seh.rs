@@ -355,13 +355,14 @@ fn an_exception_that_ends_leaves_the_calls_further_out_alone() {
 
 #[test]
 fn dynamic_policies_and_results_of_every_shape() {
+    const BOTH_WORDS: i64 = 0x1_0000_0001;
     declare();
     for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 12 }] {
         let signature = Signature::new(CONVENTIONS[0], &[Type::F64, Type::I32], Some(result)).unwrap();
         let handler = Dynamic::new(signature, |_| fault(1)).contained(move |_, frame| {
             let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
             match result {
-                Type::I64 => frame.set_result(sum as i64).unwrap(),
+                Type::I64 => frame.set_result(sum as i64 * BOTH_WORDS).unwrap(),
                 Type::F32 => frame.set_result(sum as f32).unwrap(),
                 Type::F64 => frame.set_result(sum).unwrap(),
                 _ => frame.result_bytes().unwrap()[..8].copy_from_slice(&sum.to_le_bytes()),
@@ -374,7 +375,7 @@ fn dynamic_policies_and_results_of_every_shape() {
             let code = callback.code();
             for _ in 0..20 {
                 match result {
-                    Type::I64 => assert_eq!(code.cast::<Binary<i64>>()(1.5, 3), 4),
+                    Type::I64 => assert_eq!(code.cast::<Binary<i64>>()(1.5, 3), 4 * BOTH_WORDS),
                     Type::F32 => assert_eq!(code.cast::<Binary<f32>>()(1.5, 3), 4.5),
                     Type::F64 => assert_eq!(code.cast::<Binary<f64>>()(1.5, 3), 4.5),
                     _ => {
