@@ -507,6 +507,21 @@ fn no_call_runs_after_a_tracked_release() {
 }
 
 #[test]
+fn every_call_of_two_threads_is_counted_on_and_off() {
+    let _alone = alone();
+    for registration in [telling(1).tracked(), telling(1).saving().tracked()] {
+        let slot = table::register(&registration).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..200_000).for_each(|_| assert_eq!(call(slot.code(), 5), call(slot.code(), 5))));
+            }
+        });
+        assert_eq!(table::entry(slot.index()).unwrap().in_flight, Some(0));
+        table::release(slot).unwrap();
+    }
+}
+
+#[test]
 fn try_forms_answer_at_once() {
     let _alone = alone();
     // Some thread registers and releases all the time; the forms that do not wait either work or say `Busy`.
