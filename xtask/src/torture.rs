@@ -63,7 +63,8 @@ const TARGETS: &[Target] = &[
     Target {
         name: "i686-unknown-linux-gnu",
         platform: Platform { is_64_bit: false, is_windows: false },
-        compilers: [&["gcc", "-m32"], &["clang-19", "-m32"]],
+        // As on Windows.
+        compilers: [&["gcc", "-m32", "-freg-struct-return"], &["clang-19", "-m32", "-freg-struct-return"]],
     },
     // Clang compiles for the MSVC target: objects of the two fit together.
     Target {
@@ -505,7 +506,8 @@ fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool)
         case.lanes = vec!["frame"];
     }
     if is_typed && case.parameters.len() <= MOST_TYPED {
-        case.lanes.push("typed");
+        let typed = Case { lanes: [&case.lanes[..], &["typed"]].concat(), ..case.clone() };
+        return if is_agreed(&typed, platform) { typed } else { case };
     }
     case
 }
@@ -523,10 +525,12 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
         && match case.convention.as_str() {
             "win64" => platform.is_64_bit,
             _ if platform.is_64_bit => false,
-            // On Linux results that are structures are returned by other rules than on Windows.
-            "stdcall" | "cdecl" => {
-                result.is_none_or(|result| platform.is_windows && is_returned_alike(result, platform))
-            }
+            // On Linux rustc returns all structures in memory, whose address a cdecl callee removes.
+            convention @ ("stdcall" | "cdecl") => result.is_none_or(|result| {
+                let is_same = platform.is_windows || !case.lanes.contains(&"typed");
+                let is_removed = !platform.is_windows && convention == "cdecl" && !fits_registers(result, platform);
+                is_same && !is_removed && is_returned_alike(result, platform)
+            }),
             // The rest of the registers might hold the data.
             "thiscall" => {
                 result.is_none()
@@ -542,7 +546,7 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
         }
 }
 
-/// On i686 Windows GCC returns what is nothing but a float or double in ST0, and in memory what has a member that fits
+/// On i686 GCC returns what is nothing but a float or double in ST0, and in memory what has a member that fits
 /// no register, such as an array of three bytes, whatever the size of the whole.
 fn is_returned_alike(ty: &Type, platform: Platform) -> bool {
     let size = ty.size(platform);
