@@ -64,7 +64,11 @@ fn note_stale(call: &StaleCall) -> u64 {
 }
 
 /// Runs before each instruction while the trap flag is set.
-extern "C" fn on_trap(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
+extern "C" fn on_trap(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes it.
+    if unsafe { (*info).si_code } != libc::TRAP_TRACE {
+        std::process::abort(); // an `int3`, which stands where nothing may run
+    }
     let done = RETURNED.load(Ordering::Relaxed) || {
         let left = COUNTDOWN.load(Ordering::Relaxed);
         COUNTDOWN.store(left.wrapping_sub(1), Ordering::Relaxed);
