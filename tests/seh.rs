@@ -240,6 +240,49 @@ fn a_fault_ends_in_the_filter_even_if_its_slot_has_been_released_meanwhile() {
 }
 
 #[test]
+fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
+    /// As a handler and as the function that makes the result.
+    macro_rules! functions {
+        ($abi:literal) => {
+            type Code = unsafe extern $abi fn(f64, f64, f64, f64) -> f64;
+
+            unsafe extern $abi fn faulty(_: f64, _: f64, _: f64, _: f64, _: *const c_void) -> f64 {
+                fault(1);
+                0.0
+            }
+
+            unsafe extern $abi fn make(a: f64, b: f64, c: f64, d: f64, room: *const f64) -> f64 {
+                // SAFETY: the filter has put it there.
+                a * 1000.0 + b * 100.0 + c * 10.0 + d + unsafe { room.read_unaligned() }
+            }
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    functions!("win64");
+    #[cfg(target_arch = "x86")]
+    functions!("stdcall");
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+        // SAFETY: the answer is that of the call.
+        unsafe {
+            (*answer).handler = make as *const c_void;
+            (&raw mut (*answer).room).cast::<f64>().write_unaligned(0.5);
+        }
+        Verdict::RETURN
+    }
+    declare();
+    let (filter, positions): (ExceptionFilter, _) = (filter, 4 * size_of::<f64>() / size_of::<usize>());
+    let data = (&raw const filter).cast_mut().cast();
+    // SAFETY: the handler takes these arguments and any data, which begins with a filter.
+    let plain = unsafe { Registration::direct(CONVENTIONS[0], faulty as *const c_void, positions, data).contained() };
+    for registration in [plain, plain.tracked(), plain.saving()] {
+        let slot = table::register(&registration).unwrap();
+        // SAFETY: that is its signature.
+        assert_eq!(unsafe { slot.code().cast::<Code>()(1.0, 2.0, 3.0, 4.0) }, 1234.5);
+        table::release(slot).unwrap();
+    }
+}
+
+#[test]
 fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
     let _alone = STALE.lock().unwrap();
     declare();
