@@ -220,6 +220,7 @@ END_PROC calltable_here
 //   esp+4*words        the data, if it comes on the stack
 //   esp+0x00           copy of the foreign call's words
 PROC calltable_dispatch
+    PERSONALITY
     push    ebp
 .if CFI
     .cfi_def_cfa_offset 8
