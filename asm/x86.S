@@ -91,16 +91,11 @@
 .endif
 .endm
 
-// Loads them again.
+// Loads them again. The locals still hold them, for unwinders, up to calltable_leave.
 .macro RELOAD
     mov     ebx, [ebp + AT_EBX]
     mov     esi, [ebp + AT_ESI]
     mov     edi, [ebp + AT_EDI]
-.if CFI
-    .cfi_restore ebx
-    .cfi_restore esi
-    .cfi_restore edi
-.endif
 .endm
 
 .macro END_PROC name

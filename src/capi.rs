@@ -457,7 +457,6 @@ fn normal(bits: u128, ty: Type) -> u128 {
         Type::I8 => bits as i8 as u128,
         Type::I16 => bits as i16 as u128,
         Type::I32 => bits as i32 as u128,
-        Type::I64 => bits as i64 as u128,
         _ => bits,
     }
 }

@@ -71,9 +71,9 @@ impl State {
         self.shape() != 0
     }
 
-    /// The state after a release.
-    pub(crate) fn released(self) -> Self {
-        Self((self.0 - self.shape()).wrapping_add(STATE_GENERATION))
+    /// What a slot that has been released so many times says while it is not live.
+    pub(crate) fn resting(generation: usize) -> Self {
+        Self(generation.wrapping_mul(STATE_GENERATION))
     }
 }
 

@@ -614,7 +614,7 @@ impl Registry {
         let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
         let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
         let state = context.load_state();
-        let registered = State(slot.generation * STATE_GENERATION);
+        let released = State::resting(slot.generation.wrapping_add(1));
         if state.is_live() && state.generation() == slot.generation {
             if *uses > 1 {
                 *uses -= 1;
@@ -625,14 +625,14 @@ impl Registry {
                 self.unchain(slot.index, context, state.shape());
             }
             context.link.store(CLOSED, Ordering::Relaxed);
-            context.state.store(registered.released().0, Ordering::Relaxed);
+            context.state.store(released.0, Ordering::Relaxed);
             // Against the locked addition in calltable_count: either we see the call, or it sees the new state.
             fence(Ordering::SeqCst);
             if state.shape() & STATE_COUNTED == 0 {
                 self.rest(slot.index, context);
                 return Ok(());
             }
-        } else if state != registered.released() || context.link.load(Ordering::Relaxed) != CLOSED {
+        } else if state != released || context.link.load(Ordering::Relaxed) != CLOSED {
             return Err(ReleaseError::NotLive);
         }
         if context.in_flight.load(Ordering::Acquire) != 0 {
