@@ -143,6 +143,24 @@ fn equal_registrations_share_a_slot_and_count() {
 }
 
 #[test]
+fn to_ask_twice_is_to_ask_once() {
+    let _alone = alone();
+    let ways: [fn(Registration) -> Registration; 4] = [
+        |plain| plain.saving(),
+        |plain| plain.saving_control_words(),
+        |plain| plain.tracked(),
+        |plain| plain.exclusive(),
+    ];
+    for way in ways {
+        let once = table::share(&way(telling(1))).unwrap();
+        let twice = table::share(&way(way(telling(1)))).unwrap();
+        assert_eq!(once.index(), twice.index());
+        table::release(once).unwrap();
+        table::release(twice).unwrap();
+    }
+}
+
+#[test]
 fn shared_registrations_fill_the_table_and_leave_it_in_any_order() {
     let _alone = alone();
     let slots: Vec<Slot> = (0..CAPACITY).map(|index| table::share(&telling(index)).unwrap()).collect();

@@ -123,8 +123,8 @@ fn returned() -> usize {
 /// What a walk finds.
 #[derive(Debug, Default)]
 struct Found {
-    /// Where the last function before `unwind_caller` is.
-    called: usize,
+    /// Where the functions further in are.
+    places: Vec<usize>,
     /// In the frame of `unwind_caller`.
     registers: Option<[usize; 4]>,
 }
@@ -137,7 +137,7 @@ unsafe extern "C" fn visit(context: *mut c_void, found: *mut c_void) -> i32 {
     unsafe {
         let (found, place) = (&mut *found.cast::<Found>(), _Unwind_GetIP(context));
         if place != returned() {
-            found.called = place;
+            found.places.push(place);
             return GO_ON;
         }
         found.registers = Some(REGISTERS.map(|register| _Unwind_GetGR(context, register)));
@@ -169,7 +169,10 @@ unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_
         _Unwind_Backtrace(visit, (&raw mut found).cast());
     }
     let want = [0x1111_1111, EBP.get(), 0x2222_2222, 0x3333_3333];
-    if found.registers != Some(want) || found.called.wrapping_sub(ENTRY.get()) >= ENTRY_SIZE {
+    let is_entry = |place: &usize| place.wrapping_sub(ENTRY.get()) < ENTRY_SIZE;
+    let through_entry =
+        found.places.iter().filter(|place| is_entry(place)).count() == 1 && found.places.last().is_some_and(is_entry);
+    if found.registers != Some(want) || !through_entry {
         WRONG.with_borrow_mut(|wrong| writeln!(wrong, "from {pc:#x}: {found:x?}").unwrap());
     }
 }
