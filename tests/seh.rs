@@ -283,6 +283,34 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
 }
 
 #[test]
+fn a_filter_sees_all_of_an_exception_and_may_have_the_handler_go_on() {
+    const PLACES: [usize; 2] = [0x1230, 0x4560];
+    unsafe extern "efiapi" fn raise_and_go_on(_: *mut c_void) -> usize {
+        let [address, context] = PLACES.map(std::ptr::without_provenance_mut);
+        let mut record =
+            ExceptionRecord { code: 5, flags: 0, nested: null_mut(), address, parameter_count: 2, parameters: [7; 15] };
+        // SAFETY: this thread has declared its block.
+        usize::from(unsafe { seh::dispatch(&mut record, context).unwrap() })
+    }
+    unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const Exception, _: *mut Answer) -> Verdict {
+        // SAFETY: the exception's, while it is decided on.
+        let exception = unsafe { &*exception };
+        let places = [exception.address().addr(), exception.context().addr()];
+        assert_eq!((exception.code(), exception.parameters(), places), (5, &[7; 2][..], PLACES));
+        Verdict::CONTINUE
+    }
+    declare();
+    let filter: ExceptionFilter = filter;
+    let (handler, data) = (raise_and_go_on as *const c_void, (&raw const filter).cast_mut().cast());
+    // SAFETY: the handler takes any data, which begins with a filter.
+    let registration = unsafe { Registration::direct(Convention::C, handler, 0, data).contained() };
+    let slot = table::register(&registration).unwrap();
+    // SAFETY: the handler is of that type.
+    assert_eq!(unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> usize>()() }, 1);
+    table::release(slot).unwrap();
+}
+
+#[test]
 fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
     let _alone = STALE.lock().unwrap();
     declare();
@@ -574,6 +602,20 @@ fn a_record_that_windows_would_not_accept_ends_the_walk() {
         (*bad).handler = None;
         assert_eq!(walk(high), (2, Err(ChainError::BadHandler(bad))));
         drop(Box::from_raw(outside));
+
+        let (limit, base) = ((*block()).stack_limit, (*block()).stack_base);
+        ((*low).next, (*high).next) = (high, END);
+        let walk_between = |first: usize, last: usize| {
+            ((*block()).stack_limit, (*block()).stack_base) = (first, last);
+            let result = walk(low);
+            ((*block()).stack_limit, (*block()).stack_base) = (limit, base);
+            result
+        };
+        let (first, last, word) = (low.addr(), high.addr() + size_of::<Record>(), size_of::<usize>());
+        assert_eq!(walk_between(first, last), (2, Ok(false)));
+        assert_eq!(walk_between(first + word, last), (1, Err(ChainError::OutsideStack(low))));
+        assert_eq!(walk_between(first, last - word), (2, Err(ChainError::OutsideStack(high))));
     }
+    assert_eq!(END.addr(), usize::MAX, "as Windows has it");
     assert!(ChainError::BadHandler(bad).to_string().contains("has a handler in the stack"));
 }

@@ -16,6 +16,7 @@ use crate::suite::{cargo, quietly};
 const TESTS: [&[&str]; 2] = [
     &["--test=corpus"],
     &[
+        "--test=capi",
         "--test=registry",
         "--test=table",
         "--test=stale",
