@@ -373,9 +373,16 @@ fn an_exception_of_the_stale_handler_is_none_of_the_refused_registration() {
     let _alone = STALE.lock().unwrap();
     declare();
     set_stale_handler(Some(refused)).unwrap();
+    #[inline(never)]
+    fn clear_the_stack() {
+        black_box([0_usize; 512]);
+    }
     let mut handler = Contained::new(
-        // SAFETY: it lives, and has that signature.
-        |kind: i32| unsafe { AGAIN.get().unwrap()(kind) },
+        |kind: i32| {
+            clear_the_stack(); // where the dispatcher's locals will be
+            // SAFETY: it lives, and has that signature.
+            unsafe { AGAIN.get().unwrap()(kind) }
+        },
         |exception| {
             TIMES.set(TIMES.get() + 1);
             (exception.code() == seh::ACCESS_VIOLATION).then_some(-7)
