@@ -60,7 +60,11 @@ pub mod frame {
 }
 
 pub mod seh {
-    pub fn prepare() {}
+    pub fn unwinder() -> *mut () {
+        std::ptr::null_mut()
+    }
+
+    pub fn prepare(_unwinder: *mut ()) {}
 
     pub fn is_available() -> bool {
         false
