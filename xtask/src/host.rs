@@ -24,6 +24,7 @@ const RUNNING_ON_I686: &[&str] = &[
     "seh",
     "unwind_x86",
     "header",
+    "capi",
     "faults",
     "soak",
 ];
