@@ -649,6 +649,15 @@ impl Types {
         }
     }
 
+    /// Each with the word that declares it, in C as in Rust, and its members.
+    fn aggregates(&self) -> impl Iterator<Item = (&Type, &'static str, &Vec<(Type, usize)>)> {
+        self.order.iter().filter_map(|ty| match ty {
+            Type::Union(members) => Some((ty, "union", members)),
+            Type::Struct(members) => Some((ty, "struct", members)),
+            Type::Scalar(_) => None,
+        })
+    }
+
     fn c(&self, ty: &Type) -> &str {
         if let Type::Scalar(scalar) = ty { scalar.c } else { &self.names[ty] }
     }
@@ -672,12 +681,7 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
     if variant == "clang-O0" && platform.is_windows {
         text += "int _fltused;\n"; // which Clang's code asks for with MSVC's library in mind
     }
-    for ty in &types.order {
-        let (word, members) = match ty {
-            Type::Union(members) => ("union", members),
-            Type::Struct(members) => ("struct", members),
-            Type::Scalar(_) => continue,
-        };
+    for (ty, word, members) in types.aggregates() {
         let members = members.iter().enumerate();
         let members = members.map(|(index, (member, count))| format!("{} m{index}[{count}]; ", types.c(member)));
         let (name, size) = (types.c(ty), ty.size(platform));
@@ -725,12 +729,7 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
 /// The typed closures, and the program.
 fn rust_source(cases: &[Case], types: &Types) -> String {
     let mut text = String::new();
-    for ty in &types.order {
-        let (word, members) = match ty {
-            Type::Union(members) => ("union", members),
-            Type::Struct(members) => ("struct", members),
-            Type::Scalar(_) => continue,
-        };
+    for (ty, word, members) in types.aggregates() {
         let members = members.iter().enumerate();
         let members = members.map(|(index, (member, count))| format!("m{index}: [{}; {count}], ", types.rust(member)));
         writeln!(
