@@ -4,90 +4,271 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Stdio, exit};
 
-/// Numbers with a name and a meaning.
-type Layout = &'static [(&'static str, usize, &'static str)];
+#[path = "asm/names.rs"]
+mod names;
 
-/// Target architecture, file in `asm/`, and the numbers of that architecture.
-const FILES: &[(&str, &str, Layout)] = &[("x86_64", "x86_64.S", X86_64), ("x86", "x86.S", X86)];
+/// A number with a name and a meaning.
+type Number = (&'static str, u64, &'static str);
+
+/// Memory that Rust and assembly share: what its fields' names begin with, and the fields in order.
+type Record = (&'static str, &'static [Field]);
+
+/// A field: its name (none if nobody asks for its offset; `SIZE` for the end), its size, and what it is.
+type Field = (&'static str, Size, &'static str);
+
+enum Size {
+    Bytes(u64),
+    /// As large as a pointer.
+    Word,
+    /// As large as the whole record of that name, one of those before.
+    Of(&'static str),
+}
+use Size::{Bytes, Of, Word};
+
+/// What is to be built for an architecture of the target.
+pub(crate) struct Architecture {
+    name: &'static str,
+    pointer_width: &'static str,
+    /// In `asm/`.
+    file: &'static str,
+    numbers: &'static [Number],
+    records: &'static [Record],
+}
+
+const ARCHITECTURES: &[Architecture] = &[X86_64, X86];
+
+/// What objects of a system are like.
+struct Format {
+    /// As cargo calls them; none for all others.
+    systems: &'static [&'static str],
+    is_elf: bool,
+    /// Exceptions come from the system.
+    is_windows: bool,
+}
+
+const FORMATS: &[Format] = &[
+    Format { systems: &["windows"], is_elf: false, is_windows: true },
+    Format { systems: &["uefi", "cygwin"], is_elf: false, is_windows: false },
+    Format { systems: &[], is_elf: true, is_windows: false },
+];
 
 /// The numbers that Rust and assembly share; this is the one place where they are written. The `.S` files see them
-/// as `.set NAME, value`, the crate as constants in `context::layout`, which it checks against its types; so does
+/// as `.set NAME, value`, the crate as constants in `layout`, which it checks against its types; so does
 /// `tests/model`, whose build script includes this file.
-pub(crate) const SHARED: Layout = &[
-    ("MAX_POSITIONS", 32, "Argument positions of one call, a hidden result pointer included; on i686, words."),
+const NUMBERS: &[Number] = &[
     ("ENTRY_STRIDE", 16, "Bytes from one entry to the next."),
     ("ENTRY_RETURN", 9, "From an entry's start to the return address that its CALL pushes."),
-    ("CONTEXT_SIZE", 32, "Size of a context: two entries, so that the slot need not be computed."),
-    ("CONTEXT_HANDLER", 0, "Offset of the handler in a context."),
-    ("STATE_POSITIONS", 0x3f, "State: bits that hold the number of positions + 1."),
-    ("STATE_FRAME", 0x40, "State: frame lane."),
-    ("STATE_SAVE", 0x80, "State: the handler keeps no register but the stack pointer."),
-    ("STATE_CONTROL", 0x100, "State: the handler may change MXCSR and the x87 control word, too."),
-    ("STATE_COUNTED", 0x200, "State: running calls are counted."),
-    ("STATE_EXCLUSIVE", 0x400, "State: a call is refused while another one runs."),
-    ("STATE_CONTAIN", 0x8000, "State: the data begins with a filter that may end an exception of the handler."),
-    ("STATE_GENERATION", 0x1_0000, "State: one generation; the bits below say how to call, 0 when not live."),
-    ("FRAME_RESULT", 0, "Offset of the result in a frame."),
-    ("ANSWER_ROOM_SIZE", 64, "Bytes that a filter may keep for the handler that makes the result."),
+    ("STATE_POSITIONS", 0xff, "State: bits that hold the number of positions + 1."),
+    ("STATE_FRAME", 0x100, "State: frame lane."),
+    ("STATE_SAVE", 0x200, "State: the handler keeps no register but the stack pointer."),
+    ("STATE_CONTROL", 0x400, "State: the handler may change MXCSR and the x87 control word, too."),
+    ("STATE_COUNTED", 0x800, "State: running calls are counted."),
+    ("STATE_EXCLUSIVE", 0x1000, "State: a call is refused while another one runs."),
+    ("STATE_CONTAIN", 0x2000, "State: the data begins with a filter that may end an exception of the handler."),
+    ("OUTCOME_ROOM_SIZE", ROOM, "Bytes that a filter may keep for the handler that makes the result."),
 ];
 
-pub(crate) const X86_64: Layout = &[
-    ("CONTEXTS_SEH", 8, "Offset from the contexts' symbol of how the thread's chain is found, 0 if there is none."),
-    ("CONTEXT_DATA", 8, "Offset of the data in a context."),
-    ("CONTEXT_STATE", 16, "Offset of the state in a context."),
-    ("CONTEXT_IN_FLIGHT", 24, "Offset of the count of running calls in a context."),
-    ("FRAME_SIZE", 56, "Size of a frame."),
-    ("FRAME_ARGUMENTS", 16, "Offset of the pointer to the argument positions in a frame."),
-    ("FRAME_FLOATS", 24, "Offset of the low halves of XMM0 to XMM3 in a frame."),
-    ("ANSWER_HANDLER", 56, "Offset of the handler that makes the result in an answer, which begins with a frame."),
-    ("ANSWER_ROOM", 64, "Offset of what that handler gets as its data in an answer."),
-    ("CONTAINED_DATA", 128, "Offset of the data in a contained call, which begins with an answer."),
-    ("CONTAINED_STATE", 136, "Offset of the context's state in a contained call."),
-    ("CONTAINED_MXCSR", 144, "Offset of MXCSR as the foreign code left it in a contained call."),
-    ("CONTAINED_X87", 148, "Offset of the x87 control word as the foreign code left it in a contained call."),
-    ("CONTAINED_ASKED", 150, "Offset in a contained call of what says that its filter has been asked."),
-    ("CONTAINED_SIZE", 152, "Size of a contained call."),
-    ("LINK_BLOCK", 16, "Offset of the thread's block in a link, which begins with a record; 0 in no chain."),
-    ("LINK_CONTEXT", 24, "Offset of the context in a link."),
-    ("LINK_SIZE", 32, "Size of a link: what puts a call in the chain outside of Windows."),
-    ("LINKED_LINK", 152, "Offset of the link in a linked call, which begins with a contained call."),
-    ("LINKED_SHADOW", 184, "Offset of the shadow stack's pointer, or 0, in a linked call."),
-    ("LINKED_SIZE", 192, "Size of a linked call."),
-];
+const ROOM: u64 = 64;
 
-const X86: Layout = &[
-    ("CONTEXTS_SEH", 4, "Offset from the contexts' symbol of the dispatcher's SEH handler, 0 if there is no chain."),
-    ("CONTEXT_DATA", 4, "Offset of the data in a context."),
-    ("CONTEXT_STATE", 8, "Offset of the state in a context."),
-    ("CONTEXT_IN_FLIGHT", 12, "Offset of the count of running calls in a context."),
-    ("CONTEXT_CLEANUP", 20, "Offset of the number of bytes that the entry removes from the stack in a context."),
-    ("STATE_DATA_ECX", 0x800, "State: a direct handler's data goes in ECX."),
-    ("STATE_DATA_EDX", 0x1000, "State: a direct handler's data goes in EDX."),
-    ("STATE_HANDLER_POPS", 0x2000, "State: a direct handler removes its arguments."),
-    ("STATE_FLOAT", 0x4000, "State: a frame's result is a double, for ST0."),
-    ("FRAME_SIZE", 20, "Size of a frame."),
-    ("FRAME_ARGUMENTS", 8, "Offset of the pointer to the stack words in a frame."),
-    ("FRAME_REGISTERS", 12, "Offset of ECX and EDX in a frame."),
-    ("ANSWER_HANDLER", 20, "Offset of the handler that makes the result in an answer, which begins with a frame."),
-    ("ANSWER_ROOM", 24, "Offset of what that handler gets as its data in an answer."),
-    ("LOCALS_RECORD", 88, "Offset of the SEH record in the dispatcher's locals, which begin with an answer."),
-    ("LOCALS_X87", 96, "Offset of the x87 control word in the locals."),
-    ("LOCALS_ASKED", 98, "Offset in the locals of what says that the filter has been asked."),
-    ("LOCALS_MXCSR", 100, "Offset of MXCSR in the locals."),
-    ("LOCALS_SHADOW", 104, "Offset of the shadow stack's pointer, or 0, in the locals; not on Windows."),
-    ("LOCALS_EDI", 108, "Offset of the foreign code's EDI in the locals."),
-    ("LOCALS_ESI", 112, "Offset of the foreign code's ESI in the locals."),
-    ("LOCALS_EBX", 116, "Offset of the foreign code's EBX in the locals."),
-    ("LOCALS_HANDLER", 120, "Offset of the handler in the locals."),
-    ("LOCALS_DATA", 124, "Offset of the data in the locals."),
-    ("LOCALS_CLEANUP", 128, "Offset of the number of bytes of arguments to remove in the locals."),
-    ("LOCALS_STATE", 132, "Offset in the locals of the flags for this call; STATE_COUNTED as long as it is counted."),
-    ("LOCALS_CONTEXT", 136, "Offset of the context in the locals."),
-    ("LOCALS_ECX", 140, "Offset of ECX and EDX, as the foreign code passed them, in the locals."),
-    ("LOCALS_SIZE", 148, "Size of the locals; EBP points behind them."),
-];
+/// The first words of the contexts' pages.
+const CONTEXTS: Record = (
+    "CONTEXTS",
+    &[
+        ("FIRST", Word, "Offset from the contexts' symbol of the address of the first context."),
+        ("SPAN", Word, "Offset from the contexts' symbol of the bytes of entries that have a context."),
+        ("SEH", Word, "Offset from the contexts' symbol of what leads to the thread's chain, 0 if there is none."),
+    ],
+);
+
+/// A frame, and what a filter adds.
+const OUTCOME: Record = (
+    "OUTCOME",
+    &[
+        ("", Of("FRAME"), ""),
+        ("HANDLER", Word, "Offset of the handler that makes the result in an answer."),
+        ("ROOM", Bytes(ROOM), "Offset of what that handler gets as its data in an answer."),
+    ],
+);
+
+pub(crate) const X86_64: Architecture = Architecture {
+    name: "x86_64",
+    pointer_width: "64",
+    file: "x86_64.S",
+    numbers: &[
+        ("MAX_POSITIONS", 64, "Argument positions of one call in the direct lane, a hidden result pointer included."),
+        ("GENERATION", 1 << 24, "One generation in the state and in the word of running calls."),
+        ("LAST_GENERATION", (1 << 40) - 1, "The generation that no registration gets: a slot that has it is retired."),
+    ],
+    records: &[
+        CONTEXTS,
+        (
+            "CONTEXT",
+            &[
+                ("HANDLER", Bytes(8), "Offset of the handler in a context."),
+                ("DATA", Bytes(8), "Offset of the data in a context."),
+                (
+                    "STATE",
+                    Bytes(8),
+                    "Offset of the state in a context: how to call the handler, above it the generation.",
+                ),
+                ("CALLS", Bytes(8), "Offset in a context of the number of running calls, above it their generation."),
+                ("SIZE", Bytes(0), "Size of a context: two entries, so that the slot need not be computed."),
+            ],
+        ),
+        (
+            "FRAME",
+            &[
+                ("RESULT", Bytes(16), "Offset of the result in a frame."),
+                ("ARGUMENTS", Bytes(8), "Offset of the pointer to the argument positions in a frame."),
+                ("FLOATS", Bytes(32), "Offset of the low halves of XMM0 to XMM3 in a frame."),
+                ("SIZE", Bytes(0), "Size of a frame."),
+            ],
+        ),
+        OUTCOME,
+        (
+            "CONTAINED",
+            &[
+                ("", Of("OUTCOME"), ""),
+                ("DATA", Bytes(8), "Offset of the data in a contained call."),
+                ("STATE", Bytes(8), "Offset of the context's state in a contained call."),
+                ("MXCSR", Bytes(4), "Offset of MXCSR as the foreign code left it in a contained call."),
+                ("X87", Bytes(2), "Offset of the x87 control word as the foreign code left it in a contained call."),
+                ("ASKED", Bytes(2), "Offset in a contained call of what says that its filter has been asked."),
+                (
+                    "FLAGS",
+                    Bytes(4),
+                    "Offset of the low half of RFLAGS as the foreign code left it in a contained call.",
+                ),
+                ("", Bytes(4), ""),
+                ("SIZE", Bytes(0), "Size of a contained call."),
+            ],
+        ),
+        (
+            "CHAIN_RECORD",
+            &[
+                ("", Bytes(16), "the record"),
+                ("BLOCK", Bytes(8), "Offset of the thread's block in a chain record; 0 in no chain."),
+                ("CONTEXT", Bytes(8), "Offset of the context in a chain record."),
+                (
+                    "SIZE",
+                    Bytes(0),
+                    "Size of a chain record: what puts a call in the chain on systems other than Windows.",
+                ),
+            ],
+        ),
+        (
+            "LINKED",
+            &[
+                ("", Of("CONTAINED"), ""),
+                ("RECORD", Of("CHAIN_RECORD"), "Offset of the chain record in a linked call."),
+                ("SHADOW", Bytes(8), "Offset of the shadow stack's pointer, or 0, in a linked call."),
+                ("", Bytes(8), ""),
+                ("SIZE", Bytes(0), "Size of a linked call, a multiple of 16."),
+            ],
+        ),
+    ],
+};
+
+const X86: Architecture = Architecture {
+    name: "x86",
+    pointer_width: "32",
+    file: "x86.S",
+    numbers: &[
+        (
+            "MAX_POSITIONS",
+            128,
+            "Words of arguments on the stack of one call in the direct lane, a result's address included.",
+        ),
+        ("GENERATION", 1 << 32, "One generation in the word of running calls."),
+        ("LAST_GENERATION", (1 << 32) - 1, "The generation that no registration gets: a slot that has it is retired."),
+        ("STATE_DATA_ECX", 0x4000, "State: a direct handler's data goes in ECX."),
+        ("STATE_DATA_EDX", 0x8000, "State: a direct handler's data goes in EDX."),
+        ("STATE_HANDLER_POPS", 0x1_0000, "State: a direct handler removes its arguments."),
+        ("STATE_FLOAT", 0x2_0000, "State: a frame's result is a double, for ST0."),
+    ],
+    records: &[
+        CONTEXTS,
+        (
+            "CONTEXT",
+            &[
+                ("HANDLER", Bytes(4), "Offset of the handler in a context."),
+                ("DATA", Bytes(4), "Offset of the data in a context."),
+                ("STATE", Bytes(4), "Offset of the state in a context: how to call the handler."),
+                ("GENERATION", Bytes(4), "Offset of the generation in a context: the state's other half."),
+                ("CALLS", Bytes(8), "Offset in a context of the number of running calls, above it their generation."),
+                (
+                    "CLEANUP",
+                    Bytes(4),
+                    "Offset in a context of the number of bytes that the entry removes from the stack.",
+                ),
+                ("", Bytes(4), ""),
+                ("SIZE", Bytes(0), "Size of a context: two entries, so that the slot need not be computed."),
+            ],
+        ),
+        (
+            "FRAME",
+            &[
+                ("RESULT", Bytes(8), "Offset of the result in a frame."),
+                ("ARGUMENTS", Bytes(4), "Offset of the pointer to the stack words in a frame."),
+                ("REGISTERS", Bytes(8), "Offset of ECX and EDX in a frame."),
+                ("SIZE", Bytes(0), "Size of a frame."),
+            ],
+        ),
+        OUTCOME,
+        (
+            "LOCALS", // of the dispatcher
+            &[
+                ("", Of("OUTCOME"), ""),
+                ("RECORD", Bytes(8), "Offset of the SEH record in the locals."),
+                ("X87", Bytes(4), "Offset of the x87 control word in the locals; two more bytes have the status word."),
+                ("ASKED", Bytes(4), "Offset in the locals of what says that the filter has been asked."),
+                ("MXCSR", Bytes(4), "Offset of MXCSR in the locals."),
+                ("SHADOW", Bytes(4), "Offset of the shadow stack's pointer, or 0, in the locals; not on Windows."),
+                ("FLAGS", Bytes(4), "Offset of EFLAGS as the foreign code left it in the locals."),
+                ("EDI", Bytes(4), "Offset of the foreign code's EDI in the locals."),
+                ("ESI", Bytes(4), "Offset of the foreign code's ESI in the locals."),
+                ("EBX", Bytes(4), "Offset of the foreign code's EBX in the locals."),
+                ("HANDLER", Bytes(4), "Offset of the handler in the locals."),
+                ("DATA", Bytes(4), "Offset of the data in the locals."),
+                ("CLEANUP", Bytes(4), "Offset of the number of bytes of arguments to remove in the locals."),
+                (
+                    "STATE",
+                    Bytes(4),
+                    "Offset in the locals of this call's flags; STATE_COUNTED as long as it is counted.",
+                ),
+                ("GENERATION", Bytes(4), "Offset of the context's generation, as this call found it, in the locals."),
+                ("CONTEXT", Bytes(4), "Offset of the context in the locals."),
+                ("ECX", Bytes(8), "Offset of ECX and EDX, as the foreign code passed them, in the locals."),
+                ("SIZE", Bytes(0), "Size of the locals; EBP points to what follows them."),
+            ],
+        ),
+    ],
+};
+
+/// All numbers for an architecture, offsets among them.
+pub(crate) fn numbers(architecture: &Architecture) -> Vec<(String, u64, &'static str)> {
+    let plain = NUMBERS.iter().chain(architecture.numbers);
+    let mut numbers: Vec<_> = plain.map(|&(name, value, meaning)| (name.to_owned(), value, meaning)).collect();
+    let word = if architecture.pointer_width == "64" { 8 } else { 4 };
+    let mut sizes = Vec::new();
+    for (record, fields) in architecture.records {
+        let mut offset = 0;
+        for (name, size, meaning) in *fields {
+            if !name.is_empty() {
+                numbers.push((format!("{record}_{name}"), offset, *meaning));
+            }
+            offset += match size {
+                Bytes(bytes) => *bytes,
+                Word => word,
+                Of(other) => sizes.iter().find(|(name, _)| name == other).expect("a record before this one").1,
+            };
+        }
+        sizes.push((*record, offset));
+    }
+    numbers
+}
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -95,54 +276,99 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CALLTABLE_CAPACITY");
     println!("cargo::rerun-if-env-changed=CALLTABLE_ASSEMBLER");
     println!("cargo::rustc-check-cfg=cfg(rustc_assembler)");
+    println!("cargo::rustc-check-cfg=cfg(soft_float)");
+    // Rust passes floating-point numbers otherwise there than the foreign code does.
+    let is_bare = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "none" | "uefi");
+    if !has_feature("sse2") && (is_bare || env_is("CARGO_CFG_TARGET_ARCH", "x86_64")) {
+        println!("cargo::rustc-cfg=soft_float");
+    }
+    println!("cargo::rustc-check-cfg=cfg(split_state)");
 
     let capacity = capacity();
     let version = env::var("CARGO_PKG_VERSION").unwrap().replace(['.', '-', '+'], "_");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     println!("cargo::rustc-env=CALLTABLE_SYMBOL_VERSION={version}");
 
-    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
-    let known = FILES.iter().find(|(arch, ..)| *arch == target);
-    let (_, file, own) = known.unwrap_or_else(|| panic!("calltable has no CALL table for the architecture {target}"));
-    let layout: Vec<_> = SHARED.iter().chain(*own).collect();
-    fs::write(out.join("layout.rs"), layout_for_rust(capacity, &layout)).unwrap();
-    let is_coff = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "windows" | "uefi" | "cygwin");
+    if env_is("CARGO_CFG_TARGET_POINTER_WIDTH", "32") {
+        // One word cannot hold the state of a context.
+        println!("cargo::rustc-cfg=split_state");
+    }
+    let architecture = architecture();
+    let numbers = numbers(architecture);
+    fs::write(out.join("layout.rs"), layout_for_rust(capacity, &numbers)).unwrap();
+    let system = env::var("CARGO_CFG_TARGET_OS").unwrap();
+    let is_of_system = |format: &&Format| format.systems.is_empty() || format.systems.contains(&system.as_str());
+    let format = FORMATS.iter().find(is_of_system).expect("the last is for all");
+    let (is_coff, is_i686) = (!format.is_elf, architecture.name == "x86");
     let compiler = compiler(is_coff);
-    let source = fs::read_to_string(Path::new("asm").join(file)).unwrap();
-    let windows = env_is("CARGO_CFG_TARGET_OS", "windows");
+    let source = ["common.S", architecture.file].map(|file| fs::read_to_string(Path::new("asm").join(file)).unwrap());
     let gnu = env_is("CARGO_CFG_TARGET_ENV", "gnu");
     // Only LLVM's assembler can list guard targets, and GNU ld would not know what to do with the list.
     let gnu_ld = gnu && !env_is("CARGO_CFG_TARGET_ABI", "llvm");
     let llvm = compiler.as_ref().is_none_or(|build| build.get_compiler().is_like_clang());
     let guard = is_coff && llvm && !gnu_ld;
     // On i686 Windows, MinGW's C++ unwinds by DWARF; on x86_64 by the system's own data, as everybody.
-    let cfi = !is_coff || (target == "x86" && windows && gnu);
-    // C symbols of 32-bit COFF begin with an underscore.
-    let version_in_symbols = source.replace("VERSION", &version);
-    let source = if is_coff && target == "x86" {
-        version_in_symbols.replace(&format!("calltable_{version}"), &format!("_calltable_{version}"))
-    } else {
-        version_in_symbols
-    };
+    let cfi = format.is_elf || (is_i686 && format.is_windows && gnu);
     let switches = [
-        ("CAPACITY", capacity),
-        ("ELF", (!is_coff).into()),
-        ("WINDOWS", windows.into()),
+        ("CAPACITY", capacity as u64),
+        ("ELF", format.is_elf.into()),
+        ("WINDOWS", format.is_windows.into()),
         ("CFI", cfi.into()),
-        ("SSE", has_sse().into()),
+        ("FPU", has_feature("sse2").into()), // kernels are built without
+        // Rust names no feature for what CET needs of an older processor: that it takes the new instructions for NOPs,
+        // as those from i686 on do. FXSR came soon after; targets below i686, and processors that are asked for, lack
+        // it.
+        ("CET", (!is_i686 || has_feature("fxsr")).into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),
     ];
-    let text = layout_for_assembler(&switches, &layout) + &source;
+    // C symbols of 32-bit COFF begin with an underscore.
+    let underscore = if is_coff && is_i686 { "_" } else { "" };
+    let text = names::versioned(&(layout_for_assembler(&switches, &numbers) + &source.concat()), &version, underscore);
     let assembled = out.join("calltable.S");
     fs::write(&assembled, text).unwrap();
 
     match compiler {
-        Some(mut build) => {
-            build.file(&assembled).compile(&format!("calltable_{version}"));
-        }
+        Some(build) => assemble(build, &assembled, &format!("calltable_{version}")),
         None => println!("cargo::rustc-cfg=rustc_assembler"),
     }
+}
+
+/// Ends the build with what its user is to read.
+fn fail(message: &str) -> ! {
+    for line in message.lines() {
+        println!("cargo::error={line}");
+    }
+    exit(0); // or cargo would show all that was printed here once more
+}
+
+/// The row for the target, if that has the object format and the pointers that the table is for.
+fn architecture() -> &'static Architecture {
+    let fits = |architecture: &&Architecture| {
+        env_is("CARGO_CFG_TARGET_ARCH", architecture.name)
+            && env_is("CARGO_CFG_TARGET_POINTER_WIDTH", architecture.pointer_width)
+            && !env_is("CARGO_CFG_TARGET_VENDOR", "apple")
+    };
+    ARCHITECTURES.iter().find(fits).unwrap_or_else(|| {
+        // As in src/entry.rs.
+        fail(&format!(
+            "calltable has no CALL table for the target {}: it has one for x86_64 (not x32) and x86, in ELF and COFF \
+             objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's",
+            env::var("TARGET").unwrap()
+        ))
+    })
+}
+
+/// Has a C compiler make the library. If it fails, so does the build, with what the compiler said.
+fn assemble(mut build: cc::Build, file: &Path, library: &str) {
+    let Err(error) = build.file(file).try_compile(library) else { return };
+    let mut again = build.get_compiler().to_command();
+    let said = again.arg("-c").arg(file).arg("-o").arg(file.with_extension("o")).output();
+    let said = said.map_or_else(|error| error.to_string(), |out| String::from_utf8_lossy(&out.stderr).into_owned());
+    fail(&format!(
+        "the C compiler has not assembled the CALL table of calltable:\n{said}\n({error})\n\
+         Set CALLTABLE_ASSEMBLER=rustc to have Rust's own assembler do it, or name another C compiler in CC."
+    ));
 }
 
 /// The number of slots: `CALLTABLE_CAPACITY`, else 2000.
@@ -150,7 +376,7 @@ fn capacity() -> usize {
     let Ok(text) = env::var("CALLTABLE_CAPACITY") else { return 2000 };
     match text.parse() {
         Ok(capacity @ 1..=65536) => capacity,
-        _ => panic!("CALLTABLE_CAPACITY must be a whole number from 1 to 65536, not {text:?}"),
+        _ => fail(&format!("CALLTABLE_CAPACITY must be a whole number from 1 to 65536, not {text:?}")),
     }
 }
 
@@ -162,10 +388,10 @@ fn compiler(is_coff: bool) -> Option<cc::Build> {
     match choice.as_deref() {
         Some("rustc") => return None,
         None | Some("cc") => {}
-        Some(other) => panic!("CALLTABLE_ASSEMBLER must be `cc` or `rustc`, not {other:?}"),
+        Some(other) => fail(&format!("CALLTABLE_ASSEMBLER must be `cc` or `rustc`, not {other:?}")),
     }
     let mut build = cc::Build::new();
-    build.cargo_warnings(choice.is_some());
+    build.cargo_warnings(false); // what matters is said in `assemble`
     let works = build.try_get_compiler().is_ok_and(|tool| {
         let answers =
             |flag| tool.to_command().arg(flag).stderr(Stdio::null()).output().is_ok_and(|out| out.status.success());
@@ -175,7 +401,9 @@ fn compiler(is_coff: bool) -> Option<cc::Build> {
         };
         !tool.is_like_msvc() && answers("--version") && (!is_coff || tool.is_like_clang() || makes_coff())
     });
-    assert!(works || choice.is_none(), "CALLTABLE_ASSEMBLER=cc, but no C compiler for this target takes .S files");
+    if !works && choice.is_some() {
+        fail("CALLTABLE_ASSEMBLER=cc, but no C compiler for this target takes .S files: name one in CC, or unset it");
+    }
     works.then_some(build)
 }
 
@@ -183,23 +411,28 @@ fn env_is(name: &str, value: &str) -> bool {
     env::var(name).is_ok_and(|found| found == value)
 }
 
-pub(crate) fn layout_for_rust(capacity: usize, layout: &[&(&str, usize, &str)]) -> String {
+pub(crate) fn layout_for_rust(capacity: usize, numbers: &[(String, u64, &str)]) -> String {
     let mut text = format!("/// Number of slots.\npub const CAPACITY: usize = {capacity};\n");
-    for (name, value, meaning) in layout {
-        writeln!(text, "/// {meaning}\npub const {name}: usize = {value};").unwrap();
+    for (name, value, meaning) in numbers {
+        // These two are of 64-bit words on all targets.
+        let ty = if matches!(name.as_str(), "GENERATION" | "LAST_GENERATION") { "u64" } else { "usize" };
+        writeln!(text, "/// {meaning}\npub const {name}: {ty} = {value};").unwrap();
     }
     text
 }
 
-fn layout_for_assembler(switches: &[(&str, usize)], layout: &[&(&str, usize, &str)]) -> String {
+fn layout_for_assembler(switches: &[(&str, u64)], numbers: &[(String, u64, &str)]) -> String {
     let mut text = String::new();
-    for (name, value) in switches.iter().copied().chain(layout.iter().map(|(name, value, _)| (*name, *value))) {
+    let numbers = numbers.iter().map(|(name, value, _)| (name.as_str(), *value));
+    // Wider numbers are for Rust alone: not every assembler takes them.
+    let narrow = numbers.filter(|(_, value)| u32::try_from(*value).is_ok());
+    for (name, value) in switches.iter().copied().chain(narrow) {
         writeln!(text, ".set {name}, {value}").unwrap();
     }
     text
 }
 
-/// Whether the target's code may touch XMM registers; kernels are built without.
-fn has_sse() -> bool {
-    env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().split(',').any(|feature| feature == "sse2")
+/// Whether the target's code may use what the processors of a feature have.
+fn has_feature(name: &str) -> bool {
+    env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().split(',').any(|feature| feature == name)
 }

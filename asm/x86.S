@@ -1,4 +1,4 @@
-// The CALL table and its dispatcher for i686: stdcall, cdecl, thiscall, fastcall.
+// The CALL table and its dispatcher for i686: stdcall, cdecl of both kinds, thiscall, fastcall.
 //
 // Way of one call: foreign code -> entry -> calltable_dispatch -> handler, and back the same way.
 //
@@ -11,32 +11,35 @@
 //
 // The conventions: arguments on the stack in words of 4 bytes, lowest address first; thiscall has the first small one
 // in ECX, fastcall the first two in ECX and EDX. Results in EAX, EDX:EAX or ST0. To be preserved: EBX ESI EDI EBP, the
-// x87 control word; DF is clear. Who removes the arguments: with cdecl the caller, else the callee, which is the entry.
+// x87 control word; DF is clear. Who removes the arguments: with cdecl the caller, else the callee, which is the entry;
+// by the System V convention the caller, but for the address of a result, which the callee removes.
 //
 // While a handler runs, the first record in the chain of SEH handlers at FS:[0] is the dispatcher's: always on Windows,
 // elsewhere once the embedder has declared that FS points to a thread information block (src/seh). calltable_leave
 // takes it off; whoever unwinds the stack past the dispatcher has done so before.
 //
 // calltable_dispatch   finds the context, reads handler and data, counts the call if it is to be counted; itself the
-//                      direct lane: the handler has the foreign call's own convention, and the data behind its arguments
+//                      direct lane: the handler has the foreign call's own convention, and the data after its arguments
 // calltable_frame      frame lane: a cdecl handler of data and frame; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
 //                      the same two for handlers that keep no register but ESP
 // calltable_leave      in calltable_dispatch: removes the arguments and returns to the entry, which returns to the
 //                      foreign caller
-// calltable_VERSION_resume  where a contained call goes on when an exception has ended
+// calltable_enter      counts a call, unless its generation has ended or it is exclusive and runs already
+// calltable_resume     where a contained call continues when an exception has ended
 //
 // The file is read by GAS, by Clang and by rustc's global_asm!; see x86_64.S.
 
 .intel_syntax noprefix
 
 // The locals (build.rs, X86; src/seh/x86.rs, Locals), as offsets from EBP.
-.set AT_ANSWER,   -LOCALS_SIZE                  // contained calls only: what the filter says
+.set AT_OUTCOME,  -LOCALS_SIZE                  // contained calls only: what the filter says
 .set AT_RECORD,   LOCALS_RECORD - LOCALS_SIZE   // the SEH record: next record, handler
-.set AT_X87,      LOCALS_X87 - LOCALS_SIZE      // these seven: the saving lanes and contained calls only
+.set AT_X87,      LOCALS_X87 - LOCALS_SIZE      // these eight: the saving lanes and contained calls only
 .set AT_ASKED,    LOCALS_ASKED - LOCALS_SIZE
 .set AT_MXCSR,    LOCALS_MXCSR - LOCALS_SIZE
 .set AT_SHADOW,   LOCALS_SHADOW - LOCALS_SIZE
+.set AT_FLAGS,    LOCALS_FLAGS - LOCALS_SIZE
 .set AT_EDI,      LOCALS_EDI - LOCALS_SIZE
 .set AT_ESI,      LOCALS_ESI - LOCALS_SIZE
 .set AT_EBX,      LOCALS_EBX - LOCALS_SIZE
@@ -44,6 +47,7 @@
 .set AT_DATA,     LOCALS_DATA - LOCALS_SIZE
 .set AT_CLEANUP,  LOCALS_CLEANUP - LOCALS_SIZE  // bytes of arguments to remove
 .set AT_STATE,    LOCALS_STATE - LOCALS_SIZE    // the flags for this call; STATE_COUNTED as long as it is counted
+.set AT_GENERATION, LOCALS_GENERATION - LOCALS_SIZE
 .set AT_CONTEXT,  LOCALS_CONTEXT - LOCALS_SIZE
 .set AT_ECX,      LOCALS_ECX - LOCALS_SIZE      // as the foreign code passed them: ECX and EDX are one array
 .set AT_EDX,      LOCALS_ECX + 4 - LOCALS_SIZE
@@ -74,11 +78,11 @@
     PERSONALITY
 .endm
 
-// Names the function that looks at exceptions of C++ when they leave the function just opened: GCC for i686 Windows does
-// not make SEH exceptions of them.
+// Names the function that looks at exceptions of C++ when they leave the function just opened: GCC for i686 Windows
+// does not make SEH exceptions of them.
 .macro PERSONALITY
 .if CFI & WINDOWS
-    .cfi_personality 0, calltable_VERSION_personality
+    .cfi_personality 0, calltable_personality
 .endif
 .endm
 
@@ -107,43 +111,43 @@
 .endif
 .endm
 
+// What indirect branches may go to under indirect-branch tracking. A processor below i686 takes ENDBR32 for invalid.
+.macro LANDING_PAD
+.if CET
+    endbr32                                     // 4 bytes,
+.else
+    .byte   0x90, 0x90, 0x90, 0x90              // as these are: entries keep their size
+.endif
+.endm
+
 // --- The table ----------------------------------------------------------------------------------------------------
 
 .if ELF
     .section .text.calltable, "ax", @progbits
-    .hidden calltable_VERSION_table
-    .hidden calltable_VERSION_text_end
-    .hidden calltable_VERSION_contexts
-    .hidden calltable_VERSION_stale
-    .hidden calltable_VERSION_seh_handler
-    .hidden calltable_VERSION_exception
-    .hidden calltable_VERSION_end
-    .hidden calltable_VERSION_resume
+    .hidden calltable_table
+    .hidden calltable_text_end
+    .hidden calltable_contexts
+    .hidden calltable_stale
+    .hidden calltable_seh_handler
+    .hidden calltable_exception
+    .hidden calltable_end
+    .hidden calltable_resume
 .else
     .text
 .endif
 
     .p2align 6, 0xcc                            // as in x86_64.S
-    .globl calltable_VERSION_table
-PROC calltable_VERSION_table, 2
+    .globl calltable_table
+PROC calltable_table, 2
 .macro ENTRY slot
-.if GUARD
-    .def calltable_entry_\slot; .scl 3; .type 32; .endef
-calltable_entry_\slot:
-.endif
-    endbr32                                     // 4 bytes: landing pad, wanted under indirect-branch tracking
+    NAME_ENTRY \slot
+    LANDING_PAD                                 // 4 bytes
     call    calltable_dispatch                  // 5 bytes: pushes table + 16 * slot + ENTRY_RETURN
     ret                                         // 1 byte: to the foreign caller, whose arguments are gone by now
     .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc  // to ENTRY_STRIDE; stops straight-line speculation past the RET
 .endm
-.altmacro                                       // so that a macro can be given a number by its value: %slot
-.set slot, 0
-.rept CAPACITY
-    ENTRY %slot
-    .set slot, slot + 1
-.endr
-.noaltmacro
-END_PROC calltable_VERSION_table
+    EACH_SLOT ENTRY
+END_PROC calltable_table
 
 .if ELF
 // Position-independent code finds itself by a call that is answered: the processor's return stack stays balanced.
@@ -233,37 +237,45 @@ PROC calltable_dispatch
     call    calltable_here
 1:
 .att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
-    movl    calltable_VERSION_contexts - 1b(%eax), %edx
-    movl    calltable_VERSION_contexts + CONTEXTS_SEH - 1b(%eax), %eax
+    leal    calltable_table + ENTRY_RETURN - 1b(%eax), %edx
+    subl    %edx, %ecx                          // from the first entry to the one that was called
+    cmpl    calltable_contexts + CONTEXTS_SPAN - 1b(%eax), %ecx     // for the JAE below
+    movl    calltable_contexts + CONTEXTS_FIRST - 1b(%eax), %edx
+    movl    calltable_contexts + CONTEXTS_SEH - 1b(%eax), %eax
 .intel_syntax noprefix
 .else
-    mov     edx, [calltable_VERSION_contexts]
+    sub     ecx, offset calltable_table + ENTRY_RETURN
+    cmp     ecx, [calltable_contexts + CONTEXTS_SPAN]               // for the JAE below
+    mov     edx, [calltable_contexts + CONTEXTS_FIRST]
 .if WINDOWS
-    mov     eax, offset calltable_VERSION_seh_handler
+    mov     eax, offset calltable_seh_handler
 .else
-    mov     eax, [calltable_VERSION_contexts + CONTEXTS_SEH]
+    mov     eax, [calltable_contexts + CONTEXTS_SEH]
 .endif
 .endif
     mov     [ebp + AT_RECORD + 4], eax          // the handler, or 0 where there is no chain
-    lea     ecx, [edx + 2 * ecx]                // a context is two entries long: EDX takes off what is too much
-    test    edx, edx
-    jz      7f
+    lea     ecx, [edx + 2 * ecx]                // a context is two entries long
+    jae     7f                                  // no entry with a context: a hook has moved the CALL, or nothing was
+                                                // ever registered
+    mov     eax, [ecx + CONTEXT_GENERATION]     // before all else that may change: see below
+    mov     [ebp + AT_GENERATION], eax
     mov     eax, [ecx + CONTEXT_STATE]
     mov     edx, [ecx + CONTEXT_CLEANUP]        // it outlives the registration, for stale calls
 8:  mov     [ebp + AT_CONTEXT], ecx
     mov     [ebp + AT_STATE], eax
     mov     [ebp + AT_CLEANUP], edx
-    test    eax, STATE_COUNTED
+    test    eax, STATE_COUNTED | STATE_CONTAIN
     jnz     4f
-calltable_counted:
+calltable_counted:                              // with the context in ECX and the state in EAX, 0 to refuse
     PUSH_RECORD
-    test    ax, ax
+    test    eax, eax
     jz      3f                                  // not live
     mov     edx, [ecx + CONTEXT_HANDLER]
     mov     [ebp + AT_HANDLER], edx
     mov     edx, [ecx + CONTEXT_DATA]
-    cmp     eax, [ecx + CONTEXT_STATE]          // same state before and after: handler and data are one pair
-    jne     3f
+    mov     ecx, [ecx + CONTEXT_GENERATION]     // same generation before and after: state, handler and data are of one
+    cmp     ecx, [ebp + AT_GENERATION]          // registration
+    jne     calltable_overtaken
     test    eax, STATE_CONTAIN | STATE_SAVE | STATE_FRAME | STATE_DATA_ECX | STATE_DATA_EDX
     jnz     5f
 calltable_direct:                               // with the state in EAX and the data in EDX
@@ -291,41 +303,48 @@ calltable_leave:
     .cfi_offset ebp, -8
 .endif
 6:  mov     ecx, [ebp + AT_CONTEXT]
-    lock dec dword ptr [ecx + CONTEXT_IN_FLIGHT]
+    lock dec dword ptr [ecx + CONTEXT_CALLS]
     jmp     1b
-4:  mov     edx, 1
-    lock xadd dword ptr [ecx + CONTEXT_IN_FLIGHT], edx              // a full barrier: see calltable_count, x86_64.S
-    test    edx, edx
+// What an exception looks at is filled before the record is in the chain. A CALL reaches below all locals, so that the
+// stack does not end between them and the record.
+4:  test    eax, STATE_CONTAIN
+    jz      1f
+    call    calltable_save                      // what an exception leaves in registers is anything
+    xor     edx, edx
+    mov     [ebp + AT_ASKED], edx
+    pushfd
+    pop     dword ptr [ebp + AT_FLAGS]
+.if CET
+.ifeq WINDOWS
+    rdsspd  edx                                 // does nothing on processors without shadow stacks, or with theirs off
+    mov     [ebp + AT_SHADOW], edx
+.endif
+.endif
+1:  test    eax, STATE_COUNTED
     jz      calltable_counted
-    test    eax, STATE_EXCLUSIVE
+    call    calltable_enter
     jz      calltable_counted
-    xor     eax, eax                            // an exclusive handler is running already: refuse, as if not live
+    and     dword ptr [ebp + AT_STATE], STATE_FLOAT                 // refused, and not counted
+    xor     eax, eax
     jmp     calltable_counted
-3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null
-    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_FLOAT
+calltable_overtaken:
+    mov     ecx, [ebp + AT_CONTEXT]             // released while we read
+3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null; one more says that
+    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_FLOAT // the registration runs (src/stale.rs)
 .if ELF
     call    calltable_here
 1:
 .att_syntax prefix
-    leal    calltable_VERSION_stale - 1b(%eax), %eax
+    leal    calltable_stale - 1b(%eax), %eax
 .intel_syntax noprefix
 .else
-    mov     eax, offset calltable_VERSION_stale
+    mov     eax, offset calltable_stale
 .endif
     mov     [ebp + AT_HANDLER], eax
     jmp     calltable_frame
 5:  mov     [ebp + AT_DATA], edx
-    test    eax, STATE_CONTAIN
-    jz      calltable_lanes
-    call    calltable_save                      // what an exception leaves in registers is anything
-    mov     word ptr [ebp + AT_ASKED], 0
-.ifeq WINDOWS
-    xor     edx, edx
-    rdsspd  edx                                 // does nothing on processors without shadow stacks, or with theirs off
-    mov     [ebp + AT_SHADOW], edx
-.endif
-calltable_lanes:                                // calltable_VERSION_resume comes here, too
-    test    al, STATE_FRAME
+calltable_lanes:                                        // calltable_resume comes here, too
+    test    eax, STATE_FRAME
     jnz     6f
     mov     edx, [ebp + AT_DATA]                // a register of the data's is nobody's
     test    eax, STATE_DATA_ECX
@@ -334,23 +353,91 @@ calltable_lanes:                                // calltable_VERSION_resume come
 1:  test    eax, STATE_DATA_EDX
     jz      1f
     mov     [ebp + AT_EDX], edx
-1:  test    al, STATE_SAVE
+1:  test    eax, STATE_SAVE
     jz      calltable_direct
     jmp     calltable_direct_saving
-6:  test    al, STATE_SAVE
+6:  test    eax, STATE_SAVE
     jz      calltable_frame
     jmp     calltable_frame_saving
-7:  xor     ecx, ecx                            // nothing has ever been registered: no context, and in EAX
-    xor     eax, eax                            // and EDX a state and a cleanup of 0
+7:  xor     ecx, ecx                            // nothing has ever been registered, or the CALL is no entry's: no
+    xor     eax, eax                            // context, and in EAX and EDX a state and a cleanup of 0
+    xor     edx, edx
     jmp     8b
 END_PROC calltable_dispatch
+
+// Counts the call, which is to be counted, with the context in ECX. In one step with the comparison of the generation,
+// as in calltable_count, x86_64.S. ZF says that it has entered; else ECX is the context, or one more if the
+// registration runs. Keeps EAX.
+//
+//   address     after the pushes
+//   esp+0x0c    return address
+//   esp+0x08    the state, EAX
+//   esp+0x04    EBX
+//   esp+0x00    ESI
+PROC calltable_enter
+    push    eax
+.if CFI
+    .cfi_adjust_cfa_offset 4
+.endif
+    push    ebx
+.if CFI
+    .cfi_adjust_cfa_offset 4
+    .cfi_rel_offset ebx, 0
+.endif
+    push    esi
+.if CFI
+    .cfi_adjust_cfa_offset 4
+    .cfi_rel_offset esi, 0
+.endif
+    mov     esi, ecx
+    mov     edx, [ebp + AT_GENERATION]          // the high half of the word: the generation whose calls are counted,
+    mov     ecx, edx                            // before and after;
+    mov     eax, [esi + CONTEXT_CALLS]          // the low half: their number
+1:  test    dword ptr [esp + 8], STATE_EXCLUSIVE
+    jz      2f
+    test    eax, eax
+    jnz     3f                                  // an exclusive handler is running already, or the generation has ended
+2:  lea     ebx, [eax + 1]
+    lock cmpxchg8b [esi + CONTEXT_CALLS]        // EDX:EAX is what is there, if it is something else
+    jz      4f
+    cmp     edx, ecx
+    je      1b                                  // another call came first
+    mov     edx, 0                              // the generation has ended
+    jmp     5f
+3:  mov     edx, [esi + CONTEXT_CALLS + 4]
+    cmp     edx, ecx
+    mov     edx, 0
+    jne     5f
+    inc     edx
+5:  mov     ecx, esi
+    add     ecx, edx                            // the context or one more: not 0, as ZF says
+    jmp     6f
+4:  mov     ecx, esi
+6:  pop     esi
+.if CFI
+    .cfi_adjust_cfa_offset -4
+    .cfi_restore esi
+.endif
+    pop     ebx
+.if CFI
+    .cfi_adjust_cfa_offset -4
+    .cfi_restore ebx
+.endif
+    pop     eax
+.if CFI
+    .cfi_adjust_cfa_offset -4
+.endif
+    ret
+    int3
+END_PROC calltable_enter
 
 // --- Direct lane, saving ------------------------------------------------------------------------------------------
 
 // A handler that keeps only ESP has lost EBP. It is found again on the stack: above the arguments, if the handler has
-// removed them, else at a fixed place.
+// removed them, else at a fixed place, and in the word above that, should the handler have removed the address of its
+// result.
 .set DIRECT_ROOM, (4 * (MAX_POSITIONS + 3) + 15) & -16
-.set DIRECT_EBP, DIRECT_ROOM - 4
+.set DIRECT_EBP, DIRECT_ROOM - 8
 
 PROC_IN_FRAME calltable_direct_saving
     call    calltable_save
@@ -369,6 +456,7 @@ PROC_IN_FRAME calltable_direct_saving
     mov     ecx, [ebp + AT_ECX]
     mov     edx, [ebp + AT_EDX]
     mov     [esp + DIRECT_EBP], ebp
+    mov     [esp + DIRECT_EBP + 4], ebp
     mov     eax, [ebp + AT_STATE]
     test    eax, STATE_HANDLER_POPS
     jz      3f
@@ -388,7 +476,7 @@ END_PROC calltable_direct_saving
 //
 //   address            while the handler runs (the first is a multiple of 16)
 //   esp+0x2c           EBP, for the saving lane
-//   esp+0x10           the frame (src/frame.rs, RawFrame): result, arguments, registers
+//   esp+0x10           the frame (src/frame/x86.rs): result, arguments, registers
 //   esp+0x04           address of the frame
 //   esp+0x00           data
 .set FRAME_AT,   0x10
@@ -452,7 +540,7 @@ PROC calltable_save
     test    dword ptr [ebp + AT_STATE], STATE_CONTROL | STATE_CONTAIN
     jz      1f
     fnstcw  [ebp + AT_X87]
-.if SSE
+.if FPU
     stmxcsr [ebp + AT_MXCSR]
 .endif
 1:  ret
@@ -464,8 +552,17 @@ PROC_IN_FRAME calltable_restore
     cld                                         // the foreign caller relies on it
     test    dword ptr [ebp + AT_STATE], STATE_CONTROL
     jz      1f
-    fldcw   [ebp + AT_X87]
-.if SSE
+    fnstsw  [ebp + AT_X87 + 2]
+    mov     ecx, [ebp + AT_X87]
+    mov     esi, ecx
+    not     ecx                                 // what the foreign code has not masked,
+    shr     esi, 16                             // and the handler has left pending,
+    and     ecx, esi                            // would be raised by the foreign code's next x87 instruction
+    test    ecx, 0x3f
+    jz      2f
+    fnclex
+2:  fldcw   [ebp + AT_X87]
+.if FPU
     ldmxcsr [ebp + AT_MXCSR]
 .endif
 1:  RELOAD
@@ -475,17 +572,17 @@ END_PROC calltable_restore
 // --- Exceptions ---------------------------------------------------------------------------------------------------
 
 // The handler of the dispatcher's SEH record, in assembly so that this object can list it for SafeSEH.
-    .globl  calltable_VERSION_seh_handler
-PROC calltable_VERSION_seh_handler, 2
-    endbr32                                     // called through the record
-    jmp     calltable_VERSION_exception         // src/seh/x86.rs
-END_PROC calltable_VERSION_seh_handler
+    .globl  calltable_seh_handler
+PROC calltable_seh_handler, 2
+    LANDING_PAD                                 // called through the record
+    jmp     calltable_exception                 // src/seh/x86.rs
+END_PROC calltable_seh_handler
 
-// Ends an exception: calltable_VERSION_end(record of the dispatcher, exception, function that unwinds the stack). It is
+// Ends an exception: calltable_end(record of the dispatcher, exception, function that unwinds the stack). It is
 // given the dispatcher's frame here, since RtlUnwind keeps EBP and no other register.
-    .globl  calltable_VERSION_end
-PROC calltable_VERSION_end, 2
-    endbr32                                     // Rust may call it through a pointer in memory
+    .globl  calltable_end
+PROC calltable_end, 2
+    LANDING_PAD                                 // Rust may call it through a pointer in memory
     mov     ecx, [esp + 4]
     mov     edx, [esp + 8]
     mov     eax, [esp + 12]
@@ -495,21 +592,22 @@ PROC calltable_VERSION_end, 2
     .cfi_offset ebp, -8
 .endif
     KEPT_IN_LOCALS
-    push    0                                   // RtlUnwind(frame, where to go on, exception, result)
+    push    0                                   // RtlUnwind(frame, where to continue, exception, result)
     push    edx
 .ifeq ELF                                       // there seh::unwind is called, which returns
-    mov     edx, offset calltable_VERSION_resume
+    mov     edx, offset calltable_resume
 .endif
     push    edx
     push    ecx
     call    eax
-    jmp     calltable_VERSION_resume
-END_PROC calltable_VERSION_end
+    jmp     calltable_resume
+END_PROC calltable_end
 
-    .globl  calltable_VERSION_resume
-PROC_IN_FRAME calltable_VERSION_resume, 2
+    .globl  calltable_resume
+PROC_IN_FRAME calltable_resume, 2
     KEPT_IN_LOCALS
     lea     esp, [ebp - LOCALS_SIZE]
+.if CET
 .ifeq WINDOWS
     mov     edx, [ebp + AT_SHADOW]              // Windows has done that itself
     test    edx, edx
@@ -525,67 +623,43 @@ PROC_IN_FRAME calltable_VERSION_resume, 2
     jnz     1b
 2:
 .endif
+.endif
     cld                                         // the handler may have been anywhere, in the middle of a string
     fninit                                      // instruction or of x87 code
     fldcw   [ebp + AT_X87]
-.if SSE
+.if FPU
     ldmxcsr [ebp + AT_MXCSR]
 .endif
     RELOAD
-    mov     edx, [ebp + AT_ANSWER + ANSWER_HANDLER]
+    mov     edx, [ebp + AT_OUTCOME + OUTCOME_HANDLER]
     test    edx, edx
     jz      2f
     mov     [ebp + AT_HANDLER], edx             // the same call again, to a handler that makes the result
-    lea     edx, [ebp + AT_ANSWER + ANSWER_ROOM]
+    lea     edx, [ebp + AT_OUTCOME + OUTCOME_ROOM]
     mov     [ebp + AT_DATA], edx
     mov     eax, [ebp + AT_STATE]
     jmp     calltable_lanes
-2:  mov     eax, [ebp + AT_ANSWER + FRAME_RESULT + 0]
-    mov     edx, [ebp + AT_ANSWER + FRAME_RESULT + 4]
+2:  mov     eax, [ebp + AT_OUTCOME + FRAME_RESULT + 0]
+    mov     edx, [ebp + AT_OUTCOME + FRAME_RESULT + 4]
     test    dword ptr [ebp + AT_STATE], STATE_FLOAT
     jz      calltable_leave
-    fld     qword ptr [ebp + AT_ANSWER + FRAME_RESULT]
+    fld     qword ptr [ebp + AT_OUTCOME + FRAME_RESULT]
     jmp     calltable_leave
-END_PROC calltable_VERSION_resume
+END_PROC calltable_resume
 
-    .globl  calltable_VERSION_text_end          // src/arch/mod.rs, locate
-calltable_VERSION_text_end:
+    .globl  calltable_text_end                  // src/entry.rs, locate
+calltable_text_end:
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 
-.if ELF
-    .section .note.GNU-stack, "", @progbits     // no executable stack is needed
-
-    .section .note.gnu.property, "a", @note     // ready for indirect-branch tracking and shadow stacks; without
-    .p2align 2                                  // this note the linker drops both for the whole image
-    .long   4                                   // size of the name
-    .long   12                                  // size of the description
-    .long   5                                   // NT_GNU_PROPERTY_TYPE_0
-    .asciz  "GNU"
-    .long   0xc0000002                          // GNU_PROPERTY_X86_FEATURE_1_AND
-    .long   4                                   // size of the value
-    .long   3                                   // IBT | SHSTK
+    STACK_NOTE
+.if CET
+    PROPERTY_NOTE 4, 0xc0000002, 3              // GNU_PROPERTY_X86_FEATURE_1_AND: IBT | SHSTK
 .endif
 
 .if GUARD & WINDOWS
-    .safeseh calltable_VERSION_seh_handler      // an image with a list of handlers may run no other
+    .safeseh calltable_seh_handler              // an image with a list of handlers may run no other
 .endif
 
-.if GUARD
-// Control Flow Guard: every entry is a target that foreign code may call, though nothing in this program names it.
-.macro GUARD_TARGET slot
-    .symidx calltable_entry_\slot
-.endm
-.if FEAT
-    .set    "@feat.00", 0x801                   // this object lists its guard targets and its SEH handlers (rustc says
-.endif                                          // the second itself, the first if asked for -Ccontrol-flow-guard)
-    .section .gfids$y, "dr"
-.altmacro
-.set slot, 0
-.rept CAPACITY
-    GUARD_TARGET %slot
-    .set slot, slot + 1
-.endr
-.noaltmacro
-.endif
+    GUARD_LIST 0x801                            // this object lists its guard targets and its SEH handlers
     .text

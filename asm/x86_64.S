@@ -4,10 +4,10 @@
 //
 //   address     on entry to calltable_dispatch (RSP is a multiple of 16)
 //   rsp+0x30+   positions 4, 5, ... of the foreign call
-//   rsp+0x28    home of R9  (position 3) \
+//   rsp+0x28    home of R9  (position 3) |
 //   rsp+0x20    home of R8  (position 2)  | home space: belongs to the callee, so to us;
 //   rsp+0x18    home of RDX (position 1)  | together with the words above it makes the
-//   rsp+0x10    home of RCX (position 0) /  arguments one array of 8-byte positions
+//   rsp+0x10    home of RCX (position 0) |  arguments one array of 8-byte positions
 //   rsp+0x08    return address in the foreign caller
 //   rsp+0x00    return address in the entry: table + 16 * slot + ENTRY_RETURN
 //
@@ -19,7 +19,7 @@
 // calltable_select     picks one of the lanes below, for most of them with all arguments in memory; through it go also
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
 // calltable_contain    calls whose exceptions the embedder may end here
-// calltable_link       puts a counted or contained call in the thread's chain, outside of Windows
+// calltable_enchain    puts a counted or contained call in the thread's chain, on systems other than Windows
 // calltable_long       direct lane, more than 4 positions, four of them in their registers
 // calltable_direct     direct lane, any number of positions, all in memory
 // calltable_frame      frame lane; stale calls take it too
@@ -27,8 +27,8 @@
 //                      the same two for handlers that keep no register but RSP
 //
 // The file has neither #define nor #include: it is read by GAS, by Clang and by rustc's global_asm!. The build
-// script puts `.set` lines for the names in capitals (build.rs, SHARED) in front of it and writes the crate's
-// version, as 1_2_3, for the word VERSION in symbols, so that two versions of the crate link side by side.
+// script puts `.set` lines for the names in capitals (build.rs, SHARED) in front of it, and the crate's version into
+// every name that the whole defines (asm/names.rs), so that two versions of the crate link side by side.
 
 .intel_syntax noprefix
 
@@ -115,9 +115,19 @@
 .endif
 .endm
 
-// Saves the preserved register XMM`number`, the first being 6, in an array at RSP + `at`, a multiple of 16, of which R9 is
-// the middle: so the distance takes one byte; restores it. (RSP itself is no such multiple in calltable_contain; where it
-// is one, MOVUPS is as fast as MOVAPS.)
+// Saves RFLAGS; FREE takes them off.
+.macro SAVE_FLAGS
+    pushfq
+.if ELF
+    .cfi_adjust_cfa_offset 8
+.else
+    .seh_stackalloc 8
+.endif
+.endm
+
+// Saves the preserved register XMM`number`, the first being 6, in an array at RSP + `at`, a multiple of 16, of which R9
+// is the middle: so the distance takes one byte; restores it. (RSP itself is no such multiple in calltable_contain;
+// where it is one, MOVUPS is as fast as MOVAPS.)
 .macro SAVE_XMM number, at
     movups  [r9 + 16 * (\number - 11)], xmm\number
 .if ELF
@@ -137,20 +147,22 @@
 // --- The full save, for handlers that keep no register but RSP ----------------------------------------------------
 //
 //   address              after SAVE_ALL
-//   rsp+room+0xB8+       eight pushed registers, then the stack as the lane found it
+//   rsp+room+0xC0+       RFLAGS if asked for, eight pushed registers, then the stack as the lane found it
+//   rsp+room+0xB8        nothing
+//   rsp+room+0xB2        x87 status word, after the handler
 //   rsp+room+0xB0        x87 control word
 //   rsp+room+0xA8        MXCSR
 //   rsp+room+0xA0        the context's state: the handler may wreck every copy of it in a register
 //   rsp+room+0x00        XMM6 to XMM15, 16 bytes each
 //   rsp+0x00             `room` bytes for the lane: first of all the handler's home space
 //
-// Eight pushes keep RSP a multiple of 16; the room and what lies above it do, too. Above that are `more` bytes.
+// Eight pushes keep RSP a multiple of 16; the room and what lies above it do, too. With `flags`, RFLAGS are above that.
 .set SAVED_STATE,   0xA0
 .set SAVED_MXCSR,   0xA8
 .set SAVED_X87,     0xB0
 .set SAVE_AREA,     0xC0
 
-.macro SAVE_ALL room, more=0
+.macro SAVE_ALL room, flags=0
     SAVE_REG rbx
     SAVE_REG rbp
     SAVE_REG rdi
@@ -159,8 +171,11 @@
     SAVE_REG r13
     SAVE_REG r14
     SAVE_REG r15
-    ALLOC   (\room + SAVE_AREA + \more)
-.if SSE
+.if \flags
+    SAVE_FLAGS
+.endif
+    ALLOC   (\room + SAVE_AREA)
+.if FPU
     lea     r9, [rsp + \room + 0x50]            // free: the arguments are in memory
     SAVE_XMM 6, \room
     SAVE_XMM 7, \room
@@ -175,7 +190,7 @@
 .endif
     END_PROLOGUE
     mov     [rsp + \room + SAVED_STATE], r10
-.if SSE
+.if FPU
     test    r10d, STATE_CONTROL                 // storing and loading the control words is slow:
     jz      1f                                  // only for those who asked
     stmxcsr [rsp + \room + SAVED_MXCSR]
@@ -185,12 +200,24 @@
     cld                                         // the handler's own convention may rely on it
 .endm
 
-.macro RESTORE_ALL room, more=0
+.macro RESTORE_ALL room, flags=0
     cld                                         // the foreign caller relies on it
-.if SSE
+.if FPU
     test    dword ptr [rsp + \room + SAVED_STATE], STATE_CONTROL
     jz      1f
     ldmxcsr [rsp + \room + SAVED_MXCSR]
+.ifeq \flags                                    // (within calltable_contain the inner lane has done it)
+    fnstsw  [rsp + \room + SAVED_X87 + 2]
+    mov     ecx, [rsp + \room + SAVED_X87]
+    mov     edx, ecx
+    not     ecx                                 // what the foreign code has not masked,
+    shr     edx, 16                             // and the handler has left pending,
+    and     edx, ecx                            // would be raised by the foreign code's next x87 instruction
+    test    dl, 0x3f
+    jz      2f
+    fnclex
+2:
+.endif
     fldcw   [rsp + \room + SAVED_X87]
 1:
     lea     r9, [rsp + \room + 0x50]
@@ -205,7 +232,7 @@
     RESTORE_XMM 14
     RESTORE_XMM 15
 .endif
-    FREE    (\room + SAVE_AREA + \more)
+    FREE    (\room + SAVE_AREA + 8 * \flags)
     RESTORE_REG r15
     RESTORE_REG r14
     RESTORE_REG r13
@@ -220,56 +247,51 @@
 
 .if ELF
     .section .text.calltable, "ax", @progbits
-    .hidden calltable_VERSION_table             // no use of these names passes through a PLT or a GOT,
-    .hidden calltable_VERSION_contexts          // and none becomes part of a shared object's interface
-    .hidden calltable_VERSION_stale
-    .hidden calltable_VERSION_link
-    .hidden calltable_VERSION_resume
-    .hidden calltable_VERSION_text_end
+    .hidden calltable_table                     // no use of these names passes through a PLT or a GOT,
+    .hidden calltable_contexts                  // and none becomes part of a shared object's interface
+    .hidden calltable_stale
+    .hidden calltable_push_record
+    .hidden calltable_resume
+    .hidden calltable_text_end
+    .hidden calltable_counting
 .else
     .text
 .endif
 
-    .p2align 6, 0xcc                            // the dispatcher behind the table then begins a cache line
-    .globl calltable_VERSION_table
-PROC calltable_VERSION_table, 2
+    .p2align 6, 0xcc                            // the dispatcher after the table then begins a cache line
+    .globl calltable_table
+PROC calltable_table, 2
     END_PROLOGUE
 // An entry keeps the processor's return stack and shadow stack balanced: its CALL is answered by the dispatcher's
 // RET, and its own RET answers the foreign call. RSP is back at the foreign return address between the two.
 .macro ENTRY slot
-.if GUARD
-    .def calltable_entry_\slot; .scl 3; .type 32; .endef
-calltable_entry_\slot:
-.endif
+    NAME_ENTRY \slot
     endbr64                                     // 4 bytes: landing pad, wanted under indirect-branch tracking
     call    calltable_dispatch                  // 5 bytes: pushes table + 16 * slot + ENTRY_RETURN
     ret                                         // 1 byte: result registers are as the dispatcher left them
     .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc  // to ENTRY_STRIDE; stops straight-line speculation past the RET
 .endm
-.altmacro                                       // so that a macro can be given a number by its value: %slot
-.set slot, 0
-.rept CAPACITY
-    ENTRY %slot
-    .set slot, slot + 1
-.endr
-.noaltmacro
-END_PROC calltable_VERSION_table
+    EACH_SLOT ENTRY
+END_PROC calltable_table
 
 // --- calltable_dispatch: slot, context; direct lane for 0 to 4 positions ------------------------------------------
 //
-//   address     while the handler runs          state & 0xffff of a live context on this way is positions + 1,
-//   rsp+0x38    return address in the foreign   no flag set; 0, a context that is not live, and everything
-//               caller                          else goes to calltable_select
+//   address     while the handler runs          the low 16 bits of the state of a live context on this way are
+//   rsp+0x38    return address in the foreign   positions + 1, no flag set; 0, a context that is not live, and
+//               caller                          everything else go to calltable_select
 //   rsp+0x30    return address in the entry
 //   rsp+0x28    nothing: keeps RSP aligned
 //   rsp+0x20    position 4 of the handler: the data if the foreign call has 4 positions
 //   rsp+0x00    home space of the handler
 PROC calltable_dispatch
     mov     r11, [rsp]
-    mov     rax, [rip + calltable_VERSION_contexts]
-    test    rax, rax
-    jz      calltable_no_contexts
-    lea     r11, [rax + 2 * r11]                // a context is two entries long: RAX takes off what is too much
+    lea     rax, [rip + calltable_table + ENTRY_RETURN]
+    sub     r11, rax                            // from the first entry to the one that was called
+    cmp     r11, [rip + calltable_contexts + CONTEXTS_SPAN]
+    jae     calltable_no_context                // no entry with a context: a hook has moved the CALL, or nothing
+                                                // was ever registered
+    mov     rax, [rip + calltable_contexts + CONTEXTS_FIRST]
+    lea     r11, [rax + 2 * r11]                // a context is two entries long
     mov     r10, [r11 + CONTEXT_STATE]
     lea     eax, [r10 - 1]                      // AX: positions, if no flag is set; 0 wraps round
     cmp     ax, 4
@@ -317,7 +339,7 @@ calltable_refuse:                               // with R10 0: as if not live
     mov     [rax + 0x18], r9
     test    r10d, STATE_COUNTED
     jnz     calltable_count
-calltable_counted:                              // calltable_count calls this with RAX, R10 and R11 set
+calltable_counted:                              // calltable_count comes here, too, with RAX, R10 and R11 set
     test    r10w, r10w
     jz      1f                                  // not live
     mov     rcx, [r11 + CONTEXT_HANDLER]
@@ -327,45 +349,46 @@ calltable_counted:                              // calltable_count calls this wi
     test    r10d, STATE_CONTAIN
     jnz     calltable_contain
 calltable_lanes:                                // calltable_contain calls this
-    test    r10b, STATE_SAVE
+    test    r10d, STATE_SAVE
     jnz     2f
-    test    r10b, STATE_FRAME
+    test    r10d, STATE_FRAME
     jnz     calltable_frame
     jmp     calltable_direct
-2:  test    r10b, STATE_FRAME
+2:  test    r10d, STATE_FRAME
     jnz     calltable_frame_saving
     jmp     calltable_direct_saving
-1:  lea     rcx, [rip + calltable_VERSION_stale]
-    mov     rdx, r11                            // its data is the context, or null where there is none
+1:  lea     rcx, [rip + calltable_stale]
+    mov     rdx, r11                            // its data is the context, or null where there is none; one more says
+                                                // that the registration runs (src/stale.rs)
     jmp     calltable_frame
-calltable_no_contexts:                          // nothing has ever been registered
+calltable_no_context:                           // nothing has ever been registered, or the CALL is no entry's
     xor     r11d, r11d
     xor     r10d, r10d
     jmp     calltable_refuse
 END_PROC calltable_select
 
-// --- The chain of calls that exceptions must know of, outside of Windows (src/seh/linked.rs) ----------------------
+// --- The chain of calls that exceptions must know of, on systems other than Windows (src/seh/linked.rs) -----------
 //
-// Windows finds calls by their unwind data. Elsewhere a link of each contained or counted call is in a chain of the
+// Windows finds calls by their unwind data. Elsewhere a record of each contained or counted call is in a chain of the
 // thread's, once the embedder has said where the chain begins.
 
-// Puts the link at RSP + `at` first in the chain, if there is one. R8 and R9 are lost, the arguments being in memory.
-.macro LINK at, contains
+// Puts the record at RSP + `at` first in the chain, if there is one. R8 and R9 are lost, the arguments being in memory.
+.macro PUSH_RECORD at, contains
 .ifeq WINDOWS
     lea     r8, [rsp + \at]
     mov     r9d, \contains
-    mov     qword ptr [r8 + LINK_BLOCK], 0
-    cmp     qword ptr [rip + calltable_VERSION_contexts + CONTEXTS_SEH], 0
+    mov     qword ptr [r8 + CHAIN_RECORD_BLOCK], 0
+    cmp     qword ptr [rip + calltable_contexts + CONTEXTS_SEH], 0
     je      9f
-    call    calltable_link
+    call    calltable_enchain
 9:
 .endif
 .endm
 
 // Takes it off again, and with it whatever the handler has left before it. Keeps RAX and XMM0, the result.
-.macro UNLINK at
+.macro POP_RECORD at
 .ifeq WINDOWS
-    mov     rcx, [rsp + \at + LINK_BLOCK]
+    mov     rcx, [rsp + \at + CHAIN_RECORD_BLOCK]
     test    rcx, rcx
     jz      9f
     mov     rdx, [rsp + \at]                    // the next record
@@ -374,7 +397,7 @@ END_PROC calltable_select
 .endif
 .endm
 
-// Calls Rust with a link; keeps all that a lane or its choice needs.
+// Calls Rust with a record; keeps all that a lane or its choice needs.
 //
 //   address     during the call
 //   rsp+0x88    nothing: keeps RSP aligned
@@ -382,7 +405,7 @@ END_PROC calltable_select
 //   rsp+0x20    XMM0 to XMM3
 //   rsp+0x00    home space
 .ifeq WINDOWS
-PROC calltable_link
+PROC calltable_enchain
     ALLOC   0x90
     END_PROLOGUE
     mov     [rsp + 0x60], rax
@@ -390,7 +413,7 @@ PROC calltable_link
     mov     [rsp + 0x70], rdx
     mov     [rsp + 0x78], r10
     mov     [rsp + 0x80], r11
-.if SSE
+.if FPU
     movaps  [rsp + 0x20], xmm0
     movaps  [rsp + 0x30], xmm1
     movaps  [rsp + 0x40], xmm2
@@ -398,8 +421,8 @@ PROC calltable_link
 .endif
     mov     rcx, r8
     mov     edx, r9d
-    call    calltable_VERSION_link
-.if SSE
+    call    calltable_push_record
+.if FPU
     movaps  xmm0, [rsp + 0x20]
     movaps  xmm1, [rsp + 0x30]
     movaps  xmm2, [rsp + 0x40]
@@ -412,51 +435,68 @@ PROC calltable_link
     mov     r11, [rsp + 0x80]
     FREE    0x90
     RETURN
-END_PROC calltable_link
+END_PROC calltable_enchain
 .endif
 
 // --- calltable_count: tracked and exclusive registrations ---------------------------------------------------------
 //
-// The locked addition is a full barrier: either a release sees this call in the count, or this call sees the
-// release in the state when calltable_select compares it.
+// A call enters by adding 1 to the number of running calls of its own generation, the one in the state that it has
+// read. Comparison and addition are one step: a call that a release has overtaken finds another generation there, and
+// touches nothing; a release that finds the number 0 ends the generation in the same way, in one step (src/context.rs).
 //
 //   address     while the lane runs
 //   rsp+0x30    return address in the foreign caller
 //   rsp+0x28    return address in the entry
 //   rsp+0x20    nothing: keeps RSP aligned
-//   rsp+0x00    link: the context, and outside of Windows what the chain needs
-.set COUNT_ROOM, LINK_SIZE + 8
+//   rsp+0x00    record: the context, and on systems other than Windows what the chain needs
+.set COUNT_ROOM, CHAIN_RECORD_SIZE + 8
 
 PROC calltable_count
     ON_EXCEPTION calltable_uncount, @unwind
     ALLOC   COUNT_ROOM
-    END_PROLOGUE
-    mov     [rsp + LINK_CONTEXT], r11
-    mov     eax, 1
-    lock xadd dword ptr [r11 + CONTEXT_IN_FLIGHT], eax
-    test    eax, eax
-    jz      1f
+    mov     [rsp + CHAIN_RECORD_CONTEXT], r11
+    mov     rax, [r11 + CONTEXT_CALLS]
+1:  mov     rcx, rax
+    xor     rcx, r10
+    cmp     rcx, GENERATION
+    jae     3f                                  // the state's generation has ended
     test    r10d, STATE_EXCLUSIVE
-    jz      1f
-    xor     r10d, r10d                          // an exclusive handler is running already: refuse, as if not live
-1:
-    LINK    0, 0
+    jz      2f
+    test    eax, GENERATION - 1
+    jnz     4f                                  // an exclusive handler is running already
+2:  lea     rcx, [rax + 1]
+    test    ecx, GENERATION - 1
+    jz      4f                                  // one more cannot be counted
+    lock cmpxchg [r11 + CONTEXT_CALLS], rcx
+    jne     1b                                  // another call came first: RAX is what it has left
+    END_PROLOGUE                                // from here on an exception has something to undo
+    PUSH_RECORD 0, 0
     lea     rax, [rsp + COUNT_ROOM + 0x10]
     call    calltable_counted
-    UNLINK  0
-    mov     r11, [rsp + LINK_CONTEXT]
-    lock dec dword ptr [r11 + CONTEXT_IN_FLIGHT]
+    .globl  calltable_counting                  // src/entry/x86_64.rs: below it on the stack is a call that is counted
+calltable_counting:
+    POP_RECORD 0
+    mov     r11, [rsp + CHAIN_RECORD_CONTEXT]
+    lock dec qword ptr [r11 + CONTEXT_CALLS]
     FREE    COUNT_ROOM
     RETURN
+.if ELF
+    .cfi_adjust_cfa_offset COUNT_ROOM           // as it is where the branches come from
+.endif
+4:  inc     r11                                 // refused as running
+3:  xor     r10d, r10d                          // refused: as if not live, and not counted
+    lea     rax, [rsp + COUNT_ROOM + 0x10]
+    FREE    COUNT_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
+    jmp     calltable_counted
 END_PROC calltable_count
 
 // A call that an exception ends is not running any more. Windows calls this with the frame of calltable_count in RDX.
 .if WINDOWS
 PROC calltable_uncount
     END_PROLOGUE
-    mov     r11, [rdx + LINK_CONTEXT]
-    lock dec dword ptr [r11 + CONTEXT_IN_FLIGHT]
-    mov     eax, 1                              // ExceptionContinueSearch: go on unwinding
+    mov     r11, [rdx + CHAIN_RECORD_CONTEXT]
+    lock dec qword ptr [r11 + CONTEXT_CALLS]
+    mov     eax, 1                              // ExceptionContinueSearch: continue unwinding
     RETURN
 END_PROC calltable_uncount
 .endif
@@ -464,34 +504,42 @@ END_PROC calltable_uncount
 // --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------
 //
 // When an exception leaves the handler, a function of Rust asks the filter at the start of the data: Windows calls
-// calltable_VERSION_exception (src/seh/x86_64.rs), elsewhere the embedder's trap handler comes to it by the chain
-// (src/seh/linked.rs). If the filter ends the exception, the call goes on at calltable_VERSION_resume, with every
+// calltable_exception (src/seh/x86_64.rs), elsewhere the embedder's trap handler comes to it by the chain
+// (src/seh/linked.rs). If the filter ends the exception, the call continues at calltable_resume, with every
 // register that the convention preserves as it was at the CALL: Windows unwinds the stack for that; elsewhere RCX leads
-// back to here, and they have been saved. DF, the x87 stack, the control words and the shadow stack are mended there.
+// back to here, and they have been saved. DF, the x87 stack, the control words and the shadow stack are put
+// right there, AC before it (src/seh/ask.rs).
 //
 //   address     when the lane is called (RSP becomes a multiple of 16 by that): Windows
-//   rsp+0xA0    return address in the foreign caller; frame of calltable_count, if the call is counted
-//   rsp+0x98    return address in the entry; in calltable_count
-//   rsp+0x00    the contained call (src/seh/call.rs, Call): answer, data, state, control words
+//   rsp+0xB0    return address in the foreign caller; frame of calltable_count, if the call is counted
+//   rsp+0xA8    return address in the entry; in calltable_count
+//   rsp+0xA0    RFLAGS
+//   rsp+0x00    the contained call (src/seh/call.rs, Call): outcome, data, state, control words, the low half of RFLAGS
 //
 //   address     elsewhere
-//   rsp+0x1C8   return address in the entry; in calltable_count
-//   rsp+0xC0    8 bytes more than the full save, which is described above
-//   rsp+0x98    link, shadow stack's pointer (src/seh/linked.rs, LinkedCall)
+//   rsp+0x1D8   return address in the entry; in calltable_count
+//   rsp+0xD0    the full save with RFLAGS, which is described above
+//   rsp+0xA0    record, shadow stack's pointer (src/seh/linked.rs, LinkedCall)
 //   rsp+0x00    the contained call
+//
+// Windows asks no filter while RIP is in the prologue: so what a filter reads is filled there.
 PROC calltable_contain
-    ON_EXCEPTION calltable_VERSION_exception, @unwind, @except
+    ON_EXCEPTION calltable_exception, @unwind, @except
 .if WINDOWS
+    SAVE_FLAGS
     ALLOC   CONTAINED_SIZE
-    END_PROLOGUE
+    mov     r8d, [rsp + CONTAINED_SIZE]
 .else
-    SAVE_ALL LINKED_SIZE, 8
+    SAVE_ALL LINKED_SIZE, 1
+    mov     r8d, [rsp + LINKED_SIZE + SAVE_AREA]
 .endif
+    mov     [rsp + CONTAINED_FLAGS], r8d
     mov     [rsp + CONTAINED_DATA], rdx
     mov     [rsp + CONTAINED_STATE], r10
-    mov     word ptr [rsp + CONTAINED_ASKED], 0
+    xor     r8d, r8d
+    mov     [rsp + CONTAINED_ASKED], r8w
     mov     [rsp + FRAME_ARGUMENTS], rax
-.if SSE
+.if FPU
     stmxcsr [rsp + CONTAINED_MXCSR]
     fnstcw  [rsp + CONTAINED_X87]
     movsd   [rsp + FRAME_FLOATS + 0x00], xmm0
@@ -499,16 +547,17 @@ PROC calltable_contain
     movsd   [rsp + FRAME_FLOATS + 0x10], xmm2
     movsd   [rsp + FRAME_FLOATS + 0x18], xmm3
 .endif
-.ifeq WINDOWS
-    xor     r8d, r8d
+.if WINDOWS
+    END_PROLOGUE
+.else
     rdsspq  r8                                  // does nothing on processors without shadow stacks, or with theirs off
     mov     [rsp + LINKED_SHADOW], r8
-    mov     [rsp + LINKED_LINK + LINK_CONTEXT], r11
+    mov     [rsp + LINKED_RECORD + CHAIN_RECORD_CONTEXT], r11
 .endif
-    LINK    LINKED_LINK, 1
+    PUSH_RECORD LINKED_RECORD, 1
     jmp     3f
-    .globl  calltable_VERSION_resume
-calltable_VERSION_resume:
+    .globl  calltable_resume
+calltable_resume:
 .ifeq WINDOWS
 .if ELF
     .cfi_def_cfa_register rcx
@@ -533,7 +582,7 @@ calltable_VERSION_resume:
 2:
 .endif
     cld                                         // the handler may have been anywhere, in the middle of a string
-.if SSE
+.if FPU
     fninit                                      // instruction or of x87 code
     fldcw   [rsp + CONTAINED_X87]
     ldmxcsr [rsp + CONTAINED_MXCSR]
@@ -542,24 +591,24 @@ calltable_VERSION_resume:
     movsd   xmm2, [rsp + FRAME_FLOATS + 0x10]
     movsd   xmm3, [rsp + FRAME_FLOATS + 0x18]
 .endif
-    lea     rdx, [rsp + ANSWER_ROOM]            // the same call again, to a handler that makes the result
+    lea     rdx, [rsp + OUTCOME_ROOM]           // the same call again, to a handler that makes the result
     mov     rax, [rsp + FRAME_ARGUMENTS]
     mov     r10, [rsp + CONTAINED_STATE]
-    mov     rcx, [rsp + ANSWER_HANDLER]
+    mov     rcx, [rsp + OUTCOME_HANDLER]
     test    rcx, rcx
     jnz     3f
     mov     rax, [rsp + FRAME_RESULT]           // or there is none
-.if SSE
+.if FPU
     movups  xmm0, [rsp + FRAME_RESULT]
 .endif
     jmp     4f
 3:  call    calltable_lanes
     nop                                         // or the return address would look like an epilogue
-4:  UNLINK  LINKED_LINK
+4:  POP_RECORD LINKED_RECORD
 .if WINDOWS
-    FREE    CONTAINED_SIZE
+    FREE    (CONTAINED_SIZE + 8)
 .else
-    RESTORE_ALL LINKED_SIZE, 8
+    RESTORE_ALL LINKED_SIZE, 1
 .endif
     RETURN
 END_PROC calltable_contain
@@ -569,7 +618,8 @@ END_PROC calltable_contain
 //   address            while the handler runs
 //   rsp+DIRECT_ROOM    return address in the entry, or in whoever has called this lane
 //   rsp+8*positions    data
-//   rsp+0x00           copy of the foreign call's positions from the fifth on; the first four are the handler's home space
+//   rsp+0x00           copy of the foreign call's positions from the fifth on; the first four are the home space of
+//                      the handler
 .set DIRECT_ROOM, (8 * (MAX_POSITIONS + 2) + 15) & -16
 .set DIRECT_HANDLER, DIRECT_ROOM - 8            // above the highest place of the data
 
@@ -650,7 +700,7 @@ END_PROC calltable_direct_saving
 //
 //   address            while the handler runs
 //   rsp+0x58           nothing: keeps RSP aligned
-//   rsp+0x20           the frame (src/frame.rs, RawFrame): result, arguments, floats
+//   rsp+0x20           the frame (src/frame/x86_64.rs): result, arguments, floats
 //   rsp+0x00           home space of the handler
 .set FRAME_AT,   0x20
 .set FRAME_ROOM, (FRAME_AT + FRAME_SIZE + 15) & -16
@@ -658,7 +708,7 @@ END_PROC calltable_direct_saving
 // In: as calltable_select leaves it, and the room at RSP.
 .macro CALL_FRAME saving
     mov     [rsp + FRAME_AT + FRAME_ARGUMENTS], rax
-.if SSE
+.if FPU
     movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x00], xmm0
     movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x08], xmm1
     movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x10], xmm2
@@ -676,7 +726,7 @@ END_PROC calltable_direct_saving
 .endif
     call    rax
     mov     rax, [rsp + FRAME_AT + FRAME_RESULT]        // the result's type decides which one the caller reads
-.if SSE
+.if FPU
     movq    xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 0]     // in halves, as they were stored: one load of
     movhps  xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 8]     // 16 bytes would wait until both are in the cache
 .endif
@@ -697,47 +747,18 @@ PROC calltable_frame_saving
     RETURN
 END_PROC calltable_frame_saving
 
-    .globl  calltable_VERSION_text_end          // src/arch/mod.rs, locate
-calltable_VERSION_text_end:
+    .globl  calltable_text_end                  // src/entry.rs, locate
+calltable_text_end:
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 
-.if ELF
-    .section .note.GNU-stack, "", @progbits     // no executable stack is needed
+    STACK_NOTE
+    PROPERTY_NOTE 8, 0xc0000002, 3              // GNU_PROPERTY_X86_FEATURE_1_AND: IBT | SHSTK
+    GUARD_LIST 0x4800                           // this object knows about guards: take its lists, do not guess
 
-    .section .note.gnu.property, "a", @note     // ready for indirect-branch tracking and shadow stacks; without
-    .p2align 3                                  // this note the linker drops both for the whole image
-    .long   4                                   // size of the name
-    .long   16                                  // size of the description
-    .long   5                                   // NT_GNU_PROPERTY_TYPE_0
-    .asciz  "GNU"
-    .long   0xc0000002                          // GNU_PROPERTY_X86_FEATURE_1_AND
-    .long   4                                   // size of the value
-    .long   3                                   // IBT | SHSTK
-    .long   0                                   // fills up to 8 bytes
-.endif
-
-.if GUARD
-// Control Flow Guard: every entry is a target that foreign code may call, though nothing in this program names it.
-.macro GUARD_TARGET slot
-    .symidx calltable_entry_\slot
-.endm
-.if FEAT
-    .globl  "@feat.00"                          // this object knows about guards: take its list, do not guess
-    .set    "@feat.00", 0x4800                  // (rustc sets it itself, if it is asked for -Ccontrol-flow-guard)
-.endif
-    .section .gfids$y, "dr"
-.altmacro
-.set slot, 0
-.rept CAPACITY
-    GUARD_TARGET %slot
-    .set slot, slot + 1
-.endr
-.noaltmacro
-.if WINDOWS
+.if GUARD & WINDOWS
 // With /guard:ehcont Windows lets an unwinder resume only at listed addresses.
     .section .gehcont$y, "dr"
-    .symidx calltable_VERSION_resume
-.endif
+    .symidx calltable_resume
 .endif
     .text

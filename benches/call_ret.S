@@ -1,4 +1,4 @@
-// A table of CALLs that are answered, as the crate's own, and the least that a dispatcher behind it can do: it asks
+// A table of CALLs that are answered, as the crate's own, and the least that a dispatcher after it can do: it asks
 // neither whether the slot is live nor how many arguments there are. What such a table costs at best.
 //
 //   address     while the handler runs

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if length > 0 {
             titles.push(String::from_utf16_lossy(&text[..length as usize]));
         }
-        1 // TRUE: go on
+        1 // TRUE: continue
     };
 
     // `from_mut`, since the closure changes what it captured. `EnumWindows` calls it for one window after the other; a

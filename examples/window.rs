@@ -69,8 +69,8 @@ mod windows {
         let closure = |window, message, wparam, lparam| state.handle(window, message, wparam, lparam);
         let callback = Callback::<WindowProc>::from_ref(&closure)?;
 
-        // SAFETY: `callback` lives until the message loop has ended, and with it the only window of the class; WNDCLASSW
-        // and MSG are plain numbers, handles and pointers; the strings end in zeros.
+        // SAFETY: `callback` lives until the message loop has ended, and with it the only window of the class;
+        // WNDCLASSW and MSG are plain numbers, handles and pointers; the strings end in zeros.
         unsafe {
             let module = GetModuleHandleW(null());
             let class = WNDCLASSW {

@@ -13,14 +13,14 @@ use std::sync::{Mutex, PoisonError};
 /// use calltable::{Callback, Caught, Convention, Dynamic, Signature, Type};
 ///
 /// let caught = Caught::new();
-/// let signature = Signature::new(Convention::NATIVE, &[Type::I32], Some(Type::I32))?;
+/// let signature = Signature::new(Convention::C, &[Type::I32], Some(Type::I32))?;
 /// let handler = Dynamic::new(signature, |frame| {
 ///     let result = caught.run(|| 10 / frame.get::<i32>(0).unwrap(), || -1);
 ///     frame.set_result(result).unwrap();
 /// });
 /// let callback = Callback::from_dynamic(&handler)?;
 /// // SAFETY: that is the signature; `callback` lives.
-/// let code = unsafe { callback.code().cast::<unsafe extern "win64" fn(i32) -> i32>() };
+/// let code = unsafe { callback.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
 /// // SAFETY: as above.
 /// let results = unsafe { [code(5), code(0), code(5)] };
 /// assert_eq!(results, [2, -1, -1]); // after a panic, the fallback alone
@@ -40,14 +40,25 @@ struct State {
 }
 
 impl Caught {
-    /// Nothing caught yet.
+    /// Nothing is caught yet. Example: [`Self`].
     #[must_use]
     pub const fn new() -> Self {
         Self { panic: Mutex::new(State { panicked: false, payload: None }) }
     }
 
-    /// Runs `work`; if it panics, keeps the panic and returns what `fallback` gives. Once something has panicked, `work`
-    /// is not run any more, since it may see what the panic left half done: the result is the fallback's at once.
+    /// Runs `work`; if it panics, keeps the panic and returns what `fallback` gives. Once something has panicked,
+    /// `work` is not run any more, since it may see what the panic left half done: the result is the fallback's at
+    /// once.
+    ///
+    /// ```
+    /// use calltable::Caught;
+    ///
+    /// let caught = Caught::new();
+    /// assert_eq!(caught.run(|| 42, || -1), 42);
+    /// # std::panic::set_hook(Box::new(|_| {}));
+    /// assert_eq!(caught.run(|| panic!("no such file"), || -1), -1);
+    /// assert_eq!(caught.run(|| 42, || -1), -1); // not run any more
+    /// ```
     pub fn run<R>(&self, work: impl FnOnce() -> R, fallback: impl FnOnce() -> R) -> R {
         if !self.state().panicked {
             // What `work` shares with others is seen again only by whoever resumes the panic, or after that.
@@ -63,10 +74,22 @@ impl Caught {
         fallback()
     }
 
-    /// Goes on with the panic that was caught, if there was one.
+    /// Continues the panic that was caught, if there was one: to be called when the foreign function has returned. The
+    /// panic is kept no longer, but [`Self::run`] still runs nothing.
+    ///
+    /// ```
+    /// use calltable::Caught;
+    ///
+    /// let caught = Caught::new();
+    /// caught.resume(); // nothing was caught
+    /// # std::panic::set_hook(Box::new(|_| {}));
+    /// caught.run(|| panic!("no such file"), || ());
+    /// let panic = std::panic::catch_unwind(|| caught.resume()).unwrap_err();
+    /// assert_eq!(panic.downcast_ref(), Some(&"no such file"));
+    /// ```
     ///
     /// # Panics
-    /// If there was.
+    /// If a panic was caught: with the same payload.
     pub fn resume(&self) {
         let payload = self.state().payload.take();
         if let Some(payload) = payload {

@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-use crate::context::layout::{CAPACITY, MAX_POSITIONS};
 use crate::convention::Convention;
+use crate::layout::{CAPACITY, MAX_POSITIONS};
+use crate::types::{MAX_BYTES, MAX_PARAMETERS, Type};
 
 /// Why a registration, or another change of the table, was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Error {
     ConventionUnavailable(Convention),
     /// A shared registration has been counted `u32::MAX` times.
     TooManyUses,
-    /// A registration is to contain exceptions, and outside of Windows nobody has said where their chain is:
+    /// A registration is to contain exceptions, and on systems other than Windows nobody has said where their chain is:
     /// `calltable::seh::declare` does.
     NoExceptions,
     /// A registration is to contain exceptions, and its data, which should begin with a filter, is a null pointer.
@@ -43,7 +44,7 @@ impl fmt::Display for Error {
         match self {
             Self::TableFull => write!(
                 f,
-                "all {CAPACITY} slots are live: release callbacks that are no longer called (calltable::table::list \
+                "no slot of {CAPACITY} is free: release callbacks that are no longer called (calltable::table::list \
                  shows them), or build with a larger CALLTABLE_CAPACITY"
             ),
             Self::Busy => f.write_str(
@@ -97,6 +98,9 @@ pub enum ReleaseError {
     Busy,
     /// The entry takes no new calls, but calls that began before still run. Releasing again ends the release.
     InFlight,
+    /// As [`Self::InFlight`], and one of the calls is this thread's own: a release that waits, from within the call
+    /// that it waits for, could not end.
+    OwnCall,
     /// The table is [sealed](crate::table::seal): the registration stays live for ever.
     Sealed,
 }
@@ -110,6 +114,10 @@ impl fmt::Display for ReleaseError {
                  waits"
             }
             Self::InFlight => "calls of this callback are still running: release it again when they have returned",
+            Self::OwnCall => {
+                "this release would wait for the call that it is made in: let the handler return first and release then, or \
+                 use a form that does not wait and release again when the call has returned"
+            }
             Self::Sealed => SEALED,
         })
     }
@@ -117,17 +125,62 @@ impl fmt::Display for ReleaseError {
 
 impl core::error::Error for ReleaseError {}
 
+/// A release that did not happen, or has not yet come to its end, and the handle for another one.
+///
+/// ```
+/// use calltable::{Callback, Error, NotReleased, ReleaseError};
+///
+/// let mut kept = Vec::new();
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 1)?;
+/// match callback.try_release() {
+///     Ok(()) => {}
+///     Err(NotReleased { handle, error }) => {
+///         assert!(matches!(error, ReleaseError::Busy | ReleaseError::InFlight | ReleaseError::Sealed));
+///         kept.push(handle); // to be released later
+///     }
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotReleased<H> {
+    /// What was to be released.
+    pub handle: H,
+    /// Why it was not.
+    pub error: ReleaseError,
+}
+
+impl<H> From<NotReleased<H>> for ReleaseError {
+    fn from(not_released: NotReleased<H>) -> Self {
+        not_released.error
+    }
+}
+
+impl<H> fmt::Display for NotReleased<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<H: fmt::Debug> core::error::Error for NotReleased<H> {}
+
 /// Why a signature built at run time was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SignatureError {
     /// The target has no such convention.
     ConventionUnavailable(Convention),
-    /// More parameters than a signature holds, a hidden result pointer counted.
+    /// More parameters than a signature holds.
     TooManyParameters {
         /// The number given.
         parameters: usize,
     },
+    /// On i686 the arguments take more bytes of the stack than a callee can remove.
+    TooManyBytes {
+        /// What they take.
+        bytes: usize,
+    },
+    /// A method's first parameter is no pointer, or its convention is [`Convention::Sysv`].
+    NotAMethod,
     /// The parameter with this index (or, where it is `None`, the result) is a structure of no bytes.
     ZeroSized {
         /// Index of the parameter.
@@ -151,8 +204,17 @@ impl fmt::Display for SignatureError {
             Self::ConventionUnavailable(convention) => write_unavailable(f, *convention),
             Self::TooManyParameters { parameters } => write!(
                 f,
-                "a signature holds at most {MAX_POSITIONS} parameters, a hidden result pointer counted, not \
-                 {parameters}: pass a pointer to a structure instead"
+                "a signature holds at most {MAX_PARAMETERS} parameters, not {parameters}: pass a pointer to a structure \
+                 instead"
+            ),
+            Self::TooManyBytes { bytes } => write!(
+                f,
+                "the arguments take {bytes} bytes of the stack, and a callee can remove at most {MAX_BYTES}: pass a \
+                 pointer to a structure instead"
+            ),
+            Self::NotAMethod => f.write_str(
+                "a method's first parameter is `this`, a pointer, and its convention one of Microsoft's: give \
+                 Type::Pointer first, or describe it as a function, by Signature::new",
             ),
             Self::ZeroSized { parameter } => {
                 name(f, parameter)?;
@@ -186,7 +248,7 @@ pub enum FrameError {
     /// The signature declares another type for the argument or result.
     OtherType {
         /// The type the signature declares; `None` for a function without result.
-        declared: Option<crate::Type>,
+        declared: Option<Type>,
     },
 }
 

@@ -21,5 +21,8 @@ pub mod migrate_from_thunks {}
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
 
+#[doc = include_str!("../docs/limits.md")]
+pub mod limits_and_other_tools {}
+
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}

@@ -3,44 +3,76 @@
 //! # The way of one call
 //!
 //! 1. Foreign code calls an entry of the table, which calls the dispatcher (`asm/x86_64.S`, `asm/x86.S`).
-//! 2. The dispatcher finds the slot's context by the return address (`src/context.rs`), reads handler and data, makes sure
-//!    that they belong together, and takes the context's lane.
-//! 3. Direct lane: the handler gets the arguments as they came and the data behind them (`src/callback.rs`). Frame lane:
-//!    it gets the data and the arguments in memory (`src/frame.rs`, `src/signature.rs`).
-//! 4. What the handler returns stays in its registers; the dispatcher returns to the entry, the entry to the foreign code.
-//! 5. If the slot is not live, the handler is the stale one (`src/stale.rs`). If the handler raises an exception, it passes
-//!    through, or ends here (`src/seh`).
+//! 2. The dispatcher finds the slot's context by the return address (`src/context.rs`), reads handler and data, makes
+//!    sure that they belong together, and takes the context's lane.
+//! 3. Direct lane: the handler gets the arguments as they came, and its data after them (`src/callback`). Frame lane:
+//!    it gets its data, and the arguments in memory (`src/frame`, `src/signature.rs`).
+//! 4. What the handler returns stays in its registers; the dispatcher returns to the entry, the entry to the foreign
+//!    code.
+//! 5. If the slot is not live, the handler is the stale one (`src/stale.rs`). If the handler raises an exception, it
+//!    passes through, or ends here (`src/seh`).
 //!
-//! Who gets which slot, how it is given back, and how all this is sealed, is `src/table.rs`.
+//! Who gets which slot, how it is given back, and how all this is sealed, is `src/registry.rs`; `src/table.rs` is what
+//! of it a user sees.
+//!
+//! # Layers
+//!
+//! Each module knows only those of the lines above its own; a test of `xtask` (`rules.rs`) holds them to it.
+//!
+//! | layer | modules |
+//! | --- | --- |
+//! | 0 | `layout`, `types`, `convention`, `platform` |
+//! | 1 | `error`, `entry`, `lock`, `caught` |
+//! | 2 | `context`, `abi`, `own_call` |
+//! | 3 | `registry`, `signature` |
+//! | 4 | `frame` |
+//! | 5 | `stale`, `seh` |
+//! | 6 | `table` |
+//! | 7 | `callback` |
+//! | 8 | the root of the crate, on which the package for C stands |
 #![no_std]
 
 #[cfg(feature = "std")]
 extern crate std;
 
-mod arch;
+mod abi;
 mod callback;
-#[cfg(feature = "capi")]
-#[doc(hidden)]
-pub mod capi;
 #[cfg(feature = "std")]
 mod caught;
 mod context;
 mod convention;
+mod entry;
 mod error;
 mod frame;
 #[cfg(any(doc, doctest))]
 pub mod guides;
+mod layout;
+mod lock;
+mod own_call;
+mod platform;
+mod registry;
 pub mod seh;
 mod signature;
 mod stale;
 pub mod table;
+mod types;
 
-pub use callback::{Callback, Contained, Dynamic, FunctionPointer, Options};
+pub use callback::{
+    Callback, Contained, Dynamic, FunctionPointer, HandledBy, HandledByMut, HandledWith, Method, Options,
+};
 #[cfg(feature = "std")]
 pub use caught::Caught;
 pub use convention::Convention;
-pub use error::{Error, FrameError, ReleaseError, SignatureError};
+pub use error::{Error, FrameError, NotReleased, ReleaseError, SignatureError};
 pub use frame::{Frame, RawFrame, Scalar, Value};
-pub use signature::{Signature, Type};
+pub use signature::Signature;
 pub use stale::{StaleCall, StaleHandler, StaleReason, set_stale_handler};
 pub use table::{CAPACITY, CodePointer, MAX_POSITIONS};
+pub use types::{MAX_PARAMETERS, Type};
+
+/// For the package `calltable-capi` of the same version; no part of the interface.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::platform::trap;
+    pub use crate::stale::{data as stale_data, set_with_data as set_stale_handler};
+}

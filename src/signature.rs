@@ -1,60 +1,9 @@
 //! Signatures built at run time, for the frame lane.
 
-use crate::arch;
-use crate::context::layout::MAX_POSITIONS;
+use crate::abi::{self, Prototype};
 use crate::convention::Convention;
 use crate::error::SignatureError;
-
-/// The type of a parameter or result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the plain types are named as in Rust")]
-pub enum Type {
-    /// C's `_Bool`: one byte. (The Windows type `BOOL` is an `I32`.)
-    Bool,
-    I8,
-    U8,
-    I16,
-    U16,
-    I32,
-    U32,
-    I64,
-    U64,
-    /// C's `__int128`.
-    I128,
-    U128,
-    F32,
-    F64,
-    /// A pointer or handle, to data or to a function.
-    Pointer,
-    /// A structure or union passed by value. An argument of type `__m128` is passed like one of 16 bytes; a result of
-    /// that type like an `I128`.
-    Struct {
-        /// Its size in bytes.
-        size: u32,
-    },
-}
-
-impl Type {
-    /// The type of Rust's `isize`, C's `intptr_t`, Windows' `LPARAM` and `LRESULT`.
-    pub const ISIZE: Self = if size_of::<isize>() == 8 { Self::I64 } else { Self::I32 };
-    /// The type of Rust's `usize`, C's `size_t`, Windows' `WPARAM`.
-    pub const USIZE: Self = if size_of::<usize>() == 8 { Self::U64 } else { Self::U32 };
-
-    /// Its size in bytes.
-    #[must_use]
-    pub const fn size(self) -> usize {
-        match self {
-            Self::Bool | Self::I8 | Self::U8 => 1,
-            Self::I16 | Self::U16 => 2,
-            Self::I32 | Self::U32 | Self::F32 => 4,
-            Self::I64 | Self::U64 | Self::F64 => 8,
-            Self::I128 | Self::U128 => 16,
-            Self::Pointer => size_of::<usize>(),
-            Self::Struct { size } => size as usize,
-        }
-    }
-}
+use crate::types::{MAX_BYTES, MAX_PARAMETERS, Type};
 
 /// What a callback takes and returns, as known at run time.
 ///
@@ -63,66 +12,157 @@ impl Type {
 ///
 /// // BOOL CALLBACK EnumWindowsProc(HWND window, LPARAM parameter)
 /// let signature = Signature::new(Convention::NATIVE, &[Type::Pointer, Type::ISIZE], Some(Type::I32))?;
-/// assert_eq!(signature.parameters().len(), 2);
+/// assert_eq!(signature.convention(), Convention::NATIVE);
+/// assert_eq!(signature.parameters(), [Type::Pointer, Type::ISIZE]);
+/// assert_eq!(signature.result(), Some(Type::I32));
+/// assert!(!signature.is_method());
 /// # Ok::<(), SignatureError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signature {
     convention: Convention,
-    parameters: heapless::Vec<Type, MAX_POSITIONS>,
+    is_method: bool,
+    parameters: heapless::Vec<Type, MAX_PARAMETERS>,
     result: Option<Type>,
 }
 
 impl Signature {
-    /// Checks the parts. `result` is `None` for a function that returns nothing.
+    /// Describes a function, or a method whose result is no structure. `result` is `None` if it returns nothing.
+    ///
+    /// ```
+    /// use calltable::{Convention, Signature, SignatureError, Type};
+    ///
+    /// // void f(int, struct { char bytes[24]; })
+    /// let signature = Signature::new(Convention::C, &[Type::I32, Type::Struct { size: 24 }], None)?;
+    /// assert_eq!(signature.result(), None);
+    /// let many = [Type::I32; 256];
+    /// let error = Signature::new(Convention::C, &many, None).unwrap_err();
+    /// assert_eq!(error, SignatureError::TooManyParameters { parameters: 256 });
+    /// # Ok::<(), SignatureError>(())
+    /// ```
     ///
     /// # Errors
     /// See [`SignatureError`].
     pub fn new(convention: Convention, parameters: &[Type], result: Option<Type>) -> Result<Self, SignatureError> {
+        Self::empty(convention, false, result)?.with(parameters)
+    }
+
+    /// Describes an instance method of C++ by Microsoft's rule, as the methods of COM are: a result that is a
+    /// structure, whatever its size, comes through a hidden pointer that follows `this`, which is the first of
+    /// `parameters`. Source: "Return values", x64 calling convention, Microsoft C++ documentation. (C++ of MinGW, by
+    /// GCC or Clang, treats a method as a function whose first parameter is `this`: describe its methods by
+    /// [`Self::new`].)
+    ///
+    /// ```
+    /// use calltable::{Convention, Signature, SignatureError, Type};
+    ///
+    /// // D2D1_SIZE_U ID2D1RenderTarget::GetPixelSize()
+    /// let convention = Convention::NATIVE;
+    /// # let convention = if cfg!(target_arch = "x86") { Convention::Stdcall } else { convention };
+    /// let signature = Signature::method(convention, &[Type::Pointer], Some(Type::Struct { size: 8 }))?;
+    /// assert!(signature.is_method());
+    /// # Ok::<(), SignatureError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SignatureError::NotAMethod`] without a pointer as the first parameter, or for [`Convention::Sysv`], which has
+    /// no such methods; and as for [`Self::new`].
+    pub fn method(convention: Convention, parameters: &[Type], result: Option<Type>) -> Result<Self, SignatureError> {
+        Self::empty(convention, true, result)?.with(parameters)
+    }
+
+    /// No parameter yet; for [`Self::push`] and [`Self::check`].
+    #[doc(hidden)]
+    pub fn empty(convention: Convention, is_method: bool, result: Option<Type>) -> Result<Self, SignatureError> {
         if !convention.is_available() {
             return Err(SignatureError::ConventionUnavailable(convention));
         }
-        let types = parameters.iter().enumerate().map(|(index, ty)| (Some(index), *ty));
-        for (parameter, ty) in types.chain(result.map(|ty| (None, ty))) {
-            if ty.size() == 0 {
-                return Err(SignatureError::ZeroSized { parameter });
-            }
-            if !arch::is_type_available(ty, parameter.is_none()) {
-                return Err(SignatureError::TypeUnavailable { parameter });
-            }
+        if let Some(ty) = result {
+            check_type(ty, None)?;
         }
-        let too_many = SignatureError::TooManyParameters { parameters: parameters.len() };
-        let parameters = heapless::Vec::from_slice(parameters).map_err(|_| too_many)?;
-        let signature = Self { convention, parameters, result };
-        if arch::place_of_frame(&signature).positions > MAX_POSITIONS {
-            return Err(too_many);
-        }
-        Ok(signature)
+        Ok(Self { convention, is_method, parameters: heapless::Vec::new(), result })
     }
 
-    /// How the foreign code calls.
+    fn with(mut self, parameters: &[Type]) -> Result<Self, SignatureError> {
+        if parameters.len() > MAX_PARAMETERS {
+            return Err(SignatureError::TooManyParameters { parameters: parameters.len() });
+        }
+        parameters.iter().try_for_each(|ty| self.push(*ty))?;
+        self.check()?;
+        Ok(self)
+    }
+
+    /// One parameter more.
+    #[doc(hidden)]
+    pub fn push(&mut self, ty: Type) -> Result<(), SignatureError> {
+        let index = self.parameters.len();
+        check_type(ty, Some(index))?;
+        self.parameters.push(ty).map_err(|_| SignatureError::TooManyParameters { parameters: index + 1 })
+    }
+
+    /// To be asked when all parameters are there.
+    #[doc(hidden)]
+    pub fn check(&self) -> Result<(), SignatureError> {
+        let is_method = self.parameters.first() == Some(&Type::Pointer) && self.convention != Convention::Sysv;
+        if self.is_method && !is_method {
+            return Err(SignatureError::NotAMethod);
+        }
+        let bytes = abi::bytes_of_arguments(&self.prototype());
+        if bytes > MAX_BYTES { Err(SignatureError::TooManyBytes { bytes }) } else { Ok(()) }
+    }
+
+    /// How the foreign code calls. Example: [`Self`].
     #[must_use]
     pub fn convention(&self) -> Convention {
         self.convention
     }
 
-    /// The parameters, in order.
+    /// Whether it is a [method](Self::method). Example: [`Self`].
+    #[must_use]
+    pub fn is_method(&self) -> bool {
+        self.is_method
+    }
+
+    /// The parameters, in order. Example: [`Self`].
     #[must_use]
     #[inline]
     pub fn parameters(&self) -> &[Type] {
         &self.parameters
     }
 
-    /// The result, if there is one.
+    /// The result, if there is one. Example: [`Self`].
     #[must_use]
     #[inline]
     pub fn result(&self) -> Option<Type> {
         self.result
     }
 
+    /// What the convention cares about.
+    #[inline]
+    pub(crate) fn prototype(&self) -> Prototype<'_> {
+        let Self { convention, is_method, ref parameters, result } = *self;
+        Prototype { convention, is_method, parameters, result }
+    }
+
     /// Whether the caller passes memory for the result as a hidden argument.
     #[inline]
     pub(crate) fn has_hidden_result(&self) -> bool {
-        self.result.is_some_and(|ty| arch::is_result_hidden(self.convention, ty))
+        self.prototype().has_hidden_result()
     }
+
+    /// The number of parameters that come before that argument.
+    #[inline]
+    pub(crate) fn before_hidden_result(&self) -> usize {
+        self.prototype().before_hidden_result()
+    }
+}
+
+fn check_type(ty: Type, parameter: Option<usize>) -> Result<(), SignatureError> {
+    if ty.size() == 0 {
+        return Err(SignatureError::ZeroSized { parameter });
+    }
+    if !abi::is_type_available(ty, parameter.is_none()) {
+        return Err(SignatureError::TypeUnavailable { parameter });
+    }
+    Ok(())
 }

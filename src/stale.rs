@@ -1,16 +1,19 @@
-//! Calls of entries that nobody may call now: never registered, released, or exclusive and running already.
+//! Calls of entries that nobody may call now: never registered, released, exclusive and running already, or moved.
+//!
+//! A handler of these calls that returns makes up a result for a callback whose type it does not know: so it is unsafe
+//! to set one. The default does not return.
 
 use core::ffi::{CStr, c_void};
 use core::fmt::Write as _;
 use core::sync::atomic::Ordering;
 
-use crate::arch;
-use crate::context::layout::STATE_EXCLUSIVE;
-use crate::context::{CONTEXTS, Context};
+use crate::context::{Context, contexts};
+use crate::entry;
 use crate::error::Error;
 use crate::frame::RawFrame;
-use crate::signature::Type;
-use crate::table::{self, CodePointer};
+use crate::platform;
+use crate::registry;
+use crate::types::Type;
 
 /// Why an entry could not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,55 +23,116 @@ pub enum StaleReason {
     NeverRegistered,
     /// Its registration has been released; the slot may even be live again for somebody else by now.
     Released,
-    /// It is exclusive (made from an `FnMut` closure), and a call of it was still running. A call that was overtaken by a
-    /// release is told the same if the slot is live and exclusive for somebody else by now.
+    /// It is exclusive (made from an `FnMut` closure), and a call of it was still running; or it is tracked, and as
+    /// many calls of it are running as can be counted (2^24 - 1 on 64-bit targets).
     Running,
+    /// The CALL instruction is not one of the table: somebody has moved the code of an entry, as inline hooks do. Hook
+    /// the handler instead.
+    Moved,
 }
 
 /// A call that was refused, as the stale handler sees it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StaleCall {
-    /// The slot.
-    pub slot: usize,
-    /// The entry that was called.
-    pub code: CodePointer,
+    /// The slot's index; `None` if the entry was moved, and so nobody knows which it was.
+    pub slot: Option<usize>,
+    /// The entry that was called; if it was moved, the code after its CALL.
+    pub code: *const c_void,
     /// Where in the foreign code the call would have returned to: a debugger's `info symbol` names the caller.
     pub caller: *const c_void,
     /// Why it was refused.
     pub reason: StaleReason,
 }
 
-/// Runs in place of a handler when an entry cannot be called. What it returns, the foreign caller receives in the
-/// integer and in the floating-point result register; on i686 the latter, ST0, must be empty unless the result belongs
-/// there, so that only a call refused as [`StaleReason::Running`] gets it, if a dynamic signature says so.
+/// Runs in place of a handler when an entry cannot be called. Example: [`set_stale_handler`].
+///
+/// The foreign caller receives what it returns in the integer and in the floating-point result register. On i686 the
+/// latter is ST0, which must be empty unless the result belongs there: only a call refused as
+/// [`StaleReason::Running`] gets it, if a dynamic signature says so. Memory for a result stays as it is.
 pub type StaleHandler = fn(&StaleCall) -> u64;
 
 /// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message and an
 /// invalid instruction, which stops the program on the spot.
 ///
-/// On Linux the message goes to standard error; on Windows, with the feature `message`, there and to a debugger; on other
+/// With the feature `os` the message goes to standard error on Linux, there and to a debugger on Windows; on other
 /// targets there is none.
 ///
-/// The handler may be called from any thread and, on bare machines, in any context in which foreign code runs. To set
-/// it waits for the table's lock.
+/// The handler may be called from any thread and, on bare machines, in any context in which foreign code runs. This
+/// function waits for the table's lock.
+///
+/// ```standalone_crate
+/// use calltable::{Callback, StaleReason, set_stale_handler};
+///
+/// // SAFETY: each callback of this program returns nothing or a number, for which 0 is a value.
+/// unsafe {
+///     set_stale_handler(Some(|call| {
+///         assert_eq!(call.reason, StaleReason::Released);
+///         eprintln!("slot {:?} is stale, called from {:p}", call.slot, call.caller);
+///         0
+///     }))?;
+/// }
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// let code = callback.code();
+/// drop(callback);
+/// // SAFETY: nobody has registered since, so the call is stale.
+/// assert_eq!(unsafe { code() }, 0);
+/// # Ok::<(), calltable::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Sealed`]: the handler stays as it is.
-pub fn set_stale_handler(handler: Option<StaleHandler>) -> Result<(), Error> {
-    let handler = handler.map_or(core::ptr::null_mut(), |handler| handler as *mut ());
-    table::unless_sealed(|| CONTEXTS.stale_handler.store(handler, Ordering::Release))
+///
+/// # Safety
+/// What the handler returns must be a valid result of every callback whose call may be refused. A live one is among
+/// them, if it is exclusive and may be called while it runs. For a `bool` only 0 and 1 are valid, for a reference or
+/// for a result in memory no number is. A handler that does not return is always right.
+pub unsafe fn set_stale_handler(handler: Option<StaleHandler>) -> Result<(), Error> {
+    // SAFETY: by the caller's promise.
+    unsafe { set_with_data(handler, core::ptr::null_mut()) }
 }
 
-/// The frame handler of every stale call; its data is the slot's context, null as long as there are no contexts.
+/// As [`set_stale_handler`], with what [`data`] gives from then on if it is not null. Of a handler that is taken back
+/// the data stays: a call that is on its way to it still finds it.
+///
+/// # Safety
+/// As for [`set_stale_handler`].
+pub unsafe fn set_with_data(handler: Option<StaleHandler>, data: *mut ()) -> Result<(), Error> {
+    registry::unless_sealed(|| {
+        if !data.is_null() {
+            contexts().stale_data.store(data, Ordering::Release);
+        }
+        let handler = handler.map_or(core::ptr::null_mut(), |handler| handler as *mut ());
+        contexts().stale_handler.store(handler, Ordering::Release);
+    })
+}
+
+/// What was last set with a handler.
+#[must_use]
+pub fn data() -> *mut () {
+    contexts().stale_data.load(Ordering::Acquire)
+}
+
+/// The frame handler of every stale call. Its data is the address of the slot's context, null as long as there are no
+/// contexts; it is odd, one more, if the call was refused since the registration is running.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
-unsafe extern "efiapi" fn stale(context: Option<&Context>, frame: *mut RawFrame) {
+unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
     // SAFETY: the dispatcher passes its own frame.
-    let [entry, caller] = unsafe { (*frame).return_addresses() };
-    let slot = arch::slot_returned_to(entry);
-    let reason = context.map_or(StaleReason::NeverRegistered, reason);
-    let call = StaleCall { slot, code: arch::entry(slot), caller, reason };
-    let handler = CONTEXTS.stale_handler.load(Ordering::Acquire);
+    let [returns_to, caller] = unsafe { (*frame).return_addresses() };
+    let slot = entry::slot_returned_to(returns_to);
+    let is_running = context.addr() % 2 != 0;
+    // SAFETY: by the dispatcher's promise there is a context, or null.
+    let context = unsafe { context.map_addr(|address| address & !1).as_ref() };
+    // A slot whose generation is still the first one has never been released.
+    let reason = match context.map(Context::load_state) {
+        _ if slot.is_none() => StaleReason::Moved,
+        Some(_) if is_running => StaleReason::Running,
+        Some(state) if state.generation != 0 => StaleReason::Released,
+        _ => StaleReason::NeverRegistered,
+    };
+    let code = slot.map_or(returns_to, |slot| entry::entry(slot).as_ptr());
+    let call = StaleCall { slot, code, caller, reason };
+    let handler = contexts().stale_handler.load(Ordering::Acquire);
     let result = if handler.is_null() {
         stop(&call)
     } else {
@@ -80,33 +144,20 @@ unsafe extern "efiapi" fn stale(context: Option<&Context>, frame: *mut RawFrame)
     unsafe { (*frame).set_result(Type::U64, result.into()) };
 }
 
-fn reason(context: &Context) -> StaleReason {
-    let state = context.load_state();
-    match (state.is_live(), state.generation()) {
-        (false, 0) => StaleReason::NeverRegistered,
-        // The other call may have ended by now, so that it cannot be asked for.
-        (true, _) if state.shape() & STATE_EXCLUSIVE != 0 => StaleReason::Running,
-        _ => StaleReason::Released,
-    }
-}
-
 fn stop(call: &StaleCall) -> ! {
+    let StaleCall { code, caller, .. } = *call;
     let reason = match call.reason {
         StaleReason::NeverRegistered => "was never registered",
         StaleReason::Released => "has been released",
         StaleReason::Running => "is exclusive and already running",
+        StaleReason::Moved => "is unknown, since a hook has moved its entry: hook the handler instead",
     };
-    let mut message = heapless::String::<160>::new();
+    let mut message = heapless::String::<192>::new();
     // It fails only when the buffer is full, and then there is no zero at the end: the longest message fits.
-    let _ = write!(
-        message,
-        "calltable: stale call of slot {} ({:p}) from {:p}: the callback {reason}\n\0",
-        call.slot,
-        call.code.as_ptr(),
-        call.caller,
-    );
-    if let Ok(message) = CStr::from_bytes_until_nul(message.as_bytes()) {
-        arch::print(message);
-    }
-    arch::trap()
+    let _ = match call.slot {
+        Some(slot) => write!(message, "calltable: stale call of slot {slot} "),
+        None => write!(message, "calltable: stale call "),
+    };
+    let _ = write!(message, "({code:p}) from {caller:p}: the callback {reason}\n\0");
+    platform::stop(CStr::from_bytes_until_nul(message.as_bytes()).unwrap_or_default())
 }

@@ -7,167 +7,169 @@
 //! - A registration is complete when `register` returns: from then on every call of its code pointer, from any thread
 //!   that learned the pointer since, runs its handler with its data.
 //! - A call never sees the handler of one registration with the data of another.
+//! - A slot has 2^40 - 1 registrations (2^32 - 1 on i686) in the life of a program. After the last one it is not used
+//!   any more, so that no old caller or key is taken for one of a later registration.
 //! - A call that begins after `release` has returned is stale (see [`crate::set_stale_handler`]), until the slot is
-//!   given to somebody else. Released slots wait in line behind all other free ones, so that is as late as can be.
+//!   given to somebody else. That is as late as can be: a released slot is taken after all others that are free.
 //! - A call that began before `release`, or while it runs, may still be running when `release` returns, unless the
-//!   registration is [tracked](Registration::tracked): then `release` returns when no call is running.
+//!   registration is [tracked](Binding::tracked) or [exclusive](Binding::exclusive): then `release` returns when no
+//!   call is running.
 //!
 //! After [`seal`] nothing changes any more.
 //!
-//! The lock is held for some dozens of instructions and never while user code runs, so a handler may register and
-//! release. An interrupt handler, which may have interrupted the holder of the lock, uses the `try_` forms.
+//! # What is unsafe, and why the rest is not
+//! Unsafe functions make a [`Binding`]: their caller promises that the handler can be called with the data whenever an
+//! entry that was registered with the binding, or with a copy, is called. To call is unsafe, too. Safe functions
+//! register and release: nothing is called by that. Only the [`SlotKey`] that a registration has returned releases it,
+//! once; a [`SlotId`], which [`list`] shows everybody, does not. So safe code cannot give a live callback's slot to
+//! another handler.
+//!
+//! The lock is held for some dozens of instructions (by the first user, who makes the contexts, for some 50
+//! microseconds) and never while user code runs, so a handler may register and release. An interrupt handler, which may
+//! have interrupted the holder of the lock, uses the `try_` forms. A thread that waits sleeps, where there is an
+//! operating system that may be asked (feature `os`). What happens when the holder's thread is gone:
+//! [limits](https://docs.rs/calltable/latest/calltable/guides/limits_and_other_tools).
 
 use core::ffi::c_void;
 use core::ops::Range;
-use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{Ordering, fence};
+use core::ptr::null_mut;
 
-use spin::mutex::{SpinMutex, SpinMutexGuard};
-use static_assertions::const_assert;
-
-use crate::arch::{self, Place};
-use crate::callback::FunctionPointer;
-use crate::context::layout::*;
-use crate::context::{self, Context, State};
+use crate::abi::{self, Shape};
+use crate::context::Context;
 use crate::convention::Convention;
-use crate::error::{Error, ReleaseError};
+use crate::entry;
+use crate::error::{Error, NotReleased, ReleaseError};
 use crate::frame::RawFrame;
+use crate::layout::*;
+use crate::own_call;
+use crate::platform::{self, Wait};
+use crate::registry::{lock, try_lock};
 use crate::seh;
 use crate::signature::Signature;
 
-pub use crate::context::layout::{CAPACITY, MAX_POSITIONS};
+pub use crate::entry::{CodePointer, Location};
+pub use crate::layout::{CAPACITY, MAX_POSITIONS};
+pub use crate::registry::{Binding, LiveSlot, SlotId, SlotKey};
 
-/// The address of an entry: what foreign code calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct CodePointer(NonNull<c_void>);
-
-// SAFETY: it points to code, which every thread may read and execute.
-unsafe impl Send for CodePointer {}
-// SAFETY: as above.
-unsafe impl Sync for CodePointer {}
-
-impl CodePointer {
-    pub(crate) fn new(entry: *const c_void) -> Self {
-        // SAFETY: an entry lies in the program's code, and nothing lies at address 0.
-        Self(unsafe { NonNull::new_unchecked(entry.cast_mut()) })
-    }
-
-    /// The address.
-    #[must_use]
-    pub fn as_ptr(self) -> *const c_void {
-        self.0.as_ptr()
-    }
-
-    /// The address as a function pointer.
-    ///
-    /// # Safety
-    /// `F` must be the type that the registered handler serves: convention, parameters and result.
-    #[must_use]
-    pub unsafe fn cast<F: FunctionPointer>(self) -> F {
-        // SAFETY: by the caller's promise.
-        unsafe { F::from_code(self) }
-    }
-}
-
-/// One registration of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot {
-    index: u32,
-    generation: usize,
-}
-
-impl Slot {
-    /// 0 to [`CAPACITY`] - 1.
-    #[must_use]
-    pub fn index(self) -> usize {
-        self.index as usize
-    }
-
-    /// What foreign code calls.
-    #[must_use]
-    pub fn code(self) -> CodePointer {
-        arch::entry(self.index())
-    }
-
-    /// The slot as one number that is not 0.
-    #[cfg(feature = "capi")]
-    pub(crate) fn number(self) -> u64 {
-        (self.generation * STATE_GENERATION) as u64 + u64::from(self.index) + 1
-    }
-
-    /// The slot that has this number, if any can.
-    #[cfg(feature = "capi")]
-    pub(crate) fn from_number(number: u64) -> Option<Self> {
-        let number = usize::try_from(number.checked_sub(1)?).ok()?;
-        let (generation, index) = (number / STATE_GENERATION, number % STATE_GENERATION);
-        (index < CAPACITY).then_some(Self { index: index as u32, generation })
-    }
-}
-
-// An index takes the place of the flags in a slot's number.
-const_assert!(CAPACITY <= STATE_GENERATION);
-
-/// A handler of the frame lane: gets the registration's data and one call's arguments.
+/// A handler of the frame lane: gets the registration's data and one call's arguments. Example: [`Binding::frame`].
 ///
-/// `efiapi` is win64 on x86_64 and cdecl on i686; [`Registration::frame_foreign`] takes a handler of another convention.
+/// `efiapi` is win64 on x86_64 and cdecl on i686; [`Binding::frame_foreign`] takes a handler of another
+/// convention.
 pub type FrameHandler = unsafe extern "efiapi" fn(data: *mut c_void, frame: *mut RawFrame);
 
-/// What is to run when a slot's entry is called.
-#[derive(Clone, Copy, Debug)]
-pub struct Registration {
-    handler: *const c_void,
-    data: *mut c_void,
-    convention: Convention,
-    place: Place,
-    flags: usize,
-    /// Of a contained one, `seh::unwinder`.
-    unwind: *mut (),
-}
-
-// SAFETY: it only carries the pointers; whoever makes one promises that they may be used from any thread that calls.
-unsafe impl Send for Registration {}
-// SAFETY: as above.
-unsafe impl Sync for Registration {}
-
-impl Registration {
+impl Binding {
     /// Direct lane: `handler` has the callback's own signature plus one trailing pointer, which receives `data`.
     ///
     /// `positions` is the number of argument positions of the callback, without that pointer. On win64 each parameter
     /// takes one, whatever its type, and a result returned through a hidden pointer takes one more ("x64 calling
-    /// convention, Return values"). On i686 it is the number of 4-byte words on the stack, ECX (thiscall) or ECX and EDX
-    /// (fastcall) being taken by other parameters; the pointer is the word behind them, and a handler of a convention
-    /// other than cdecl removes it with the others.
+    /// convention, Return values"). On i686 it is the number of 4-byte words on the stack, ECX (thiscall) or ECX and
+    /// EDX (fastcall) being taken by other parameters; the pointer is the word after them, and a handler of a
+    /// convention other than cdecl removes it with the others.
+    ///
+    /// ```
+    /// use calltable::Convention;
+    /// use calltable::table::{self, Binding};
+    /// use core::ffi::c_void;
+    ///
+    /// /// The callback is `int f(int, int)`; the handler has one parameter more.
+    /// unsafe extern "efiapi" fn scaled_sum(left: i32, right: i32, factor: *const i32) -> i32 {
+    ///     // SAFETY: the data is a static.
+    ///     (left + right) * unsafe { *factor }
+    /// }
+    ///
+    /// static FACTOR: i32 = 3;
+    /// let data = (&raw const FACTOR).cast_mut().cast();
+    /// // SAFETY: `scaled_sum` takes two positions and that data.
+    /// let binding = unsafe { Binding::direct(Convention::C, scaled_sum as *const c_void, 2, data) };
+    /// let key = table::register(&binding)?;
+    /// // SAFETY: that is the callback's type.
+    /// let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32, i32) -> i32>() };
+    /// // SAFETY: the slot is live.
+    /// assert_eq!(unsafe { code(3, 4) }, 21);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Safety
     /// While the registration lives, `handler` must be callable that way, by every thread that calls the entry.
     #[must_use]
     pub unsafe fn direct(convention: Convention, handler: *const c_void, positions: usize, data: *mut c_void) -> Self {
-        Self { handler, data, convention, place: arch::place_of(convention, positions), flags: 0, unwind: null_mut() }
+        Self { handler, data, convention, shape: abi::shape_of(convention, positions), flags: 0, unwind: null_mut() }
     }
 
-    /// Direct lane, for a place that the compiler has shown.
+    /// Direct lane, in the shape that the compiler has shown.
     ///
     /// # Safety
     /// As for [`Self::direct`].
-    pub(crate) unsafe fn direct_at(place: Place, handler: *const c_void, data: *mut c_void) -> Self {
-        Self { handler, data, convention: Convention::NATIVE, place, flags: 0, unwind: null_mut() }
+    pub(crate) unsafe fn direct_in_shape(shape: Shape, handler: *const c_void, data: *mut c_void) -> Self {
+        Self { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind: null_mut() }
     }
 
     /// Frame lane: `handler` gets the data and the call's arguments in memory, and puts the result there.
     ///
+    /// ```
+    /// use calltable::table::{self, Binding};
+    /// use calltable::{Convention, Frame, RawFrame, Signature, Type};
+    /// use core::ffi::c_void;
+    ///
+    /// unsafe extern "efiapi" fn negate(signature: *mut c_void, frame: *mut RawFrame) {
+    ///     // SAFETY: the data is the signature; the frame is this call's own.
+    ///     let mut frame = unsafe { Frame::new(&mut *frame, &*signature.cast::<Signature>()) };
+    ///     let number = frame.get::<i32>(0).unwrap();
+    ///     frame.set_result(-number).unwrap();
+    /// }
+    ///
+    /// let signature = Signature::new(Convention::C, &[Type::I32], Some(Type::I32))?;
+    /// let data = (&raw const signature).cast_mut().cast();
+    /// // SAFETY: `negate` takes that data, which lives until the release.
+    /// let binding = unsafe { Binding::frame(negate, &signature, data) };
+    /// let key = table::register(&binding)?;
+    /// // SAFETY: that is the signature.
+    /// let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
+    /// // SAFETY: the slot is live.
+    /// assert_eq!(unsafe { code(42) }, -42);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Safety
-    /// While the registration lives, `handler` must be callable with `data`, by every thread that calls the entry.
+    /// Whenever an entry is called that was registered with this value or a copy of it, `handler` must be callable with
+    /// `data`, by every thread that calls.
     #[must_use]
     pub unsafe fn frame(handler: FrameHandler, signature: &Signature, data: *mut c_void) -> Self {
         // SAFETY: a handler that keeps the preserved registers may also be treated as one that does not; undone below.
-        let registration = unsafe { Self::frame_foreign(handler as *const c_void, signature, data) };
-        Self { flags: STATE_FRAME, ..registration }
+        let binding = unsafe { Self::frame_foreign(handler as *const c_void, signature, data) };
+        Self { flags: STATE_FRAME, ..binding }
     }
 
-    /// Frame lane, for a handler that is not compiled for the convention at hand: System V C code on Linux, or a
-    /// language runtime's own. It need keep no register but the stack pointer. On x86_64 it gets `(data, frame)` in RCX,
-    /// RDX and again in RDI, RSI, and has 32 bytes of home space; on i686 it gets them on the stack and leaves them there.
+    /// Frame lane, for a handler of another convention than [`FrameHandler`]'s: System V C code on Linux, or a
+    /// language runtime's own. It need keep no register but the stack pointer. On x86_64 it gets `(data, frame)` in
+    /// RCX, RDX and again in RDI, RSI, and has 32 bytes of home space; on i686 it gets them on the stack and leaves
+    /// them there.
+    ///
+    /// ```
+    /// # use calltable::table::{self, Binding};
+    /// # use calltable::{Convention, Frame, RawFrame, Signature, Type};
+    /// # use core::ffi::c_void;
+    /// /// "C" is the system's own convention: on x86_64 Linux that of System V.
+    /// unsafe extern "C" fn negate(signature: *mut c_void, frame: *mut RawFrame) {
+    ///     // SAFETY: the data is the signature; the frame is this call's own.
+    ///     let mut frame = unsafe { Frame::new(&mut *frame, &*signature.cast::<Signature>()) };
+    ///     let number = frame.get::<i32>(0).unwrap();
+    ///     frame.set_result(-number).unwrap();
+    /// }
+    ///
+    /// let signature = Signature::new(Convention::C, &[Type::I32], Some(Type::I32))?;
+    /// let data = (&raw const signature).cast_mut().cast();
+    /// // SAFETY: `negate` takes that data, which lives until the release.
+    /// let binding = unsafe { Binding::frame_foreign(negate as *const c_void, &signature, data) };
+    /// let key = table::register(&binding)?;
+    /// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
+    /// // SAFETY: `code` is the entry, by the signature's type.
+    /// assert_eq!(unsafe { code(42) }, -42);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Safety
     /// As for [`Self::frame`]. The handler must return with the stack pointer as a `ret` leaves it.
@@ -177,51 +179,163 @@ impl Registration {
             handler,
             data,
             convention: signature.convention(),
-            place: arch::place_of_frame(signature),
+            shape: abi::shape_of_frame(&signature.prototype()),
             flags: STATE_FRAME | STATE_SAVE,
             unwind: null_mut(),
         }
     }
 
+    /// Direct lane: says that the callback returns its result through a hidden pointer, which `positions` counts. A
+    /// handler of [`Convention::Sysv`] removes that pointer from the stack, and then the entry must, too. For the other
+    /// conventions, and in the frame lane, where the signature says it, this changes nothing.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// #[repr(C)]
+    /// struct Triple([usize; 3]);
+    ///
+    /// /// The callback is `Triple f(size_t)`: its hidden pointer and its parameter are two positions.
+    /// # #[cfg(not(target_arch = "x86_64"))]
+    /// # unsafe extern "C" fn thrice(value: usize, _data: *mut c_void) -> Triple {
+    /// #     Triple([value; 3])
+    /// # }
+    /// # #[cfg(target_arch = "x86_64")]
+    /// unsafe extern "win64" fn thrice(value: usize, _data: *mut c_void) -> Triple {
+    ///     Triple([value; 3])
+    /// }
+    ///
+    /// let (handler, data) = (thrice as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: `thrice` takes two positions and any data.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 2, data).result_in_memory() };
+    /// let key = table::register(&binding)?;
+    /// # #[cfg(not(target_arch = "x86_64"))]
+    /// # let code = unsafe { key.code().cast::<unsafe extern "C" fn(usize) -> Triple>() };
+    /// # #[cfg(target_arch = "x86_64")]
+    /// # let code = unsafe { key.code().cast::<unsafe extern "win64" fn(usize) -> Triple>() };
+    /// // SAFETY: `code` is the entry, by the callback's type.
+    /// assert_eq!(unsafe { code(7) }.0, [7; 3]);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn result_in_memory(self) -> Self {
+        if self.flags & STATE_FRAME != 0 {
+            return self;
+        }
+        Self { shape: abi::with_result_in_memory(self.convention, self.shape), ..self }
+    }
+
     /// The handler need not keep the registers that the convention preserves, only the stack pointer: the dispatcher
-    /// saves RBX, RBP, RDI, RSI, R12-R15 and XMM6-15 (on i686 EBX, EBP, EDI and ESI), clears DF before the handler and
-    /// after it, and restores them whatever the handler did.
+    /// saves RBX, RBP, RDI, RSI, R12-R15 and XMM6-15 (on i686 EBX, EBP, EDI and ESI), and restores them whatever the
+    /// handler did. It clears DF before the handler and after it.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: the handler takes one position and any data. Another language's compiler has made it, for which RBX
+    /// // is a register like any other.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 1, data).saving() };
+    /// let key = table::register(&binding)?;
+    /// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
+    /// // SAFETY: `code` is the entry, by the callback's type.
+    /// assert_eq!(unsafe { code(21) }, 42); // and the caller's RBX is what it was
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn saving(self) -> Self {
         Self { flags: self.flags | STATE_SAVE, ..self }
     }
 
-    /// As [`Self::saving`], and MXCSR and the x87 control word are restored, too. Not in a build for processors whose
-    /// SSE registers are switched off: there it is the same.
+    /// As [`Self::saving`], and MXCSR and the x87 control word are restored, too. An x87 exception that the handler has
+    /// left pending and the foreign code does not mask is cleared, with the other x87 exception flags. In a build that
+    /// touches no SSE registers it is the same as [`Self::saving`].
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: the handler takes one position and any data; it may change how the processor rounds.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 1, data).saving_control_words() };
+    /// let key = table::register(&binding)?;
+    /// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
+    /// // SAFETY: `code` is the entry, by the callback's type.
+    /// assert_eq!(unsafe { code(21) }, 42); // and the caller's arithmetic rounds as before
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn saving_control_words(self) -> Self {
         Self { flags: self.flags | STATE_SAVE | STATE_CONTROL, ..self }
     }
 
-    /// Calls in flight are counted, so that [`release`] can wait until none is running.
+    /// Running calls are counted, so that [`release`] can wait until there are none.
     ///
-    /// Each call then writes to the slot twice. On Windows a call that an exception or `longjmp` leaves is no longer counted;
-    /// elsewhere it is so where a chain has been declared ([`seh`]) and whoever leaves it unwinds the chain. Otherwise, and
-    /// if its thread ends, it stays counted.
+    /// Each call then writes to the slot twice. On Windows a call that an exception or `longjmp` leaves is no longer
+    /// counted; elsewhere it is so where a chain has been declared ([`seh`]) and whoever leaves it unwinds the chain.
+    /// Otherwise, and if its thread ends, it stays counted.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: the handler takes one position and any data.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 1, data).tracked() };
+    /// let key = table::register(&binding)?;
+    /// assert_eq!(table::live_slot(key.index()).unwrap().in_flight, Some(0)); // they are counted; none is running
+    /// table::release(key)?; // from here on nothing uses the data
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn tracked(self) -> Self {
         Self { flags: self.flags | STATE_COUNTED, ..self }
     }
 
     /// A call that comes while another one runs, on whatever thread, is refused: the stale handler runs with
-    /// [`StaleReason::Running`](crate::StaleReason::Running). Tracked, too.
+    /// [`StaleReason::Running`](crate::StaleReason::Running). The registration is [tracked](Self::tracked), too.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// unsafe extern "efiapi" fn count(calls: *mut u32) {
+    ///     // SAFETY: the data is a number, and no other call changes it meanwhile.
+    ///     unsafe { *calls += 1 };
+    /// }
+    ///
+    /// let mut calls = 0_u32;
+    /// let data = (&raw mut calls).cast();
+    /// // SAFETY: `count` takes that data, which lives until the release.
+    /// let binding = unsafe { Binding::direct(Convention::C, count as *const c_void, 0, data).exclusive() };
+    /// let key = table::register(&binding)?;
+    /// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn()>() };
+    /// // SAFETY: `code` is the entry, by the callback's type.
+    /// unsafe { code() };
+    /// table::release(key)?;
+    /// assert_eq!(calls, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn exclusive(self) -> Self {
         Self { flags: self.flags | STATE_COUNTED | STATE_EXCLUSIVE, ..self }
     }
 
-    /// Exceptions of the handler may end here: the [`ExceptionFilter`](seh::ExceptionFilter) at the start of the data
-    /// decides. It is asked in the order in which the system asks handlers: after vectored ones, before those of the
-    /// foreign caller. What an exception leaves behind that has ended: [`seh`].
+    /// Exceptions of the handler may end at this call: the [`ExceptionFilter`](seh::ExceptionFilter) at the start of
+    /// the data decides. It is asked in the order in which the system asks handlers: after vectored ones, before those
+    /// of the foreign caller. What an exception that has ended leaves behind: [`seh`].
     ///
     /// ```
-    /// use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
-    /// use calltable::table::{self, Registration};
+    /// use calltable::seh::{Outcome, Exception, ExceptionFilter, Verdict};
+    /// use calltable::table::{self, Binding};
     /// use calltable::Convention;
     /// use core::ffi::c_void;
     ///
@@ -233,31 +347,42 @@ impl Registration {
     ///
     /// // int divide(int number), plus the data
     /// unsafe extern "efiapi" fn divide(number: i32, divisor: *const Divisor) -> i32 {
+    ///     // SAFETY: the data is a divisor.
     ///     let divisor = unsafe { (*divisor).value };
     ///     let quotient;
     ///     // The processor's own division: Rust's would look before it divides.
+    ///     // SAFETY: it changes these two registers, or faults.
     ///     unsafe {
     ///         core::arch::asm!("cdq", "idiv {:e}", in(reg) divisor, inout("eax") number => quotient, out("edx") _);
     ///     }
     ///     quotient
     /// }
-    /// unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const Exception, answer: *mut Answer) -> Verdict {
+    /// unsafe extern "efiapi" fn filter(
+    ///     _: *mut c_void,
+    ///     exception: *const Exception,
+    ///     outcome: *mut Outcome,
+    /// ) -> Verdict {
+    ///     // SAFETY: a filter gets an exception that it may read,
     ///     if unsafe { (*exception).code() } != calltable::seh::INTEGER_DIVISION_BY_ZERO {
     ///         return Verdict::SEARCH_ON;
     ///     }
-    ///     unsafe { (*answer).frame.result[0] = 0x7fff_ffff };
+    ///     // SAFETY: and an outcome that it may write.
+    ///     unsafe { (*outcome).frame.result[0] = 0x7fff_ffff };
     ///     Verdict::RETURN
     /// }
     ///
     /// let mut divisor = Divisor { filter, value: 0 };
-    /// let registration = unsafe {
-    ///     Registration::direct(Convention::C, divide as *const c_void, 1, (&raw mut divisor).cast()).contained()
+    /// // SAFETY: `divide` takes one position and that data, which begins with the filter; it holds nothing.
+    /// let binding = unsafe {
+    ///     Binding::direct(Convention::C, divide as *const c_void, 1, (&raw mut divisor).cast()).contained()
     /// };
-    /// match table::register(&registration) {
-    ///     Ok(slot) => {
-    ///         let code: unsafe extern "efiapi" fn(i32) -> i32 = unsafe { slot.code().cast() };
+    /// match table::register(&binding) {
+    ///     Ok(key) => {
+    ///         // SAFETY: that is the callback's type, and the slot is live.
+    ///         let code: unsafe extern "efiapi" fn(i32) -> i32 = unsafe { key.code().cast() };
+    ///         // SAFETY: as above.
     ///         assert_eq!(unsafe { code(7) }, i32::MAX);
-    ///         table::release(slot)?;
+    ///         table::release(key)?;
     ///     }
     ///     Err(error) => assert_eq!(error, calltable::Error::NoExceptions), // nothing is declared
     /// }
@@ -265,9 +390,9 @@ impl Registration {
     /// ```
     ///
     /// # Safety
-    /// While the registration lives, the data must point to a structure that begins with a filter, which must be callable
-    /// by every thread that calls the entry. When it ends an exception, no frame between the fault and the dispatcher may
-    /// hold anything that must be dropped.
+    /// While the registration lives, the data must point to a structure that begins with a filter, which must be
+    /// callable by every thread that calls the entry. When it ends an exception, no frame between the fault and the
+    /// dispatcher may hold anything that must be dropped.
     #[must_use]
     pub unsafe fn contained(self) -> Self {
         Self { flags: self.flags | STATE_CONTAIN, unwind: seh::unwinder(), ..self }
@@ -279,34 +404,72 @@ impl Registration {
             Err(Error::NullHandler)
         } else if !self.convention.is_available() {
             Err(Error::ConventionUnavailable(self.convention))
-        } else if self.place.positions > MAX_POSITIONS {
-            Err(Error::TooManyPositions { positions: self.place.positions })
+        } else if self.flags & STATE_FRAME == 0 && self.shape.positions > MAX_POSITIONS {
+            Err(Error::TooManyPositions { positions: self.shape.positions })
         } else if self.flags & STATE_CONTAIN != 0 && self.data.is_null() {
             Err(Error::NullFilter)
         } else if self.flags & STATE_CONTAIN != 0 && !seh::is_available() {
             Err(Error::NoExceptions)
         } else {
-            Ok(self.flags | self.place.flags | (self.place.positions + 1))
+            Ok(self.flags | self.shape.flags | (self.shape.positions + 1))
         }
     }
 }
 
-/// Registers, waiting for the lock if it is taken.
+/// Registers: takes a free slot, whose entry from now on calls the handler with the data. Waits for the lock.
+///
+/// ```
+/// use calltable::Convention;
+/// use calltable::table::{self, Binding};
+/// use core::ffi::c_void;
+///
+/// unsafe extern "efiapi" fn double(number: i32, _data: *mut c_void) -> i32 {
+///     2 * number
+/// }
+///
+/// // SAFETY: `double` takes one position and any data.
+/// let binding = unsafe { Binding::direct(Convention::C, double as *const c_void, 1, core::ptr::null_mut()) };
+/// let key = table::register(&binding)?;
+/// // SAFETY: that is the callback's type, and the slot is live.
+/// let code: unsafe extern "efiapi" fn(i32) -> i32 = unsafe { key.code().cast() };
+/// // SAFETY: as above.
+/// assert_eq!(unsafe { code(21) }, 42);
+/// table::release(key)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::TableFull`], [`Error::Sealed`], and those that say what is wrong with the registration.
-pub fn register(registration: &Registration) -> Result<Slot, Error> {
-    let shape = registration.shape()?;
-    lock().bind(registration, shape)
+pub fn register(binding: &Binding) -> Result<SlotKey, Error> {
+    let shape = binding.shape()?;
+    lock().bind(binding, shape)
 }
 
-/// Registers if the lock is free.
+/// As [`register`], if the lock is free; for interrupt handlers.
+///
+/// ```
+/// # use calltable::{Convention, Error};
+/// # use calltable::table::{self, Binding};
+/// # use core::ffi::c_void;
+/// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+/// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+/// let key = loop {
+///     match table::try_register(&binding) {
+///         Err(Error::Busy) => std::thread::yield_now(), // an interrupt handler would leave it for the next interrupt
+///         result => break result?,
+///     }
+/// };
+/// assert!(table::live_slot(key.index()).is_some());
+/// table::release(key)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Busy`] at once if it is not; otherwise as [`register`].
-pub fn try_register(registration: &Registration) -> Result<Slot, Error> {
-    let shape = registration.shape()?;
-    try_lock().ok_or(Error::Busy)?.bind(registration, shape)
+pub fn try_register(binding: &Binding) -> Result<SlotKey, Error> {
+    let shape = binding.shape()?;
+    try_lock().ok_or(Error::Busy)?.bind(binding, shape)
 }
 
 /// Registers, or counts one more use of a live registration that was made by this function and is equal: same
@@ -315,57 +478,212 @@ pub fn try_register(registration: &Registration) -> Result<Slot, Error> {
 /// Handlers are equal if their addresses are. A Rust function may have more than one, unless it is
 /// `#[inline(never)]` and not generic.
 ///
+/// ```
+/// # use calltable::Convention;
+/// # use calltable::table::{self, Binding};
+/// # use core::ffi::c_void;
+/// # #[inline(never)]
+/// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+/// # static OWN: u8 = 0;
+/// # let (handler, data) = (double as *const c_void, (&raw const OWN).cast_mut().cast());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+/// let first = table::share(&binding)?;
+/// let second = table::share(&binding)?;
+/// assert_eq!(first.code(), second.code());
+/// assert_eq!(table::live_slot(first.index()).unwrap().uses, 2);
+/// table::release(first)?; // one use is left
+/// assert_eq!(table::live_slot(second.index()).unwrap().uses, 1);
+/// table::release(second)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// As [`register`], and [`Error::TooManyUses`].
-pub fn share(registration: &Registration) -> Result<Slot, Error> {
-    let shape = registration.shape()?;
-    lock().share(registration, shape)
+pub fn share(binding: &Binding) -> Result<SlotKey, Error> {
+    let shape = binding.shape()?;
+    lock().share(binding, shape)
 }
 
-/// As [`share`], if the lock is free.
+/// As [`share`], if the lock is free; for interrupt handlers.
+///
+/// ```
+/// # use calltable::{Convention, Error};
+/// # use calltable::table::{self, Binding};
+/// # use core::ffi::c_void;
+/// # #[inline(never)]
+/// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+/// # static OWN: u8 = 0;
+/// # let (handler, data) = (double as *const c_void, (&raw const OWN).cast_mut().cast());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+/// let first = table::share(&binding)?;
+/// let second = loop {
+///     match table::try_share(&binding) {
+///         Err(Error::Busy) => std::thread::yield_now(), // an interrupt handler would leave it for the next interrupt
+///         result => break result?,
+///     }
+/// };
+/// assert_eq!(first.code(), second.code());
+/// table::release(first)?;
+/// table::release(second)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Busy`] at once if it is not; otherwise as [`share`].
-pub fn try_share(registration: &Registration) -> Result<Slot, Error> {
-    let shape = registration.shape()?;
-    try_lock().ok_or(Error::Busy)?.share(registration, shape)
+pub fn try_share(binding: &Binding) -> Result<SlotKey, Error> {
+    let shape = binding.shape()?;
+    try_lock().ok_or(Error::Busy)?.share(binding, shape)
 }
 
-/// Releases one use, with the last one the slot. Waits for the lock and, if the registration is tracked, until no
-/// call is running: it must not be called by the handler itself then, which would wait for its own end.
+/// Releases one use, with the last one the slot: from then on a call of its entry is stale. Waits for the lock and, if
+/// the registration is tracked or exclusive, until no call is running.
+///
+/// ```
+/// use calltable::ReleaseError;
+/// # use calltable::Convention;
+/// # use calltable::table::{self, Binding};
+/// # use core::ffi::c_void;
+/// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+/// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+/// let key = table::register(&binding)?;
+/// let slot = key.slot();
+/// table::release(key)?;
+/// // SAFETY: nobody relies on the registration any more.
+/// let second_key = unsafe { slot.key() };
+/// assert_eq!(table::release(second_key).unwrap_err().error, ReleaseError::NotLive);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// [`ReleaseError::NotLive`] if it was released before, [`ReleaseError::Sealed`] if the table is.
-pub fn release(slot: Slot) -> Result<(), ReleaseError> {
+/// The key comes back, with
+/// - [`ReleaseError::NotLive`] if the registration was released before;
+/// - [`ReleaseError::Sealed`] if the table is sealed;
+/// - [`ReleaseError::OwnCall`] if a call of the registration releases it, so that the release would wait for its own
+///   end. Where that cannot be seen, it waits for ever: see
+///   [limits](https://docs.rs/calltable/latest/calltable/guides/limits_and_other_tools);
+/// - [`ReleaseError::InFlight`], after a while, if the threads of running calls are gone, or may be: at the end of a
+///   Windows process, in a child of `fork`.
+pub fn release(key: SlotKey) -> Result<(), NotReleased<SlotKey>> {
+    release_slot(key.0).map_err(|error| NotReleased { handle: key, error })
+}
+
+/// As [`release`], for whoever knows that the slot is its own.
+pub(crate) fn release_slot(slot: SlotId) -> Result<(), ReleaseError> {
+    let mut wait = Wait::new();
     loop {
-        let released = lock().release(slot);
-        match released {
-            Err(ReleaseError::InFlight) => core::hint::spin_loop(),
-            ended => return ended,
+        let mut registry = lock();
+        let released = registry.release(slot);
+        if !matches!(released, Err(ReleaseError::InFlight)) {
+            return released;
         }
+        let may_be_lost = registry.may_be_lost.get(slot.index()).is_some_and(|lost| *lost);
+        let context = registry.context(slot.index);
+        drop(registry);
+        // The threads of these calls are gone, or may be.
+        if platform::is_ending() || may_be_lost && wait.slept() >= LOST_AFTER {
+            return released;
+        }
+        if wait.is_getting_long() && context.is_some_and(|context| runs_here(slot.index(), context)) {
+            return Err(ReleaseError::OwnCall);
+        }
+        wait.pause();
     }
 }
 
-/// Releases one use, with the last one the slot, without waiting.
+/// Whether a counted call of the registration runs on this thread: its end would be waited for in vain. The slot is not
+/// given to the next one before all have returned. Two witnesses, where they can be had; where neither is, nobody
+/// knows:
+///
+/// - The thread's chain of exception records: every counted call has a record in it, on i686 Windows always, on other
+///   systems once a chain is declared (`seh`).
+/// - The return addresses on the stack.
+fn runs_here(slot: usize, context: &Context) -> bool {
+    seh::counts_here(context) || own_call::is_on_stack(slot)
+}
+
+/// Releases one use, with the last one the slot. Waits for the lock, but not for calls.
+///
+/// ```
+/// use calltable::table::{self, SlotKey};
+/// use calltable::ReleaseError;
+/// use std::sync::Mutex;
+///
+/// static KEY: Mutex<Option<SlotKey>> = Mutex::new(None);
+/// # use calltable::{Convention, table::Binding};
+/// # use core::ffi::c_void;
+/// unsafe extern "efiapi" fn last_call(_data: *mut c_void) {
+///     let mut key = KEY.lock().unwrap();
+///     let not_released = table::release_at_once(key.take().unwrap()).unwrap_err();
+///     assert_eq!(not_released.error, ReleaseError::InFlight); // this call is running
+///     *key = Some(not_released.handle);
+/// }
+/// # let (handler, data) = (last_call as *const c_void, core::ptr::null_mut());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 0, data).tracked() };
+///
+/// let key = table::register(&binding)?; // it is tracked
+/// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn()>() };
+/// *KEY.lock().unwrap() = Some(key);
+/// // SAFETY: `code` is the entry, by the callback's type.
+/// unsafe { code() };
+/// table::release_at_once(KEY.lock().unwrap().take().unwrap())?; // no call is running any more
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// [`ReleaseError::Busy`] if the lock is taken: nothing has changed. [`ReleaseError::InFlight`] if the registration is
-/// tracked and calls of it are running: new ones are refused already, but the slot is not free before another call of
-/// this function or of [`release`] has succeeded. [`ReleaseError::NotLive`] and [`ReleaseError::Sealed`] as there.
-pub fn try_release(slot: Slot) -> Result<(), ReleaseError> {
+/// As [`try_release`], but never [`ReleaseError::Busy`].
+pub fn release_at_once(key: SlotKey) -> Result<(), NotReleased<SlotKey>> {
+    lock().release(key.0).map_err(|error| NotReleased { handle: key, error })
+}
+
+/// How long a child of `fork` waits for calls that may be of its parent's threads, in microseconds.
+const LOST_AFTER: u32 = 1_000_000;
+
+/// Releases one use, with the last one the slot, without waiting; for interrupt handlers and finalizers.
+///
+/// ```
+/// use calltable::{NotReleased, ReleaseError};
+/// # use calltable::Convention;
+/// # use calltable::table::{self, Binding};
+/// # use core::ffi::c_void;
+/// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+/// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+/// let mut key = table::register(&binding)?;
+/// while let Err(NotReleased { handle, error }) = table::try_release(key) {
+///     assert_eq!(error, ReleaseError::Busy);
+///     key = handle; // an interrupt handler would keep it for the next interrupt
+/// }
+/// # Ok::<(), calltable::Error>(())
+/// ```
+///
+/// # Errors
+/// The key comes back, with
+/// - [`ReleaseError::Busy`] if the lock is taken: nothing has changed;
+/// - [`ReleaseError::InFlight`] if calls are counted and some are running: new ones are refused already, but the slot
+///   is free only when this function or [`release`] has been called again and has succeeded;
+/// - [`ReleaseError::NotLive`] and [`ReleaseError::Sealed`] as there.
+pub fn try_release(key: SlotKey) -> Result<(), NotReleased<SlotKey>> {
+    try_release_slot(key.0).map_err(|error| NotReleased { handle: key, error })
+}
+
+/// As [`try_release`], for whoever knows that the slot is its own.
+pub(crate) fn try_release_slot(slot: SlotId) -> Result<(), ReleaseError> {
     try_lock().ok_or(ReleaseError::Busy)?.release(slot)
 }
 
-/// Ends all change, and returns the whole pages that hold everything that a call follows to its handler, so that the
-/// embedder can make them read-only: nobody who can write to memory is able then to lead a code pointer elsewhere.
-/// Sealing again returns them again. Waits for the lock.
+/// Ends all change, and returns the pages that hold everything that a call follows to its handler. The embedder can
+/// make them read-only: then nobody who can write to memory can lead a code pointer elsewhere. Sealing again returns
+/// the same pages. Waits for the lock.
 ///
 /// From then on whatever would change the table is refused with [`Error::Sealed`] or [`ReleaseError::Sealed`]:
 /// registering, sharing, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or stale, and the
-/// functions that only look ([`list`], [`live`], [`entry`]) go on as before.
+/// functions that only look ([`list`], [`live_count`], [`live_slot`]) continue as before.
 ///
-/// The pages are those of 4096 bytes. Nothing else lies on them: not the registry's own bookkeeping, which calls do not
-/// look at, and not what the handlers' data point to, which stays writable.
+/// A page has 4096 bytes, and the range begins and ends with a whole one. Nothing else lies on them: not the registry's
+/// own bookkeeping, which calls do not look at, and not what the handlers' data point to, which stays writable.
+///
+/// The example is not run here, since no other example could register after it.
 ///
 /// ```no_run
 /// # fn protect(_: core::ops::Range<*const u8>) {}
@@ -375,6 +693,7 @@ pub fn try_release(slot: Slot) -> Result<(), ReleaseError> {
 /// // SAFETY: what is registered was leaked, and no call is running.
 /// let pages = unsafe { table::seal()? };
 /// protect(pages); // `mprotect`, `VirtualProtect`, or the kernel's own page tables
+/// // SAFETY: it lives for ever.
 /// assert_eq!(unsafe { double(21) }, 42);
 /// # Ok::<(), calltable::Error>(())
 /// ```
@@ -384,45 +703,38 @@ pub fn try_release(slot: Slot) -> Result<(), ReleaseError> {
 ///
 /// # Safety
 /// Handlers and data of all live registrations must stay valid for ever: a [`Callback`](crate::Callback) that is
-/// dropped later cannot give back its slot. If the pages are made read-only, no call may be running that began while a tracked
-/// or exclusive registration of the same slot was live.
+/// dropped later cannot give back its slot. If the pages are made read-only, no call may be running that began while a
+/// tracked or exclusive registration of the same slot was live.
 pub unsafe fn seal() -> Result<Range<*const u8>, Error> {
     lock().seal()
 }
 
-/// Runs what changes the contexts' pages, under the lock, unless they are sealed. Does not fill the table.
-pub(crate) fn unless_sealed(change: impl FnOnce()) -> Result<(), Error> {
-    let _registry = REGISTRY.lock();
-    context::check_open()?;
-    change();
-    Ok(())
-}
-
-/// The slot whose entry starts at `code`, if that is an address in the table at all.
+/// The slot whose entry starts at `code`, live or not; `None` if none does.
+///
+/// ```
+/// use calltable::{Callback, table};
+///
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// let code = callback.code() as *const core::ffi::c_void;
+/// assert_eq!(table::slot_of(code), Some(callback.slot().index()));
+/// assert_eq!(table::slot_of(code.wrapping_byte_add(1)), None); // not where it starts
+/// # Ok::<(), calltable::Error>(())
+/// ```
 #[must_use]
 pub fn slot_of(code: *const c_void) -> Option<usize> {
-    arch::slot_at(code)
-}
-
-/// Where in this crate's assembly an address lies: see [`locate`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Location {
-    /// In the entry of a slot, live or not.
-    Entry {
-        /// Its index.
-        slot: usize,
-    },
-    /// In a dispatcher.
-    Dispatcher,
+    entry::slot_at(code)
 }
 
 /// Whether a program counter lies in the table or in a dispatcher; for trap handlers, debuggers and profilers.
 ///
-/// The slot that a dispatcher runs for is told by the return address in the entry. Whoever walks the stack asks about each
-/// address that it finds; one walk may find several, those of nested calls, innermost first. Without a walk, where there is
-/// a chain of exception records, `seh::slot_of` knows the calls that are in it.
+/// An address in a dispatcher does not say for which slot it runs; the return address in the entry does, further up the
+/// stack. Whoever walks the stack asks about each address that it finds: one walk may find several, those of nested
+/// calls, innermost first. Without a walk, where there is a chain of exception records, `seh::slot_of` knows the calls
+/// that are in it.
 ///
 /// ```
+/// # #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+/// # {
 /// use calltable::table::{self, Location};
 /// use calltable::Callback;
 /// use std::sync::Mutex;
@@ -440,254 +752,76 @@ pub enum Location {
 /// unsafe { callback.code()() };
 /// let slot = callback.slot().index();
 /// assert_eq!(*found.lock().unwrap(), [Location::Dispatcher, Location::Entry { slot }]);
+/// # }
 /// # Ok::<(), calltable::Error>(())
 /// ```
 #[must_use]
 pub fn locate(code: *const c_void) -> Option<Location> {
-    arch::locate(code)
+    entry::locate(code)
 }
 
-/// The number of live slots, and of released ones that wait for running calls.
+/// The number of live slots, and of released ones that wait for running calls. Waits for the lock.
+///
+/// ```
+/// use calltable::{Callback, table};
+///
+/// let _callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// assert!((1..=table::CAPACITY).contains(&table::live_count()));
+/// # Ok::<(), calltable::Error>(())
+/// ```
 #[must_use]
-pub fn live() -> usize {
+pub fn live_count() -> usize {
     lock().taken as usize
 }
 
-/// A live slot, as [`list`] shows it.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Entry {
-    /// The registration.
-    pub slot: Slot,
-    /// Its handler.
-    pub handler: *const c_void,
-    /// Its data.
-    pub data: *mut c_void,
-    /// How many times it is shared; 0 for one that was registered by itself.
-    pub uses: u32,
-    /// Calls running now; `None` if they are not counted.
-    pub in_flight: Option<u32>,
-}
-
 /// The registration of one slot, if it is live. Waits for the lock.
+///
+/// ```
+/// use calltable::{Callback, Options, table};
+///
+/// let options = Options::new().tracked();
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42)?;
+/// let live = table::live_slot(callback.slot().index()).unwrap();
+/// assert_eq!((live.slot, live.in_flight), (callback.slot(), Some(0)));
+/// assert!(table::live_slot(table::CAPACITY).is_none()); // there is no such slot
+/// # Ok::<(), calltable::Error>(())
+/// ```
 #[must_use]
-pub fn entry(index: usize) -> Option<Entry> {
-    lock().entry(index)
+pub fn live_slot(index: usize) -> Option<LiveSlot> {
+    lock().live_slot(index)
 }
 
-/// The registration of one slot, if it is live.
+/// As [`live_slot`], if the lock is free; for trap handlers.
+///
+/// ```
+/// use calltable::{Callback, Error, table};
+///
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// match table::try_live_slot(callback.slot().index()) {
+///     Ok(live) => assert_eq!(live.unwrap().slot, callback.slot()),
+///     Err(error) => assert_eq!(error, Error::Busy), // whoever was interrupted holds the lock
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Busy`] if the lock is taken.
-pub fn try_entry(index: usize) -> Result<Option<Entry>, Error> {
-    Ok(try_lock().ok_or(Error::Busy)?.entry(index))
+pub fn try_live_slot(index: usize) -> Result<Option<LiveSlot>, Error> {
+    Ok(try_lock().ok_or(Error::Busy)?.live_slot(index))
 }
 
-/// All live slots, for leak reports. Each step takes and gives back the lock, so the table may change in between.
-pub fn list() -> impl Iterator<Item = Entry> {
-    (0..CAPACITY).filter_map(entry)
-}
-
-/// Buckets for shared registrations; a power of two, at least half the capacity.
-const BUCKETS: usize = CAPACITY.div_ceil(2).next_power_of_two();
-
-/// What `Context::link` says of a slot that is released but waits for running calls: no chain is that long.
-const CLOSED: u32 = u32::MAX;
-
-/// What the lock guards. In its chains a slot is written as index + 1, and 0 ends a chain, so that the whole registry
-/// starts as zeros and takes no room in the program's file.
+/// All live slots, for leak reports, in the order of their indices. Each step takes and gives back the lock, so the
+/// table may change in between.
 ///
-/// A context's `link` is used for one chain at a time: the line of free slots while it is free, its bucket's chain
-/// while it is shared.
-struct Registry {
-    /// Empty until the table is first used.
-    contexts: Option<&'static [Context]>,
-    /// The free slot that was released first, and the one that was released last.
-    first: u32,
-    last: u32,
-    taken: u32,
-    uses: [u32; CAPACITY],
-    buckets: [u32; BUCKETS],
-}
-
-static REGISTRY: SpinMutex<Registry> = SpinMutex::new(Registry {
-    contexts: None,
-    first: 0,
-    last: 0,
-    taken: 0,
-    uses: [0; CAPACITY],
-    buckets: [0; BUCKETS],
-});
-
-fn lock() -> SpinMutexGuard<'static, Registry> {
-    let mut registry = REGISTRY.lock();
-    registry.prepare();
-    registry
-}
-
-fn try_lock() -> Option<SpinMutexGuard<'static, Registry>> {
-    let mut registry = REGISTRY.try_lock()?;
-    registry.prepare();
-    Some(registry)
-}
-
-impl Registry {
-    fn prepare(&mut self) {
-        if self.contexts.is_none() {
-            // SAFETY: under the lock, and only while `contexts` has not been set.
-            self.contexts = Some(unsafe { context::fill() });
-            self.first = 1;
-            self.last = CAPACITY as u32;
-            if let Some(last) = self.context(self.last - 1) {
-                last.link.store(0, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn context(&self, index: u32) -> Option<&'static Context> {
-        self.contexts.unwrap_or_default().get(index as usize)
-    }
-
-    fn seal(&mut self) -> Result<Range<*const u8>, Error> {
-        let is_counted = |context: &Context| {
-            context.load_state().shape() & STATE_COUNTED != 0 || context.in_flight.load(Ordering::Acquire) != 0
-        };
-        match self.contexts.unwrap_or_default().iter().position(is_counted) {
-            Some(slot) => Err(Error::Counted { slot }),
-            None => Ok(context::seal()),
-        }
-    }
-
-    fn bind(&mut self, registration: &Registration, shape: usize) -> Result<Slot, Error> {
-        context::check_open()?;
-        let index = self.first.checked_sub(1).ok_or(Error::TableFull)?;
-        let context = self.context(index).ok_or(Error::TableFull)?;
-        self.first = context.link.load(Ordering::Relaxed);
-        if self.first == 0 {
-            self.last = 0;
-        }
-        self.taken += 1;
-        if shape & STATE_CONTAIN != 0 {
-            seh::prepare(registration.unwind);
-        }
-        let state = context.load_state();
-        // Whoever sees the new handler or data also sees that the state has left the former registration's.
-        fence(Ordering::Release);
-        context.handler.store(registration.handler.cast_mut(), Ordering::Relaxed);
-        context.data.store(registration.data, Ordering::Relaxed);
-        #[cfg(target_arch = "x86")]
-        context.cleanup.store(registration.place.cleanup, Ordering::Relaxed);
-        context.state.store(state.0 | shape, Ordering::Release);
-        Ok(Slot { index, generation: state.generation() })
-    }
-
-    fn share(&mut self, registration: &Registration, shape: usize) -> Result<Slot, Error> {
-        context::check_open()?;
-        let bucket = bucket_of(registration.handler, registration.data, shape);
-        let mut link = self.buckets.get(bucket).copied().unwrap_or_default();
-        while let Some(context) = link.checked_sub(1).and_then(|index| self.context(index)) {
-            let state = context.load_state();
-            if state.shape() == shape
-                && context.handler.load(Ordering::Relaxed).cast_const() == registration.handler
-                && context.data.load(Ordering::Relaxed) == registration.data
-            {
-                let index = link - 1;
-                let uses = self.uses.get_mut(index as usize).ok_or(Error::TableFull)?;
-                *uses = uses.checked_add(1).ok_or(Error::TooManyUses)?;
-                return Ok(Slot { index, generation: state.generation() });
-            }
-            link = context.link.load(Ordering::Relaxed);
-        }
-        let slot = self.bind(registration, shape)?;
-        if let (Some(context), Some(uses), Some(first)) =
-            (self.context(slot.index), self.uses.get_mut(slot.index()), self.buckets.get_mut(bucket))
-        {
-            context.link.store(*first, Ordering::Relaxed);
-            *first = slot.index + 1;
-            *uses = 1;
-        }
-        Ok(slot)
-    }
-
-    fn release(&mut self, slot: Slot) -> Result<(), ReleaseError> {
-        context::check_open().map_err(|_| ReleaseError::Sealed)?;
-        let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
-        let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
-        let state = context.load_state();
-        let released = State::resting(slot.generation.wrapping_add(1));
-        if state.is_live() && state.generation() == slot.generation {
-            if *uses > 1 {
-                *uses -= 1;
-                return Ok(());
-            }
-            if *uses == 1 {
-                *uses = 0;
-                self.unchain(slot.index, context, state.shape());
-            }
-            context.link.store(CLOSED, Ordering::Relaxed);
-            context.state.store(released.0, Ordering::Relaxed);
-            // Against the locked addition in calltable_count: either we see the call, or it sees the new state.
-            fence(Ordering::SeqCst);
-            if state.shape() & STATE_COUNTED == 0 {
-                self.rest(slot.index, context);
-                return Ok(());
-            }
-        } else if state != released || context.link.load(Ordering::Relaxed) != CLOSED {
-            return Err(ReleaseError::NotLive);
-        }
-        if context.in_flight.load(Ordering::Acquire) != 0 {
-            return Err(ReleaseError::InFlight);
-        }
-        self.rest(slot.index, context);
-        Ok(())
-    }
-
-    /// Takes a shared slot out of its bucket's chain.
-    fn unchain(&mut self, index: u32, context: &Context, shape: usize) {
-        let next = context.link.load(Ordering::Relaxed);
-        let bucket = bucket_of(context.handler.load(Ordering::Relaxed), context.data.load(Ordering::Relaxed), shape);
-        let Some(first) = self.buckets.get_mut(bucket) else { return };
-        let mut link = *first;
-        if link == index + 1 {
-            *first = next;
-            return;
-        }
-        while let Some(before) = link.checked_sub(1).and_then(|before| self.context(before)) {
-            link = before.link.load(Ordering::Relaxed);
-            if link == index + 1 {
-                before.link.store(next, Ordering::Relaxed);
-                return;
-            }
-        }
-    }
-
-    /// Puts a slot at the end of the line of free ones.
-    fn rest(&mut self, index: u32, context: &Context) {
-        context.link.store(0, Ordering::Relaxed);
-        match self.last.checked_sub(1).and_then(|last| self.context(last)) {
-            Some(last) => last.link.store(index + 1, Ordering::Relaxed),
-            None => self.first = index + 1,
-        }
-        self.last = index + 1;
-        self.taken -= 1;
-    }
-
-    fn entry(&self, index: usize) -> Option<Entry> {
-        let context = self.contexts?.get(index)?;
-        let state = context.load_state();
-        state.is_live().then(|| Entry {
-            slot: Slot { index: index as u32, generation: state.generation() },
-            handler: context.handler.load(Ordering::Relaxed),
-            data: context.data.load(Ordering::Relaxed),
-            uses: self.uses.get(index).copied().unwrap_or_default(),
-            in_flight: (state.shape() & STATE_COUNTED != 0).then(|| context.in_flight.load(Ordering::Relaxed)),
-        })
-    }
-}
-
-/// Multiplicative hashing: the high bits of a product depend on all bits of the factors.
-fn bucket_of(handler: *const c_void, data: *mut c_void, shape: usize) -> usize {
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let key = (handler.addr() as u64).wrapping_mul(FACTOR) ^ (data.addr() as u64) ^ ((shape as u64) << 48);
-    (key.wrapping_mul(FACTOR) >> 32) as usize % BUCKETS
+/// ```
+/// use calltable::{Callback, table};
+///
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// let found: Vec<table::LiveSlot> = table::list().filter(|live| live.slot == callback.slot()).collect();
+/// assert_eq!(found.len(), 1);
+/// println!("slot {} is live: handler {:p}, data {:p}", found[0].slot.index(), found[0].handler, found[0].data);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+pub fn list() -> impl Iterator<Item = LiveSlot> {
+    (0..CAPACITY).filter_map(live_slot)
 }

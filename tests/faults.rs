@@ -7,9 +7,10 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
-use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::table::{self, Binding, CAPACITY, SlotKey};
 use calltable::{
-    Callback, Convention, Error, RawFrame, ReleaseError, Signature, StaleCall, StaleReason, Type, set_stale_handler,
+    Callback, Convention, Error, NotReleased, RawFrame, ReleaseError, Signature, StaleCall, StaleHandler, StaleReason,
+    Type,
 };
 
 /// They fill the table and set the stale handler: one at a time.
@@ -23,14 +24,14 @@ type Direct6 = unsafe extern "efiapi" fn(usize, usize, usize, usize, usize, usiz
 
 /// A registration in each lane and with each option that needs no exceptions, all with the same data. Those that follow
 /// have the full save.
-fn every_lane(few: Direct2, many: Direct6, frame: table::FrameHandler, data: *mut c_void) -> [Registration; 8] {
+fn every_lane(few: Direct2, many: Direct6, frame: table::FrameHandler, data: *mut c_void) -> [Binding; 8] {
     static SIGNATURE: LazyLock<Signature> =
         LazyLock::new(|| Signature::new(Convention::C, &[Type::USIZE; 6], Some(Type::USIZE)).unwrap());
     // SAFETY: the handlers are of those types, and take the data.
     unsafe {
-        let few = Registration::direct(Convention::C, few as *const c_void, 2, data);
-        let many = Registration::direct(Convention::C, many as *const c_void, 6, data);
-        let frame = Registration::frame(frame, &SIGNATURE, data);
+        let few = Binding::direct(Convention::C, few as *const c_void, 2, data);
+        let many = Binding::direct(Convention::C, many as *const c_void, 6, data);
+        let frame = Binding::frame(frame, &SIGNATURE, data);
         [
             few,
             many,
@@ -163,16 +164,16 @@ fn dispatchers_work_in_whatever_state_the_foreign_caller_leaves_the_processor() 
     for before in misaligned.chain([unusual, State { misaligned: 8, ..unusual }]) {
         let mut seen = State::default();
         let data = (&raw mut seen).cast();
-        for (index, registration) in every_lane(faults_few, faults_many, faults_frame, data).iter().enumerate() {
-            let slot = table::register(registration).unwrap();
+        for (index, binding) in every_lane(faults_few, faults_many, faults_frame, data).iter().enumerate() {
+            let slot = table::register(binding).unwrap();
             let mut after = before;
-            assert_eq!(call(slot.code().as_ptr(), &mut after), data.addr(), "{registration:?}, {before:?}");
+            assert_eq!(call(slot.code().as_ptr(), &mut after), data.addr(), "{binding:?}, {before:?}");
             table::release(slot).unwrap();
             let df = if FULL_SAVE.contains(&index) { 0 } else { before.flags & DIRECTION_FLAG };
             for state in [after, seen] {
-                assert_eq!(state.flags & DIRECTION_FLAG, df, "{registration:?}, {before:?}: {state:?}");
-                assert_eq!(state.mxcsr & MXCSR_CONTROL, before.mxcsr & MXCSR_CONTROL, "{registration:?}: {state:?}");
-                assert!(state.mmx == before.mmx && state.is_mmx(), "{registration:?}: {state:?}");
+                assert_eq!(state.flags & DIRECTION_FLAG, df, "{binding:?}, {before:?}: {state:?}");
+                assert_eq!(state.mxcsr & MXCSR_CONTROL, before.mxcsr & MXCSR_CONTROL, "{binding:?}: {state:?}");
+                assert!(state.mmx == before.mmx && state.is_mmx(), "{binding:?}: {state:?}");
             }
         }
     }
@@ -190,8 +191,8 @@ fn upper_halves_of_ymm_registers_are_what_the_handler_leaves() {
     let before: [[u64; 4]; 16] = std::array::from_fn(|register| [register as u64 + 0x00c0_ffee; 4]);
     let mut seen = State::default();
     let data = (&raw mut seen).cast();
-    for registration in every_lane(faults_few, faults_many, faults_frame, data) {
-        let slot = table::register(&registration).unwrap();
+    for binding in every_lane(faults_few, faults_many, faults_frame, data) {
+        let slot = table::register(&binding).unwrap();
         let mut after = [[0; 4]; 16];
         let result: usize;
         // SAFETY: as in `call`; the processor has the registers.
@@ -213,8 +214,8 @@ fn upper_halves_of_ymm_registers_are_what_the_handler_leaves() {
         table::release(slot).unwrap();
         assert_eq!(result, data.addr());
         for (register, (before, after)) in before.iter().zip(&after).enumerate() {
-            assert_eq!(after[2..], before[2..], "YMM{register}, {registration:?}");
-            assert!(register < 6 || after == before, "XMM{register}, {registration:?}");
+            assert_eq!(after[2..], before[2..], "YMM{register}, {binding:?}");
+            assert!(register < 6 || after == before, "XMM{register}, {binding:?}");
         }
     }
 }
@@ -229,7 +230,7 @@ mod jump {
 
     /// Calls an entry; comes back by the handler's jump.
     pub fn call_to_jump(code: *const c_void, buffer: *mut Buffer) {
-        // SAFETY: the handler goes on behind the call; registers are lost as said below, or brought back by the jump.
+        // SAFETY: the handler continues after the call; registers are lost as said below, or brought back by the jump.
         #[cfg(target_arch = "x86_64")]
         unsafe {
             asm!(
@@ -275,6 +276,11 @@ thread_local! {
     static STALE: Cell<Option<StaleReason>> = const { Cell::new(None) };
 }
 
+fn set_stale_handler(handler: Option<StaleHandler>) {
+    // SAFETY: every callback of this program returns a number or nothing.
+    unsafe { calltable::set_stale_handler(handler).unwrap() };
+}
+
 fn on_stale(call: &StaleCall) -> u64 {
     STALE.set(Some(call.reason));
     0
@@ -289,14 +295,15 @@ fn why_stale(code: *const c_void) -> Option<StaleReason> {
 
 /// What is left when a call has never returned.
 #[cfg(target_os = "linux")]
-fn assert_left(slot: Slot, index: usize) {
-    let counted = table::entry(slot.index()).unwrap().in_flight;
+fn assert_left(key: SlotKey, index: usize) {
+    let counted = table::live_slot(key.index()).unwrap().in_flight;
     match counted {
-        None => assert_eq!(table::release(slot), Ok(()), "{index}"),
+        None => assert_eq!(table::release(key), Ok(()), "{index}"),
         Some(running) => {
             assert_eq!(running, 1, "{index}");
-            assert_eq!(table::try_release(slot), Err(ReleaseError::InFlight), "{index}");
-            assert_eq!(why_stale(slot.code().as_ptr()), Some(StaleReason::Released), "{index}");
+            let NotReleased { handle, error } = table::try_release(key).unwrap_err();
+            assert_eq!(error, ReleaseError::InFlight, "{index}");
+            assert_eq!(why_stale(handle.code().as_ptr()), Some(StaleReason::Released), "{index}");
         }
     }
 }
@@ -325,13 +332,13 @@ fn a_handler_that_jumps_out_leaves_nothing_but_its_count() {
         unsafe { jump::jump(data.cast()) }
     }
     let _alone = alone();
-    set_stale_handler(Some(on_stale)).unwrap();
+    set_stale_handler(Some(on_stale));
     let mut buffer = [0; 4];
     let at = &raw mut buffer;
-    for (index, registration) in every_lane(few, many, frame, at.cast()).iter().enumerate() {
-        let slot = table::register(registration).unwrap();
+    for (index, binding) in every_lane(few, many, frame, at.cast()).iter().enumerate() {
+        let slot = table::register(binding).unwrap();
         jump::call_to_jump(slot.code().as_ptr(), at);
-        if table::entry(slot.index()).unwrap().in_flight.is_none() {
+        if table::live_slot(slot.index()).unwrap().in_flight.is_none() {
             (0..1000).for_each(|_| jump::call_to_jump(slot.code().as_ptr(), at));
         }
         assert_left(slot, index);
@@ -340,19 +347,19 @@ fn a_handler_that_jumps_out_leaves_nothing_but_its_count() {
     let slot = table::register(&every_lane(few, many, frame, at.cast())[4]).unwrap();
     jump::call_to_jump(slot.code().as_ptr(), at);
     assert_eq!(why_stale(slot.code().as_ptr()), Some(StaleReason::Running));
-    set_stale_handler(None).unwrap();
+    set_stale_handler(None);
 }
 
 thread_local! {
-    /// The slot whose handler this thread calls.
-    static OWN: Cell<Option<Slot>> = const { Cell::new(None) };
-    static TRIED: Cell<Option<Result<(), ReleaseError>>> = const { Cell::new(None) };
+    /// The key of the slot whose handler this thread calls.
+    static OWN: Cell<Option<SlotKey>> = const { Cell::new(None) };
+    static TRIED: Cell<Option<Result<(), NotReleased<SlotKey>>>> = const { Cell::new(None) };
 }
 
 #[test]
 fn a_handler_may_release_its_own_slot() {
     fn try_release(data: *mut c_void) -> usize {
-        TRIED.set(OWN.get().map(table::try_release));
+        TRIED.set(OWN.take().map(table::try_release));
         data.addr()
     }
     unsafe extern "efiapi" fn few(_: usize, _: usize, data: *mut c_void) -> usize {
@@ -374,19 +381,25 @@ fn a_handler_may_release_its_own_slot() {
         unsafe { (*frame).result[0] = try_release(data) as _ };
     }
     let _alone = alone();
-    set_stale_handler(Some(on_stale)).unwrap();
-    for registration in every_lane(few, many, frame, std::ptr::without_provenance_mut(0xda7a)) {
-        let slot = table::register(&registration).unwrap();
-        let is_counted = table::entry(slot.index()).unwrap().in_flight.is_some();
-        OWN.set(Some(slot));
+    set_stale_handler(Some(on_stale));
+    for binding in every_lane(few, many, frame, std::ptr::without_provenance_mut(0xda7a)) {
+        let key = table::register(&binding).unwrap();
+        let slot = key.slot();
+        let is_counted = table::live_slot(slot.index()).unwrap().in_flight.is_some();
+        OWN.set(Some(key));
         let mut state = State { mxcsr: MXCSR, flags: 2, ..State::default() };
-        assert_eq!(call(slot.code().as_ptr(), &mut state), 0xda7a, "{registration:?}");
-        let tried = if is_counted { Err(ReleaseError::InFlight) } else { Ok(()) };
-        assert_eq!(TRIED.take(), Some(tried), "{registration:?}");
-        assert_eq!(why_stale(slot.code().as_ptr()), Some(StaleReason::Released), "{registration:?}");
-        assert_eq!(table::release(slot).is_ok(), is_counted, "{registration:?}: for good when the call has ended");
+        assert_eq!(call(slot.code().as_ptr(), &mut state), 0xda7a, "{binding:?}");
+        let not_released = TRIED.take().unwrap().err();
+        let error = not_released.as_ref().map(|not_released| not_released.error);
+        assert_eq!(error, is_counted.then_some(ReleaseError::InFlight), "{binding:?}");
+        assert_eq!(why_stale(slot.code().as_ptr()), Some(StaleReason::Released), "{binding:?}");
+        // For good when the call has ended.
+        not_released.into_iter().for_each(|not_released| table::release(not_released.handle).unwrap());
+        // SAFETY: it has been released, so that this key is of no use.
+        let again = table::release(unsafe { slot.key() });
+        assert_eq!(again.unwrap_err().error, ReleaseError::NotLive, "{binding:?}");
     }
-    set_stale_handler(None).unwrap();
+    set_stale_handler(None);
 }
 
 #[test]
@@ -395,7 +408,7 @@ fn a_handler_may_fill_the_table() {
     let fill = |_: usize| {
         let data = std::ptr::null_mut();
         // SAFETY: never called.
-        let filler = unsafe { Registration::direct(Convention::C, faults_few as *const c_void, 2, data) };
+        let filler = unsafe { Binding::direct(Convention::C, faults_few as *const c_void, 2, data) };
         let mut taken = Vec::new();
         let error = loop {
             match table::register(&filler) {
@@ -403,9 +416,9 @@ fn a_handler_may_fill_the_table() {
                 Err(error) => break error,
             }
         };
-        assert_eq!((error, table::live()), (Error::TableFull, CAPACITY));
+        assert_eq!((error, table::live_count()), (Error::TableFull, CAPACITY));
         taken.into_iter().for_each(|slot| table::release(slot).unwrap());
-        table::live()
+        table::live_count()
     };
     let callback = Callback::<unsafe extern "efiapi" fn(usize) -> usize>::from_ref(&fill).unwrap();
     // SAFETY: it lives.
@@ -448,12 +461,12 @@ fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
         code
     }
     let _alone = alone();
-    set_stale_handler(Some(on_stale)).unwrap();
+    set_stale_handler(Some(on_stale));
     let data = std::ptr::without_provenance_mut(0xda7a);
     // SAFETY: the handler takes any data.
-    let plain = unsafe { Registration::direct(Convention::C, handler as *const c_void, 0, data) };
-    for (index, registration) in [plain, plain.saving(), plain.tracked()].iter().enumerate() {
-        let slot = table::register(registration).unwrap();
+    let plain = unsafe { Binding::direct(Convention::C, handler as *const c_void, 0, data) };
+    for (index, binding) in [plain, plain.saving(), plain.tracked()].iter().enumerate() {
+        let slot = table::register(binding).unwrap();
         // SAFETY: the thread has ended when this is over; unwinding passes `start`, which is C to its caller.
         unsafe {
             let start: extern "C" fn(*mut c_void) -> *mut c_void = std::mem::transmute(start as *const c_void);
@@ -465,5 +478,5 @@ fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
         }
         assert_left(slot, index);
     }
-    set_stale_handler(None).unwrap();
+    set_stale_handler(None);
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calltable::{CAPACITY, Callback};
-use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, Register};
+use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use image::{Code, Function, Reference};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
@@ -31,7 +31,7 @@ const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/calltable.S"));
 /// The name of the contexts.
 const CONTEXTS: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_contexts");
 
-/// The name of what lies behind the dispatchers.
+/// The name of what lies after the dispatchers.
 const TEXT_END: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_text_end");
 
 /// Bytes in one context: `build.rs` has them as CONTEXT_SIZE.
@@ -80,9 +80,10 @@ fn installed(names: &[&'static str]) -> &'static str {
 fn source(format: Format, changes: &[(&str, usize)]) -> String {
     let format = ("ELF", usize::from(format == Format::Elf));
     changes.iter().chain([&format]).fold(SOURCE.to_owned(), |text, (name, value)| {
-        let start = text.find(&format!(".set {name}, ")).unwrap_or_else(|| panic!("calltable.S sets no {name}"));
+        let set = format!(".set calltable_{}_{name}, ", env!("CALLTABLE_SYMBOL_VERSION"));
+        let start = text.find(&set).unwrap_or_else(|| panic!("calltable.S sets no {name}"));
         let end = start + text[start..].find('\n').unwrap();
-        format!("{}.set {name}, {value}{}", &text[..start], &text[end..])
+        format!("{}{set}{value}{}", &text[..start], &text[end..])
     })
 }
 
@@ -174,7 +175,7 @@ fn every_assembler_makes_the_same_elf_code() {
     let symbols: Vec<_> = gas.references.values().map(|to| to.symbol.rsplit('_').next().unwrap()).collect();
     assert_eq!(
         symbols,
-        ["contexts", "stale", "link", "contexts", "contexts"],
+        ["table", "contexts", "contexts", "stale", "record", "contexts", "contexts"],
         "other names than these are left to the linker"
     );
 }
@@ -196,7 +197,7 @@ fn every_assembler_makes_the_same_coff_instructions() {
     }
 }
 
-/// By this symbol `table::locate` knows a dispatcher from what is linked behind it.
+/// By this symbol `table::locate` knows a dispatcher from what is linked after it.
 #[test]
 fn the_end_of_the_dispatchers_is_marked() {
     for (assembler, format) in [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
@@ -209,10 +210,10 @@ fn the_end_of_the_dispatchers_is_marked() {
         let end = file.symbol_by_name(TEXT_END).unwrap();
         assert_eq!(end.section_index(), Some(code.section), "{assembler:?}");
         for function in &code.functions {
-            assert!(function.range.end <= end.address(), "{assembler:?}: {} lies behind the end", function.name);
+            assert!(function.range.end <= end.address(), "{assembler:?}: {} lies after the end", function.name);
         }
         let rest = &code.bytes[(end.address() - code.address) as usize..];
-        assert!(rest.iter().all(|byte| matches!(byte, 0 | 0x90 | 0xcc)), "{assembler:?}: code behind the end");
+        assert!(rest.iter().all(|byte| matches!(byte, 0 | 0x90 | 0xcc)), "{assembler:?}: code after the end");
     }
 }
 
@@ -229,9 +230,11 @@ fn coff_objects_list_every_entry_as_a_guard_target() {
 }
 
 /// COFF objects of both kinds of assembler, with their unwind data.
-fn coff(name: &str) -> [(Code, Vec<Unwind>, Assembler); 2] {
-    [Assembler::Gas, Assembler::Clang].map(|assembler| {
-        let made = assemble(assembler, Format::Coff, name, &[]);
+fn coff(name: &str) -> impl Iterator<Item = (Code, Vec<Unwind>, Assembler)> {
+    // Not of Windows: what UEFI gets.
+    let kinds = [Assembler::Gas, Assembler::Clang].into_iter().flat_map(|assembler| [(assembler, 0), (assembler, 1)]);
+    kinds.map(move |(assembler, windows)| {
+        let made = assemble(assembler, Format::Coff, &format!("{name}-{windows}"), &[("WINDOWS", windows)]);
         let file = parse(&made);
         let code = code(&made);
         let unwind = pdata::read(&file, &code);
@@ -253,7 +256,12 @@ fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
             let steps = pdata::steps(function);
             assert_eq!(steps, entry.codes, "{name} does what is on the left, its unwind codes what is on the right");
             let end = steps.last().map_or(0, |(end, _)| *end);
-            assert_eq!(end, entry.prologue, "the last step of {name} ends here, its prologue there");
+            // A frame that an exception's handler reads is filled in the prologue, too.
+            let is_filled = ["calltable_count", "calltable_contain"].contains(&&*function.name);
+            assert!(
+                end == entry.prologue || is_filled && end < entry.prologue,
+                "{name} has a prologue of another length"
+            );
         }
     }
 }
@@ -279,8 +287,16 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
                     let pops = rest[1..].iter().take_while(|i| i.mnemonic() == Mnemonic::Pop);
                     let undone = pops.clone().map(|i| Step::Push(i.op0_register()));
                     let undone: Vec<_> = [Step::Allocate(instruction.immediate(1))].into_iter().chain(undone).collect();
-                    let done = steps.iter().rev().filter(|step| !matches!(step, Step::Save(..)));
-                    assert!(done.copied().eq(&undone), "{name} undoes {undone:?}, but was done {steps:?}");
+                    let mut done = Vec::new();
+                    for step in steps.iter().rev().filter(|step| !matches!(step, Step::Save(..))) {
+                        match (done.last_mut(), step) {
+                            (Some(Step::Allocate(all)), Step::Allocate(more)) => *all += more,
+                            (_, Step::Allocate(bytes)) => done.push(Step::Allocate(*bytes)),
+                            (_, Step::Push(register)) => done.push(Step::Push(*register)),
+                            _ => {}
+                        }
+                    }
+                    assert_eq!(undone, done, "{name} undoes what is on the left");
                     let last = &rest[1 + pops.count()];
                     assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
                 }
@@ -292,6 +308,29 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
             }
         }
     }
+}
+
+/// A stack overflow comes at a store. What the handler of an exception reads must be there by then, or the handler must
+/// not be called: it is not, while the function is in its prologue.
+#[test]
+fn frames_are_filled_before_windows_asks_about_exceptions() {
+    let mut armed = Vec::new();
+    for (code, unwind, assembler) in coff("armed") {
+        for entry in unwind.iter().filter(|entry| entry.is_armed) {
+            let function = code.functions.iter().find(|function| function.range.start == entry.function.start).unwrap();
+            let body = function.instructions.iter().skip_while(|i| i.ip() < entry.function.start + entry.prologue);
+            for instruction in body.take_while(|i| !matches!(i.mnemonic(), Mnemonic::Call | Mnemonic::Jmp)) {
+                let writes = instruction.op0_kind() == OpKind::Memory;
+                assert!(!writes, "{assembler:?}, {}: {} is too late", function.name, code.text(instruction));
+            }
+            armed.push(function.name.clone());
+        }
+    }
+    assert_eq!(
+        armed,
+        ["calltable_count", "calltable_contain"].repeat(2),
+        "functions with a handler, of two assemblers"
+    );
 }
 
 #[test]
@@ -323,7 +362,7 @@ fn code_keeps_to_its_instruction_set() {
     let baseline = [&integer[..], &[FPU, FPU287, SSE, SSE2]].concat();
     for (sse, allowed) in [(0, integer), (1, baseline)] {
         for format in [Format::Elf, Format::Coff] {
-            let made = assemble(Assembler::Gas, format, &format!("set-{sse}-{}", format as u8), &[("SSE", sse)]);
+            let made = assemble(Assembler::Gas, format, &format!("set-{sse}-{}", format as u8), &[("FPU", sse)]);
             let code = code(&made);
             for (function, instruction) in
                 code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)))
@@ -420,8 +459,8 @@ fn contexts_and_registry_start_as_zeros() {
     }
 }
 
-/// A package in a fresh directory that depends on the crate: its directory, and a command of cargo to link it. `kind` are
-/// lines of its manifest.
+/// A package in a fresh directory that depends on the crate: its directory, and a command of cargo to link it. `kind`
+/// are lines of its manifest.
 fn package(name: &str, kind: &str, source: &str) -> (PathBuf, Command) {
     let directory = directory(name);
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -473,6 +512,40 @@ fn both_linkers_put_table_and_contexts_on_pages_of_their_own() {
                 "{linker}: {}",
                 function.name
             );
+        }
+    }
+}
+
+/// The fragments of `linker/` in a script of one's own, as `linker/README.md` has it, with other things around and
+/// nothing that names the table.
+#[test]
+fn fragments_keep_table_and_contexts_on_pages_of_their_own() {
+    let script = "SECTIONS {\n. = 0x100000;\n.text : {\nKEEP(*(.boot))\nINCLUDE calltable-text.ld\n*(.text .text.*)\n}\n\
+                  .bss : {\n*(.bss.before)\nINCLUDE calltable-contexts.ld\n*(.bss .bss.* COMMON)\n}\n}\n";
+    let source = ".section .boot, \"ax\"\n.globl _start\n_start: call after\n.long contexts, before, behind\n\
+                  .section .text.calltable, \"ax\"\ntable: ret\n.section .text.after, \"ax\"\nafter: ret\n\
+                  .section .bss.before, \"aw\", @nobits\nbefore: .zero 1\n\
+                  .section .bss.calltable, \"aw\", @nobits\ncontexts: .zero 1\n\
+                  .section .bss.behind, \"aw\", @nobits\nbehind: .zero 1\n";
+    for (linker, compiler) in [("bfd", installed(&["gcc"])), ("lld", installed(CLANG))] {
+        let directory = directory(&format!("fragments-{linker}"));
+        fs::write(directory.join("script.ld"), script).unwrap();
+        fs::write(directory.join("source.s"), source).unwrap();
+        let mut command = Command::new(compiler);
+        command.args(["-m64", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none,-T,script.ld"]);
+        let folder = concat!("-L", env!("CARGO_MANIFEST_DIR"), "/linker");
+        run(command.args([folder, &format!("-fuse-ld={linker}"), "source.s", "-o", "program"]).current_dir(&directory));
+        let image = fs::read(directory.join("program")).unwrap();
+        let file = parse(&image);
+        let address =
+            |name: &str| file.symbol_by_name(name).unwrap_or_else(|| panic!("{linker} drops {name}")).address();
+        for (part, inside, around) in
+            [("text", "table", ["_start", "after"]), ("contexts", "contexts", ["before", "behind"])]
+        {
+            let [start, end] = ["start", "end"].map(|border| address(&format!("calltable_{part}_{border}")));
+            assert_eq!((start % 4096, end - start), (0, 4096), "{linker}: {part} from {start:#x} to {end:#x}");
+            assert_eq!(address(inside), start, "{linker}");
+            assert!(around.iter().all(|name| !(start..end).contains(&address(name))), "{linker}: {part} is not alone");
         }
     }
 }

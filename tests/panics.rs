@@ -1,4 +1,4 @@
-//! With the feature `std`, a panic goes on in the Rust code that made the foreign call.
+//! With the feature `std`, a panic continues in the Rust code that made the foreign call.
 #![cfg(feature = "std")]
 
 use std::ffi::c_void;
@@ -75,7 +75,7 @@ fn a_hundred_thousand_panics_leave_nothing_behind() {
     for round in 0..100_000 {
         assert_eq!(stack(), first, "the stack has moved in round {round}");
     }
-    assert_eq!(table::live(), 0);
+    assert_eq!(table::live_count(), 0);
 }
 
 #[test]

@@ -1,14 +1,13 @@
-//! The registry against a model of it: any sequence of registrations, uses and releases, by any form, and what lists and
-//! calls say after each. (The C interface, and what handlers do, are fuzzed: see `fuzz/`.)
+//! The registry against a model of it: any sequence of registrations, uses and releases, by any form, and what lists
+//! and calls say after each. (The C interface, and what handlers do, are fuzzed: see `fuzz/`.)
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;
 
-use calltable::table::{self, CAPACITY, Registration, Slot};
-use calltable::{Convention, Error, ReleaseError, StaleCall, StaleReason, set_stale_handler};
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest_derive::Arbitrary;
+use arbtest::arbitrary::{self, Unstructured};
+use arbtest::arbtest;
+use calltable::table::{self, Binding, CAPACITY, SlotId, SlotKey};
+use calltable::{Convention, Error, NotReleased, ReleaseError, StaleCall, StaleReason, set_stale_handler};
 
 unsafe extern "efiapi" fn sum(argument: isize, data: *mut c_void) -> isize {
     argument + data.addr() as isize
@@ -19,24 +18,29 @@ unsafe extern "efiapi" fn difference(argument: isize, data: *mut c_void) -> isiz
 }
 
 /// Few enough that equal ones come up.
-#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kind {
     is_sum: bool,
-    #[proptest(strategy = "0..3_usize")]
+    /// 0 to 2.
     data: usize,
     is_saving: bool,
     is_tracked: bool,
 }
 
 impl Kind {
-    fn registration(self) -> Registration {
+    fn any(u: &mut Unstructured<'_>) -> arbitrary::Result<Self> {
+        let (is_sum, data) = (u.arbitrary()?, u.int_in_range(0..=2)?);
+        Ok(Self { is_sum, data, is_saving: u.arbitrary()?, is_tracked: u.arbitrary()? })
+    }
+
+    fn binding(self) -> Binding {
         let handler = if self.is_sum { sum as *const c_void } else { difference as *const c_void };
         // SAFETY: both take one argument and any data.
-        let mut registration = unsafe { Registration::direct(Convention::C, handler, 1, self.data as *mut c_void) };
+        let mut binding = unsafe { Binding::direct(Convention::C, handler, 1, self.data as *mut c_void) };
         if self.is_saving {
-            registration = registration.saving();
+            binding = binding.saving();
         }
-        if self.is_tracked { registration.tracked() } else { registration }
+        if self.is_tracked { binding.tracked() } else { binding }
     }
 
     fn result(self) -> isize {
@@ -44,19 +48,28 @@ impl Kind {
     }
 }
 
-#[derive(Arbitrary, Clone, Debug)]
+#[derive(Clone, Debug)]
 enum Step {
-    #[proptest(weight = 6)]
     Register(Kind, bool),
-    #[proptest(weight = 6)]
     Share(Kind, bool),
-    /// One of all that were ever given away.
-    #[proptest(weight = 8)]
-    Release(Index, bool),
+    /// One of all that were ever given away, by its place among them.
+    Release(usize, bool),
     /// Leaves so many free.
-    Fill(#[proptest(strategy = "0..4_usize")] usize),
-    #[proptest(weight = 4)]
-    Call(#[proptest(strategy = "0..CAPACITY")] usize),
+    Fill(usize),
+    Call(usize),
+}
+
+impl Step {
+    /// One of five kinds, as often as this says; one that is released is one of `given`.
+    fn any(u: &mut Unstructured<'_>, given: usize) -> arbitrary::Result<Self> {
+        Ok(match u.int_in_range(0..=24)? {
+            0..6 => Self::Register(Kind::any(u)?, u.arbitrary()?),
+            6..12 => Self::Share(Kind::any(u)?, u.arbitrary()?),
+            12..20 if given > 0 => Self::Release(u.choose_index(given)?, u.arbitrary()?),
+            20 => Self::Fill(u.int_in_range(0..=3)?),
+            _ => Self::Call(u.choose_index(CAPACITY)?),
+        })
+    }
 }
 
 struct Model {
@@ -64,29 +77,36 @@ struct Model {
     table: *const c_void,
     free: VecDeque<usize>,
     /// By index: the slot, its kind and uses, 0 for one that is not shared.
-    live: BTreeMap<usize, (Slot, Kind, u32)>,
-    given: Vec<Slot>,
+    live: BTreeMap<usize, (SlotId, Kind, u32)>,
+    /// Keys that are used again and again.
+    given: Vec<SlotId>,
     /// The last registration of each.
-    last: BTreeMap<usize, Slot>,
+    last: BTreeMap<usize, SlotId>,
+}
+
+/// A key once more.
+fn key(slot: SlotId) -> SlotKey {
+    // SAFETY: nobody but this test registers, and the handlers need nothing; that a key works once is what is tested.
+    unsafe { slot.key() }
 }
 
 impl Model {
     /// Empties the table, whatever a failed case has left, and has its slots come in order.
     fn new() -> Self {
         for entry in table::list() {
-            (0..entry.uses.max(1)).for_each(|_| table::release(entry.slot).unwrap());
+            (0..entry.uses.max(1)).for_each(|_| table::release(key(entry.slot)).unwrap());
         }
-        let any = Kind { is_sum: true, data: 0, is_saving: false, is_tracked: false }.registration();
-        let mut all: Vec<Slot> = (0..CAPACITY).map(|_| table::register(&any).unwrap()).collect();
-        all.sort_by_key(|slot| slot.index());
-        all.iter().for_each(|slot| table::release(*slot).unwrap());
+        let any = Kind { is_sum: true, data: 0, is_saving: false, is_tracked: false }.binding();
+        let mut all: Vec<_> = (0..CAPACITY).map(|_| table::register(&any).unwrap()).collect();
+        all.sort_by_key(|key| key.index());
         let table = all.first().expect("there is a slot").code().as_ptr();
+        all.into_iter().for_each(|key| table::release(key).unwrap());
         Self { table, free: (0..CAPACITY).collect(), live: BTreeMap::new(), given: Vec::new(), last: BTreeMap::new() }
     }
 
-    fn bind(&mut self, bound: Result<Slot, Error>, kind: Kind, uses: u32) {
+    fn bind(&mut self, bound: Result<SlotKey, Error>, kind: Kind, uses: u32) {
         let Some(index) = self.free.pop_front() else { return assert_eq!(bound, Err(Error::TableFull)) };
-        let slot = bound.unwrap();
+        let slot = bound.unwrap().slot();
         assert_eq!(slot.index(), index, "the one that was released first");
         assert_ne!(self.last.insert(index, slot), Some(slot), "told from the one before");
         self.live.insert(index, (slot, kind, uses));
@@ -97,27 +117,30 @@ impl Model {
         match step {
             Step::Register(kind, waits) => {
                 let register = if *waits { table::register } else { table::try_register };
-                self.bind(register(&kind.registration()), *kind, 0);
+                self.bind(register(&kind.binding()), *kind, 0);
             }
             Step::Share(kind, waits) => {
                 let share = if *waits { table::share } else { table::try_share };
-                let shared = share(&kind.registration());
+                let shared = share(&kind.binding());
                 match self.live.values_mut().find(|(_, other, uses)| other == kind && *uses > 0) {
                     Some((slot, _, uses)) => {
-                        assert_eq!(shared, Ok(*slot));
+                        assert_eq!(shared.unwrap().slot(), *slot);
                         *uses += 1;
                     }
                     None => self.bind(shared, *kind, 1),
                 }
             }
-            Step::Release(which, waits) if !self.given.is_empty() => {
-                let slot = *which.get(&self.given);
+            Step::Release(which, waits) => {
+                let slot = self.given[*which];
                 let release = if *waits { table::release } else { table::try_release };
                 let index = slot.index();
                 match self.live.get_mut(&index).filter(|(live, ..)| *live == slot) {
-                    None => assert_eq!(release(slot), Err(ReleaseError::NotLive)),
+                    None => {
+                        let error = ReleaseError::NotLive;
+                        assert_eq!(release(key(slot)), Err(NotReleased { handle: key(slot), error }));
+                    }
                     Some((_, _, uses)) => {
-                        assert_eq!(release(slot), Ok(()));
+                        assert_eq!(release(key(slot)), Ok(()));
                         *uses = uses.saturating_sub(1);
                         if *uses == 0 {
                             self.live.remove(&index);
@@ -126,11 +149,10 @@ impl Model {
                     }
                 }
             }
-            Step::Release(..) => {}
             Step::Fill(free) => {
                 let kind = Kind { is_sum: true, data: 3, is_saving: false, is_tracked: false };
                 while self.free.len() > *free {
-                    self.bind(table::register(&kind.registration()), kind, 0);
+                    self.bind(table::register(&kind.binding()), kind, 0);
                 }
             }
             Step::Call(index) => {
@@ -139,7 +161,7 @@ impl Model {
                 self.call(index);
             }
         }
-        assert_eq!(table::live(), self.live.len());
+        assert_eq!(table::live_count(), self.live.len());
     }
 
     fn call(&self, index: usize) {
@@ -156,7 +178,7 @@ impl Model {
         let live: Vec<_> = self.live.values().map(|(slot, kind, uses)| (*slot, kind.data, *uses)).collect();
         assert_eq!(listed, live);
         for (slot, kind, _) in self.live.values() {
-            let entry = table::try_entry(slot.index()).unwrap().unwrap();
+            let entry = table::try_live_slot(slot.index()).unwrap().unwrap();
             assert_eq!(entry.in_flight, kind.is_tracked.then_some(0));
             assert_eq!(table::slot_of(slot.code().as_ptr()), Some(slot.index()));
         }
@@ -165,18 +187,23 @@ impl Model {
 
 fn answer(call: &StaleCall) -> u64 {
     assert_eq!(call.reason, StaleReason::Released, "every slot was registered");
-    call.slot as u64
+    call.slot.unwrap() as u64
 }
 
 /// The only test of this program, since the table is one.
 #[test]
 fn any_sequence_does_what_the_model_does() {
-    set_stale_handler(Some(answer)).unwrap();
-    proptest!(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() },
-        |(steps in proptest::collection::vec(any::<Step>(), 0..120))| {
-            let mut model = Model::new();
-            steps.iter().for_each(|step| model.step(step));
-            model.compare_all();
+    // SAFETY: every callback of this program returns a number.
+    unsafe { set_stale_handler(Some(answer)).unwrap() };
+    arbtest(|u| {
+        let mut model = Model::new();
+        while !u.is_empty() {
+            let step = Step::any(u, model.given.len())?;
+            model.step(&step);
         }
-    );
+        model.compare_all();
+        Ok(())
+    })
+    .size_max(1000)
+    .budget_ms(2000);
 }

@@ -4,10 +4,10 @@
 use std::ffi::c_void;
 use std::ops::Range;
 
-use calltable::table::{self, Registration};
+use calltable::table::{self, Binding};
 use calltable::{
-    Callback, Convention, Dynamic, Error, Frame, Options, RawFrame, ReleaseError, Signature, StaleCall, StaleReason,
-    Type, set_stale_handler,
+    Callback, Convention, Dynamic, Error, Frame, NotReleased, Options, RawFrame, ReleaseError, Signature, StaleCall,
+    StaleReason, Type, set_stale_handler,
 };
 use calltable_callers::REPEAT;
 
@@ -25,9 +25,9 @@ unsafe extern "efiapi" fn add(argument: isize, data: isize) -> isize {
     argument + data
 }
 
-fn adding(data: usize) -> Registration {
+fn adding(data: usize) -> Binding {
     // SAFETY: `add` takes one argument and any data.
-    unsafe { Registration::direct(Convention::C, add as *const c_void, 1, std::ptr::without_provenance_mut(data)) }
+    unsafe { Binding::direct(Convention::C, add as *const c_void, 1, std::ptr::without_provenance_mut(data)) }
 }
 
 fn signature() -> Signature {
@@ -44,9 +44,9 @@ unsafe extern "efiapi" fn add_in_frame(data: *mut c_void, frame: *mut RawFrame) 
 /// Registers in every lane what stays for ever: code pointers, and what each adds to its argument.
 fn register_in_every_lane() -> Vec<(*const c_void, isize)> {
     // SAFETY: the handler has that signature and takes any data.
-    let frame = unsafe { Registration::frame(add_in_frame, &signature(), std::ptr::without_provenance_mut(4)) };
-    let registrations = [adding(1), adding(2).saving(), adding(3).saving_control_words(), frame, frame.saving()];
-    let codes = registrations.map(|registration| table::share(&registration).unwrap().code());
+    let frame = unsafe { Binding::frame(add_in_frame, &signature(), std::ptr::without_provenance_mut(4)) };
+    let bindings = [adding(1), adding(2).saving(), adding(3).saving_control_words(), frame, frame.saving()];
+    let codes = bindings.map(|binding| table::share(&binding).unwrap().code());
     let typed = Callback::<Unary>::from_ref(&|argument| argument + 5).unwrap().untyped().leak();
     let dynamic = Dynamic::new(signature(), |frame| {
         frame.set_result(frame.get::<isize>(0).unwrap() + 6).unwrap();
@@ -63,10 +63,12 @@ fn seal() -> Result<Range<*const u8>, Error> {
 
 /// A tracked callback that is released by its own handler: its slot is not live any more, but the call has not ended.
 fn seal_during_a_counted_call() -> (usize, Option<Error>) {
-    let slot = std::sync::OnceLock::new();
+    let slot = std::sync::OnceLock::<table::SlotId>::new();
     let result = std::sync::OnceLock::new();
     let handler = |argument: isize| {
-        assert_eq!(table::try_release(*slot.get().unwrap()), Err(ReleaseError::InFlight));
+        // SAFETY: the callback, which owns the slot, is called no more: all that is left to it is to release the slot.
+        let key = unsafe { slot.get().unwrap().key() };
+        assert_eq!(table::try_release(key).unwrap_err().error, ReleaseError::InFlight);
         result.set(seal().err()).unwrap();
         argument
     };
@@ -99,7 +101,7 @@ fn make_read_only(pages: &Range<*const u8>) {
 fn declare() -> Result<(), Error> {
     use calltable::seh;
     #[cfg(target_arch = "x86_64")]
-    unsafe extern "efiapi" fn no_block() -> *mut seh::Block {
+    unsafe extern "efiapi" fn no_block() -> *mut seh::ThreadBlock {
         std::ptr::null_mut()
     }
     // SAFETY: no thread has a block; on i686 it comes too late.
@@ -140,7 +142,8 @@ fn writer() -> impl Fn(*const u8) -> bool {
     };
     let policy = |exception: &seh::Exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(true);
     let handler = Box::leak(Box::new(Contained::new(write, policy)));
-    let code = Callback::<Write>::from_contained(handler).unwrap().leak();
+    // SAFETY: a write that faults leaves nothing that must be dropped.
+    let code = unsafe { Callback::<Write>::from_contained(handler) }.unwrap().leak();
     // SAFETY: it lives for ever.
     move |address| unsafe { code(address.cast_mut()) }
 }
@@ -151,13 +154,15 @@ fn answer(call: &StaleCall) -> u64 {
         StaleReason::Released => 2000,
         _ => 3000,
     };
-    reason + call.slot as u64
+    reason + call.slot.unwrap() as u64
 }
 
 #[test]
 fn a_sealed_table_serves_calls_and_refuses_change() {
-    set_stale_handler(Some(answer)).unwrap();
+    // SAFETY: every callback that may be refused returns a number.
+    unsafe { set_stale_handler(Some(answer)).unwrap() };
     let released = table::register(&adding(0)).unwrap();
+    let released_slot = released.slot();
     let live = register_in_every_lane();
     let writes_fault = writer();
     let mut closure = |argument: isize| argument;
@@ -177,7 +182,7 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
     let dropped = Callback::<Unary>::from_ref(&closure).unwrap();
     let code = dropped.slot().code().as_ptr();
     let never = dropped.slot().index() + 1;
-    let count = table::live();
+    let count = table::live_count();
 
     let pages = seal().unwrap();
     assert_eq!((pages.start.addr() % PAGE, pages.end.addr() % PAGE), (0, 0));
@@ -194,7 +199,7 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
             assert_eq!(call(*code), 10 + 5 * addend, "adding {addend}");
         }
         let entry = |slot: usize| code.wrapping_byte_add(16 * slot).wrapping_byte_sub(16 * (never - 1));
-        assert_eq!(call(entry(released.index())), 5 * (2000 + released.index() as isize));
+        assert_eq!(call(entry(released_slot.index())), 5 * (2000 + released_slot.index() as isize));
         assert_eq!(call(entry(never)), 5 * (1000 + never as isize));
 
         assert_eq!(table::register(&adding(1)), Err(Error::Sealed));
@@ -202,24 +207,27 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
         assert_eq!(table::share(&adding(1)), Err(Error::Sealed));
         assert_eq!(table::try_share(&adding(1)), Err(Error::Sealed));
         assert_eq!(Callback::<Unary>::from_ref(&|argument| argument).unwrap_err(), Error::Sealed);
-        assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+        // SAFETY: it is refused.
+        assert_eq!(unsafe { set_stale_handler(None) }, Err(Error::Sealed));
         // SAFETY: it is refused; on Linux nothing has been declared.
         let contained = table::register(&unsafe { adding(1).contained() });
         assert!(matches!(contained, Err(Error::Sealed | Error::NoExceptions)), "{contained:?}");
         #[cfg(unix)]
         assert_eq!(declare(), Err(Error::Sealed));
         let entries: Vec<_> = table::list().collect();
-        assert_eq!((entries.len(), table::live()), (count, count));
+        assert_eq!((entries.len(), table::live_count()), (count, count));
         for entry in entries {
-            assert_eq!(table::release(entry.slot), Err(ReleaseError::Sealed));
-            assert_eq!(table::try_release(entry.slot), Err(ReleaseError::Sealed));
+            // SAFETY: the key comes back unused.
+            let NotReleased { handle, error } = table::release(unsafe { entry.slot.key() }).unwrap_err();
+            assert_eq!(error, ReleaseError::Sealed);
+            assert_eq!(table::try_release(handle).unwrap_err().error, ReleaseError::Sealed);
         }
     }
-    let (dropped, error) = dropped.try_release().unwrap_err();
+    let NotReleased { handle: dropped, error } = dropped.try_release().unwrap_err();
     assert_eq!(error, ReleaseError::Sealed);
     assert_eq!(error.to_string(), Error::Sealed.to_string());
     assert_eq!(error.to_string(), "the table is sealed, and stays as it is: do this before calltable::table::seal");
     drop(dropped);
     assert_eq!(call(code), 10 + 5 * 8);
-    assert_eq!(table::live(), count);
+    assert_eq!(table::live_count(), count);
 }

@@ -1,7 +1,9 @@
-//! Exceptions without Windows: a block of each thread that the test itself declares, and signals that the test turns into
-//! exceptions, as a host of Windows code does.
+//! Exceptions without Windows: a block of each thread that the test itself declares, and signals that the test turns
+//! into exceptions, as a host of Windows code does.
 #![cfg(target_os = "linux")]
 
+#[path = "seh/moments.rs"]
+mod moments;
 #[allow(dead_code, reason = "the others are run where nothing is declared")]
 #[cfg_attr(target_arch = "x86_64", path = "registers/x86_64.rs")]
 #[cfg_attr(target_arch = "x86", path = "registers/x86.rs")]
@@ -16,11 +18,13 @@ use std::ptr::{null_mut, without_provenance};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::seh::{self, Answer, ChainError, END, Exception, ExceptionFilter, ExceptionRecord, Record, Verdict};
-use calltable::table::{self, Registration, Slot};
+use calltable::seh::{
+    self, CHAIN_END, ChainError, Exception, ExceptionFilter, ExceptionRecord, Outcome, Record, Verdict,
+};
+use calltable::table::{self, Binding, SlotId, SlotKey};
 use calltable::{
-    Callback, CodePointer, Contained, Convention, Dynamic, Options, RawFrame, ReleaseError, Signature, StaleCall,
-    StaleReason, Type, set_stale_handler,
+    Callback, CodePointer, Contained, Convention, Dynamic, Frame, Options, RawFrame, ReleaseError, Signature,
+    StaleCall, StaleHandler, StaleReason, Type,
 };
 
 use signals::{block, declare, raise};
@@ -42,6 +46,9 @@ const CONVENTIONS: &[Convention] = &[Convention::Win64];
 type Unary = unsafe extern "win64" fn(i32) -> i64;
 #[cfg(target_arch = "x86_64")]
 type Binary<R> = unsafe extern "win64" fn(f64, i32) -> R;
+
+/// The assembly keeps what it sees in static memory.
+static SERIAL: Mutex<()> = Mutex::new(());
 
 /// The records of this thread's chain.
 fn chain() -> Vec<usize> {
@@ -70,24 +77,24 @@ fn the_record_is_first_while_a_handler_runs_and_gone_after_it() {
     }
     declare();
     let empty = head();
-    assert_eq!(empty, END.addr());
+    assert_eq!(empty, CHAIN_END.addr());
     for &convention in CONVENTIONS {
         let signature = Signature::new(convention, &[], None).unwrap();
         // SAFETY: the handler takes any data.
-        let plain = unsafe { Registration::frame(frame, &signature, null_mut()) };
-        for (is_counted, registration) in [
+        let plain = unsafe { Binding::frame(frame, &signature, null_mut()) };
+        for (is_counted, binding) in [
             (false, plain),
             (false, plain.saving()),
             (true, plain.tracked()),
             (true, plain.exclusive().saving_control_words()),
         ] {
-            let slot = table::register(&registration).unwrap();
+            let slot = table::register(&binding).unwrap();
             // SAFETY: it lives; without arguments all conventions are the same.
             unsafe { slot.code().cast::<unsafe extern "efiapi" fn()>()() };
             table::release(slot).unwrap();
-            assert_eq!(head(), empty, "{registration:?}");
+            assert_eq!(head(), empty, "{binding:?}");
             let [during] = SEEN.take().try_into().unwrap();
-            assert_eq!(during.len(), usize::from(EVERY_CALL || is_counted), "{registration:?}");
+            assert_eq!(during.len(), usize::from(EVERY_CALL || is_counted), "{binding:?}");
             let here = 0_u8;
             assert!(during.iter().all(|at| at.abs_diff((&raw const here).addr()) < 0x1_0000), "in this stack");
         }
@@ -106,7 +113,8 @@ fn the_record_is_first_while_a_handler_runs_and_gone_after_it() {
     let second = second.unwrap();
     // SAFETY: as above.
     let outermost = Contained::new(|kind: i32| unsafe { second.code()(kind) }, |_| None);
-    let third = Callback::<Unary>::from_contained(&outermost).unwrap();
+    // SAFETY: nothing faults.
+    let third = unsafe { Callback::<Unary>::from_contained(&outermost).unwrap() };
     // SAFETY: as above.
     unsafe { third.code()(1) };
     let seen = SEEN.take();
@@ -127,12 +135,12 @@ fn what_a_handler_leaves_on_the_chain_goes_with_its_record() {
     let callback = Callback::<unsafe extern "efiapi" fn()>::from_mut(&mut closure).unwrap();
     // SAFETY: it lives.
     unsafe { callback.code()() };
-    assert_eq!(head(), END.addr());
+    assert_eq!(head(), CHAIN_END.addr());
 }
 
 /// That no call of a slot is counted as running. If one is, releases would wait for ever, so this does not panic.
-fn assert_idle(slot: Slot) {
-    let entry = table::entry(slot.index()).unwrap();
+fn assert_idle(slot: SlotId) {
+    let entry = table::live_slot(slot.index()).unwrap();
     if entry.in_flight.unwrap_or(0) != 0 {
         eprintln!("calls are counted that do not run: {entry:?}");
         std::process::abort();
@@ -164,7 +172,8 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
         },
         |exception| Some(i64::from(exception.code()) << 8),
     );
-    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap();
+    // SAFETY: when the closure faults it holds nothing that must be dropped.
+    let callback = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap() };
     let codes = [seh::ACCESS_VIOLATION, seh::INTEGER_DIVISION_BY_ZERO, seh::ILLEGAL_INSTRUCTION];
     let mut first = 0;
     for round in 0..100_000 {
@@ -173,7 +182,7 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
         let result = unsafe { callback.code()(kind) };
         let code = kind.checked_sub(1).and_then(|at| codes.get(at as usize)).map(|code| i64::from(*code) << 8);
         assert_eq!(result, code.unwrap_or(i64::from(kind) << 32));
-        assert_eq!(head(), END.addr());
+        assert_eq!(head(), CHAIN_END.addr());
         if round == 0 {
             first = place.load(Ordering::Relaxed);
         }
@@ -183,11 +192,12 @@ fn faults_end_in_a_policy_a_hundred_thousand_times() {
 
 #[test]
 fn after_a_fault_every_register_is_as_it_must_be() {
+    let _serial = SERIAL.lock();
     declare();
     registers::after_a_fault();
 }
 
-/// The signal comes on a stack of its own, and the call goes on with the one that was used up.
+/// The signal comes on a stack of its own, and the call continues with the one that was used up.
 #[test]
 fn a_stack_overflow_ends_in_a_policy_and_so_does_the_next() {
     fn descend(depth: usize) -> usize {
@@ -199,44 +209,78 @@ fn a_stack_overflow_ends_in_a_policy_and_so_does_the_next() {
         |_: i32| descend(0) as i64,
         |exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(-7),
     );
-    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap();
+    // SAFETY: the frames of `descend` hold numbers.
+    let callback = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap() };
     for _ in 0..3 {
         // SAFETY: it lives.
         assert_eq!(unsafe { callback.code()(0) }, -7);
         assert_idle(callback.slot());
-        assert_eq!(head(), END.addr());
+        assert_eq!(head(), CHAIN_END.addr());
     }
+}
+
+/// The data of a contained registration whose handler releases it.
+#[repr(C)]
+struct Data {
+    filter: ExceptionFilter,
+    key: Cell<Option<SlotKey>>,
 }
 
 #[test]
 fn a_fault_ends_in_the_filter_even_if_its_slot_has_been_released_meanwhile() {
-    #[repr(C)]
-    struct Data {
-        filter: ExceptionFilter,
-        slot: Cell<Option<Slot>>,
-    }
     unsafe extern "efiapi" fn release_and_fault(data: *const Data) -> usize {
         // SAFETY: the registration's data; so below.
-        table::release(unsafe { (*data).slot.take().unwrap() }).unwrap();
+        table::release(unsafe { (*data).key.take().unwrap() }).unwrap();
         fault(1);
         0
     }
-    unsafe extern "efiapi" fn filter(data: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(data: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
         // SAFETY: as above; the answer is that of the call.
-        unsafe { (*answer).frame.result[0] = data.addr() as _ };
+        unsafe { (*outcome).frame.result[0] = data.addr() as _ };
         Verdict::RETURN
     }
     declare();
-    let data = Data { filter, slot: Cell::new(None) };
+    let data = Data { filter, key: Cell::new(None) };
     let handler = release_and_fault as *const c_void;
     // SAFETY: the handler takes the data, which begins with a filter.
-    let registration =
-        unsafe { Registration::direct(Convention::C, handler, 0, (&raw const data).cast_mut().cast()).contained() };
-    let slot = table::register(&registration).unwrap();
-    data.slot.set(Some(slot));
+    let binding =
+        unsafe { Binding::direct(Convention::C, handler, 0, (&raw const data).cast_mut().cast()).contained() };
+    let key = table::register(&binding).unwrap();
+    let slot = key.slot();
+    data.key.set(Some(key));
     // SAFETY: the handler is of that type.
     assert_eq!(unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> usize>()() }, (&raw const data).addr());
-    assert_eq!(table::release(slot), Err(ReleaseError::NotLive));
+    // SAFETY: the handler has released it, so that this key is of no use.
+    assert_eq!(table::release(unsafe { slot.key() }).unwrap_err().error, ReleaseError::NotLive);
+}
+
+#[test]
+fn a_contained_call_cannot_release_its_own_registration() {
+    unsafe extern "efiapi" fn release(data: *const Data) -> usize {
+        // SAFETY: the registration's data.
+        let key = unsafe { &(*data).key };
+        let refused = table::release(key.take().unwrap()).unwrap_err();
+        key.set(Some(refused.handle));
+        usize::from(refused.error == ReleaseError::OwnCall)
+    }
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, _: *mut Outcome) -> Verdict {
+        Verdict::SEARCH_ON
+    }
+    declare();
+    for option in [Binding::tracked, Binding::exclusive] {
+        let data = Data { filter, key: Cell::new(None) };
+        let address = (&raw const data).cast_mut().cast();
+        // SAFETY: the handler takes the data, which begins with a filter.
+        let binding = unsafe { Binding::direct(Convention::C, release as *const c_void, 0, address).contained() };
+        for binding in [option(binding), option(binding.saving())] {
+            let key = table::register(&binding).unwrap();
+            let code = key.code();
+            data.key.set(Some(key));
+            // SAFETY: the handler is of that type.
+            assert_eq!(unsafe { code.cast::<unsafe extern "efiapi" fn() -> usize>()() }, 1);
+            table::release(data.key.take().unwrap()).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -261,11 +305,11 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
     functions!("win64");
     #[cfg(target_arch = "x86")]
     functions!("stdcall");
-    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
         // SAFETY: the answer is that of the call.
         unsafe {
-            (*answer).handler = make as *const c_void;
-            (&raw mut (*answer).room).cast::<f64>().write_unaligned(0.5);
+            (*outcome).handler = make as *const c_void;
+            (&raw mut (*outcome).room).cast::<f64>().write_unaligned(0.5);
         }
         Verdict::RETURN
     }
@@ -273,9 +317,9 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
     let (filter, positions): (ExceptionFilter, _) = (filter, 4 * size_of::<f64>() / size_of::<usize>());
     let data = (&raw const filter).cast_mut().cast();
     // SAFETY: the handler takes these arguments and any data, which begins with a filter.
-    let plain = unsafe { Registration::direct(CONVENTIONS[0], faulty as *const c_void, positions, data).contained() };
-    for registration in [plain, plain.tracked(), plain.saving()] {
-        let slot = table::register(&registration).unwrap();
+    let plain = unsafe { Binding::direct(CONVENTIONS[0], faulty as *const c_void, positions, data).contained() };
+    for binding in [plain, plain.tracked(), plain.saving()] {
+        let slot = table::register(&binding).unwrap();
         // SAFETY: that is its signature.
         assert_eq!(unsafe { slot.code().cast::<Code>()(1.0, 2.0, 3.0, 4.0) }, 1234.5);
         table::release(slot).unwrap();
@@ -292,7 +336,7 @@ fn a_filter_sees_all_of_an_exception_and_may_have_the_handler_go_on() {
         // SAFETY: this thread has declared its block.
         usize::from(unsafe { seh::dispatch(&mut record, context).unwrap() })
     }
-    unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const Exception, _: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const Exception, _: *mut Outcome) -> Verdict {
         // SAFETY: the exception's, while it is decided on.
         let exception = unsafe { &*exception };
         let places = [exception.address().addr(), exception.context().addr()];
@@ -303,8 +347,8 @@ fn a_filter_sees_all_of_an_exception_and_may_have_the_handler_go_on() {
     let filter: ExceptionFilter = filter;
     let (handler, data) = (raise_and_go_on as *const c_void, (&raw const filter).cast_mut().cast());
     // SAFETY: the handler takes any data, which begins with a filter.
-    let registration = unsafe { Registration::direct(Convention::C, handler, 0, data).contained() };
-    let slot = table::register(&registration).unwrap();
+    let binding = unsafe { Binding::direct(Convention::C, handler, 0, data).contained() };
+    let slot = table::register(&binding).unwrap();
     // SAFETY: the handler is of that type.
     assert_eq!(unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> usize>()() }, 1);
     table::release(slot).unwrap();
@@ -321,7 +365,8 @@ fn the_trap_of_a_stale_call_ends_in_the_policy_of_who_made_it() {
         |_: i32| unsafe { released() },
         |exception| (exception.code() == seh::ILLEGAL_INSTRUCTION).then_some(-7),
     );
-    let callback = Callback::<Unary>::from_contained(&handler).unwrap();
+    // SAFETY: when the stale call traps, the closure holds nothing.
+    let callback = unsafe { Callback::<Unary>::from_contained(&handler).unwrap() };
     // SAFETY: it lives. The slot just released is the last in the line of free ones.
     assert_eq!(unsafe { callback.code()(0) }, -7);
 }
@@ -338,6 +383,11 @@ thread_local! {
 /// For the time that a test sets the stale handler, or wants that there is none.
 static STALE: Mutex<()> = Mutex::new(());
 
+fn set_stale_handler(handler: Option<StaleHandler>) {
+    // SAFETY: every callback that may be refused returns a number.
+    unsafe { calltable::set_stale_handler(handler).unwrap() };
+}
+
 fn refused(call: &StaleCall) -> u64 {
     assert_eq!(call.reason, StaleReason::Running);
     fault(REFUSED.get());
@@ -348,7 +398,7 @@ fn refused(call: &StaleCall) -> u64 {
 fn a_refused_call_leaves_the_chain_as_it_was_and_returns_what_the_stale_handler_does() {
     let _alone = STALE.lock().unwrap();
     declare();
-    set_stale_handler(Some(refused)).unwrap();
+    set_stale_handler(Some(refused));
     let signature = Signature::new(CONVENTIONS[0], &[Type::F64, Type::I32], Some(Type::F64)).unwrap();
     let mut calls = 0;
     let mut handler = Dynamic::new_mut(signature, |frame| {
@@ -364,21 +414,23 @@ fn a_refused_call_leaves_the_chain_as_it_was_and_returns_what_the_stale_handler_
     // SAFETY: as above.
     assert_eq!(unsafe { callback.code().cast::<Binary<f64>>()(1.0, 2) }, 3.5);
     drop(callback);
-    set_stale_handler(None).unwrap();
-    assert_eq!((calls, head()), (1, END.addr()));
+    set_stale_handler(None);
+    assert_eq!((calls, head()), (1, CHAIN_END.addr()));
 }
 
 #[test]
 fn an_exception_of_the_stale_handler_is_none_of_the_refused_registration() {
     let _alone = STALE.lock().unwrap();
     declare();
-    set_stale_handler(Some(refused)).unwrap();
+    set_stale_handler(Some(refused));
     #[inline(never)]
     fn clear_the_stack() {
         black_box([0_usize; 512]);
     }
+    let mut runs = 0;
     let mut handler = Contained::new(
         |kind: i32| {
+            runs += 1;
             clear_the_stack(); // where the dispatcher's locals will be
             // SAFETY: it lives, and has that signature.
             unsafe { AGAIN.get().unwrap()(kind) }
@@ -388,15 +440,18 @@ fn an_exception_of_the_stale_handler_is_none_of_the_refused_registration() {
             (exception.code() == seh::ACCESS_VIOLATION).then_some(-7)
         },
     );
-    let callback = Callback::<Unary>::from_contained_mut(&mut handler).unwrap();
+    // SAFETY: when the stale handler of the refused call faults, neither it nor the closure holds anything.
+    let callback = unsafe { Callback::<Unary>::from_contained_mut(&mut handler).unwrap() };
     AGAIN.set(Some(callback.code()));
     REFUSED.set(1);
     for round in 1..=20 {
         // SAFETY: as above.
         assert_eq!(unsafe { callback.code()(0) }, -7);
-        assert_eq!((TIMES.get(), head()), (round, END.addr()));
+        assert_eq!((TIMES.get(), head()), (round, CHAIN_END.addr()));
     }
-    set_stale_handler(None).unwrap();
+    drop(callback);
+    assert_eq!(runs, TIMES.get(), "the call from inside is refused: it does not run the closure");
+    set_stale_handler(None);
 }
 
 #[test]
@@ -409,20 +464,22 @@ fn an_exception_that_ends_leaves_the_calls_further_out_alone() {
         },
         |_| Some(5),
     );
-    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).unwrap();
+    // SAFETY: when the closure faults it holds nothing that must be dropped.
+    let inner = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).unwrap() };
     let outer = Contained::new(
         |kind: i32| {
             let before = chain();
             // SAFETY: it lives.
             let result = unsafe { inner.code()(kind) };
             assert_eq!((result, chain()), (5, before));
-            assert_eq!(table::entry(SLOT.get()).unwrap().in_flight, Some(1));
+            assert_eq!(table::live_slot(SLOT.get()).unwrap().in_flight, Some(1));
             fault(kind);
             0
         },
         |_| Some(6),
     );
-    let outer = Callback::<Unary>::from_contained_with(Options::new().tracked(), &outer).unwrap();
+    // SAFETY: as above: what it has compared is gone by then.
+    let outer = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &outer).unwrap() };
     SLOT.set(outer.slot().index());
     for kind in 1..=3 {
         // SAFETY: as above.
@@ -447,7 +504,8 @@ fn dynamic_policies_and_results_of_every_shape() {
             }
             Verdict::RETURN
         });
-        let callback = Callback::from_contained_dynamic(&handler).unwrap();
+        // SAFETY: when the closure faults it holds nothing that must be dropped.
+        let callback = unsafe { Callback::from_contained_dynamic(&handler).unwrap() };
         // SAFETY: those are the signatures.
         unsafe {
             let code = callback.code();
@@ -467,6 +525,64 @@ fn dynamic_policies_and_results_of_every_shape() {
     }
 }
 
+/// What a closure has written of a result in memory stays while its policy decides; who reads the result finds nothing
+/// else than zeros beside it.
+#[test]
+fn a_result_in_memory_is_as_the_closure_left_it_or_zero() {
+    type Result = [u64; 3];
+    const RUBBISH: u64 = 0xcccc_cccc_cccc_cccc;
+    #[cfg(target_arch = "x86_64")]
+    type Code = unsafe extern "win64" fn(*mut Result, i32) -> *mut Result;
+    #[cfg(target_arch = "x86")]
+    type Code = unsafe extern "stdcall" fn(*mut Result, i32) -> *mut Result;
+    /// What the closure and then the policy do with the result.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Case {
+        GoOn,
+        GoOnUntouched,
+        Return,
+        ReturnTouched,
+    }
+    fn set(frame: &mut Frame<'_>, at: usize, value: u64) {
+        frame.result_bytes().unwrap()[8 * at..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+    declare();
+    for (case, expected) in [
+        (Case::GoOn, [7, 0, 8]),
+        (Case::GoOnUntouched, [0, 0, 8]),
+        (Case::Return, [0; 3]),
+        (Case::ReturnTouched, [7, 9, 0]),
+    ] {
+        let signature = Signature::new(CONVENTIONS[0], &[Type::I32], Some(Type::Struct { size: 24 })).unwrap();
+        let handler = Dynamic::new(signature, |frame| {
+            if case != Case::GoOnUntouched {
+                set(frame, 0, 7);
+            }
+            fault(3);
+            set(frame, 2, 8);
+        })
+        .contained(move |exception, frame| match case {
+            Case::GoOn | Case::GoOnUntouched => {
+                signals::skip(exception, 2); // UD2
+                Verdict::CONTINUE
+            }
+            Case::Return => Verdict::RETURN,
+            Case::ReturnTouched => {
+                set(frame, 1, 9);
+                Verdict::RETURN
+            }
+        });
+        // SAFETY: when the closure faults it holds nothing that must be dropped.
+        let callback = unsafe { Callback::from_contained_dynamic(&handler).unwrap() };
+        let mut result = [RUBBISH; 3];
+        let at = &raw mut result;
+        // SAFETY: a structure of that size is returned through a pointer, which comes first and is returned.
+        assert_eq!(unsafe { callback.code().cast::<Code>()(at, 1) }, at, "{case:?}");
+        assert_eq!(result, expected, "{case:?}");
+        assert_eq!(head(), CHAIN_END.addr());
+    }
+}
+
 /// In registers on x86_64, which the function that finds the block wrecks, and then the fault's handler.
 #[test]
 fn floating_point_arguments_reach_handler_and_policy() {
@@ -483,7 +599,8 @@ fn floating_point_arguments_reach_handler_and_policy() {
         frame.set_result(join(a, b, c, d)).unwrap();
         Verdict::RETURN
     });
-    let contained = Callback::from_contained_dynamic(&handler).unwrap();
+    // SAFETY: when the closure faults it holds nothing that must be dropped.
+    let contained = unsafe { Callback::from_contained_dynamic(&handler).unwrap() };
     // SAFETY: both live, and that is their signature.
     unsafe {
         assert_eq!(counted.code()(1.0, 2.0, 3.0, 4.0), 1234.0);
@@ -501,7 +618,8 @@ fn an_exception_that_passes_goes_outwards_and_ends_the_count() {
         },
         |_| None,
     );
-    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).unwrap();
+    // SAFETY: when the closure faults, neither it nor those further out hold anything that must be dropped.
+    let inner = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).unwrap() };
     // SAFETY: it lives.
     let middle = |kind: i32| unsafe { inner.code()(kind) };
     let middle = Callback::<Unary>::from_ref_with(Options::new().tracked(), &middle).unwrap();
@@ -510,14 +628,15 @@ fn an_exception_that_passes_goes_outwards_and_ends_the_count() {
         |kind: i32| unsafe { middle.code()(kind) },
         |exception| Some(-i64::from(exception.code())),
     );
-    let outer = Callback::<Unary>::from_contained(&outer).unwrap();
+    // SAFETY: as above.
+    let outer = unsafe { Callback::<Unary>::from_contained(&outer).unwrap() };
     for _ in 0..100 {
         // SAFETY: as above.
         assert_eq!(unsafe { outer.code()(2) }, -i64::from(seh::INTEGER_DIVISION_BY_ZERO));
         for slot in [inner.slot(), middle.slot()] {
             assert_idle(slot);
         }
-        assert_eq!(head(), END.addr());
+        assert_eq!(head(), CHAIN_END.addr());
     }
 }
 
@@ -529,6 +648,9 @@ thread_local! {
 unsafe extern "C" fn note(exception: *mut ExceptionRecord, record: *mut Record, _: *mut c_void, _: *mut c_void) -> i32 {
     // SAFETY: dispatch and unwind pass the exception.
     let (code, flags) = unsafe { ((*exception).code, (*exception).flags) };
+    if flags & 2 != 0 {
+        assert_eq!(head(), record.addr(), "a record that is unwound is the first one until its handler has returned");
+    }
     ASKED.with_borrow_mut(|asked| asked.push((record.addr(), code, flags)));
     i32::from(code != 7)
 }
@@ -536,7 +658,7 @@ unsafe extern "C" fn note(exception: *mut ExceptionRecord, record: *mut Record, 
 #[test]
 fn dispatch_asks_from_the_inside_outwards_and_unwind_takes_off() {
     declare();
-    let mut records = [const { Record { next: END, handler: Some(note) } }; 3];
+    let mut records = [const { Record { next: CHAIN_END, handler: Some(note) } }; 3];
     let [inner, middle, outer] = records.each_mut().map(|record| &raw mut *record);
     // SAFETY: the records are taken off below.
     unsafe {
@@ -545,7 +667,7 @@ fn dispatch_asks_from_the_inside_outwards_and_unwind_takes_off() {
         seh::push(inner);
     }
     assert_eq!(chain(), [inner.addr(), middle.addr(), outer.addr()]);
-    assert!(!raise(5, &[], null_mut()), "nobody wants to go on");
+    assert!(!raise(5, &[], null_mut()), "nobody wants to continue");
     let asked = ASKED.take();
     assert_eq!(asked, [(inner.addr(), 5, 0), (middle.addr(), 5, 0), (outer.addr(), 5, 0)]);
     assert!(raise(7, &[], null_mut()));
@@ -559,7 +681,7 @@ fn dispatch_asks_from_the_inside_outwards_and_unwind_takes_off() {
         parameters: [0; 15],
     };
     // SAFETY: this thread has a block.
-    assert_eq!(unsafe { seh::dispatch(&mut exception, null_mut()) }, Ok(false), "cannot go on");
+    assert_eq!(unsafe { seh::dispatch(&mut exception, null_mut()) }, Ok(false), "cannot continue");
     ASKED.take();
     // SAFETY: `outer` is in the chain.
     unsafe { seh::unwind(outer, &mut exception) };
@@ -578,9 +700,9 @@ fn a_record_that_windows_would_not_accept_ends_the_walk() {
         // SAFETY: never called.
         unsafe { std::mem::transmute::<*const u8, seh::RecordHandler>(black_box(&raw const place)) }
     };
-    let mut records = [const { Record { next: END, handler: Some(note) } }; 3];
+    let mut records = [const { Record { next: CHAIN_END, handler: Some(note) } }; 3];
     let [low, high, bad] = records.each_mut().map(|record| &raw mut *record);
-    let outside = Box::into_raw(Box::new(Record { next: END, handler: Some(note) }));
+    let outside = Box::into_raw(Box::new(Record { next: CHAIN_END, handler: Some(note) }));
     // SAFETY: writes to the records above and to the head of this thread's chain, which is set back.
     unsafe {
         let walk = |first: *mut Record| {
@@ -590,7 +712,7 @@ fn a_record_that_windows_would_not_accept_ends_the_walk() {
             let result = seh::dispatch(&mut exception, null_mut());
             assert_eq!(exception.flags, if result.is_err() { 8 } else { 0 });
             let walked: Vec<_> = seh::chain().collect();
-            (*block()).head = END;
+            (*block()).head = CHAIN_END;
             assert_eq!(walked.last().unwrap().err(), result.err());
             (walked.len(), result)
         };
@@ -611,7 +733,7 @@ fn a_record_that_windows_would_not_accept_ends_the_walk() {
         drop(Box::from_raw(outside));
 
         let (limit, base) = ((*block()).stack_limit, (*block()).stack_base);
-        ((*low).next, (*high).next) = (high, END);
+        ((*low).next, (*high).next) = (high, CHAIN_END);
         let walk_between = |first: usize, last: usize| {
             ((*block()).stack_limit, (*block()).stack_base) = (first, last);
             let result = walk(low);
@@ -623,6 +745,6 @@ fn a_record_that_windows_would_not_accept_ends_the_walk() {
         assert_eq!(walk_between(first + word, last), (1, Err(ChainError::OutsideStack(low))));
         assert_eq!(walk_between(first, last - word), (2, Err(ChainError::OutsideStack(high))));
     }
-    assert_eq!(END.addr(), usize::MAX, "as Windows has it");
+    assert_eq!(CHAIN_END.addr(), usize::MAX, "as Windows has it");
     assert!(ChainError::BadHandler(bad).to_string().contains("has a handler in the stack"));
 }

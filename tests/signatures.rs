@@ -30,7 +30,8 @@ macro_rules! run {
 
 /// The direct lane: a closure with the case's own types, shared and exclusive.
 macro_rules! typed {
-    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
+        [$($types:expr),*], $result:expr) => {{
         type Code = unsafe extern $abi fn($($P),*) -> $R;
         let closure = |$($a: $P),*| -> $R {
             called();
@@ -52,7 +53,8 @@ macro_rules! typed {
 
 /// The frame lane: the same case from its description.
 macro_rules! dynamic {
-    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
+        [$($types:expr),*], $result:expr) => {{
         let signature = Signature::new(dynamic::convention($abi), &[$($types),*], $result).unwrap();
         let handler = Dynamic::new(signature, |frame| {
             called();
@@ -70,7 +72,12 @@ fn typed_closures_get_every_type_in_every_position() {
 
 #[test]
 fn dynamic_closures_get_every_type_in_every_position() {
-    for_each_case!(dynamic);
+    // Without optimisation each case keeps its signatures in one frame, and a signature has 2 KB.
+    let large = std::thread::Builder::new().stack_size(64 << 20);
+    let cases = || {
+        for_each_case!(dynamic);
+    };
+    large.spawn(cases).unwrap().join().unwrap();
 }
 
 #[test]

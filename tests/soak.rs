@@ -17,8 +17,8 @@ use std::sync::{LazyLock, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
-use calltable::table::{self, CAPACITY, FrameHandler, Registration, Slot};
+use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
+use calltable::table::{self, Binding, CAPACITY, FrameHandler, SlotId, SlotKey};
 use calltable::{
     Callback, Contained, Convention, Dynamic, Error, Frame, FunctionPointer, Options, RawFrame, ReleaseError,
     Signature, StaleCall, StaleReason, Type, set_stale_handler,
@@ -94,26 +94,26 @@ fn each_kind() -> impl Iterator<Item = (Lane, Promise)> {
 }
 
 impl Item {
-    fn registration(&'static self) -> Registration {
+    fn binding(&'static self) -> Binding {
         let data = (&raw const *self).cast_mut().cast();
         // SAFETY: the handlers are those of the lanes, and an item begins with a filter.
         unsafe {
-            let mut registration = match self.lane {
-                Lane::Few => Registration::direct(Convention::C, few as *const c_void, 2, data),
-                Lane::Many | Lane::Typed => Registration::direct(Convention::C, many as *const c_void, 6, data),
-                Lane::Frame => Registration::frame(frame as FrameHandler, &SIGNATURE, data),
-                Lane::Foreign => Registration::frame_foreign(foreign as *const c_void, &SIGNATURE, data),
+            let mut binding = match self.lane {
+                Lane::Few => Binding::direct(Convention::C, few as *const c_void, 2, data),
+                Lane::Many | Lane::Typed => Binding::direct(Convention::C, many as *const c_void, 6, data),
+                Lane::Frame => Binding::frame(frame as FrameHandler, &SIGNATURE, data),
+                Lane::Foreign => Binding::frame_foreign(foreign as *const c_void, &SIGNATURE, data),
             };
             if self.promise.is_contained {
-                registration = registration.contained();
+                binding = binding.contained();
             }
             if self.promise.is_saving {
-                registration = registration.saving_control_words();
+                binding = binding.saving_control_words();
             }
             if self.promise.is_exclusive {
-                registration = registration.exclusive();
+                binding = binding.exclusive();
             }
-            if self.promise.is_tracked { registration.tracked() } else { registration }
+            if self.promise.is_tracked { binding.tracked() } else { binding }
         }
     }
 
@@ -173,7 +173,7 @@ unsafe fn run(lane: Lane, item: &'static Item, ticket: *const Ticket, numbers: [
 }
 
 /// A tracked registration whose handler faults and contains nothing: the exception passes through its call.
-static FAULTY: OnceLock<Slot> = OnceLock::new();
+static FAULTY: OnceLock<SlotKey> = OnceLock::new();
 
 unsafe extern "efiapi" fn fault(_: *mut c_void) {
     // SAFETY: not at all; the fault is what is wanted.
@@ -229,9 +229,9 @@ unsafe fn run_frame(lane: Lane, item: &'static Item, frame: &mut Frame<'_>) {
     frame.set_result(result).unwrap();
 }
 
-unsafe extern "efiapi" fn filter(item: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+unsafe extern "efiapi" fn filter(item: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
     // SAFETY: the registration's data, and a frame of the call.
-    let (item, mut frame) = unsafe { (&*item.cast::<Item>(), Frame::new(&mut (*answer).frame, &SIGNATURE)) };
+    let (item, mut frame) = unsafe { (&*item.cast::<Item>(), Frame::new(&mut (*outcome).frame, &SIGNATURE)) };
     frame.set_result(item.faulted()).unwrap();
     Verdict::RETURN
 }
@@ -264,12 +264,12 @@ fn pick(number: usize) -> *const c_void {
     if code.is_null() { pick(number + 1) } else { code }
 }
 
-enum Outcome {
+enum CallEnd {
     Ran(&'static Item),
     Stale(StaleReason),
 }
 
-impl Outcome {
+impl CallEnd {
     /// For a call of one's own live registration: only an exclusive one may refuse it.
     fn must_be(self, item: &Item) {
         match self {
@@ -282,7 +282,7 @@ impl Outcome {
 }
 
 /// The foreign code: calls with six positions, and looks whether the stack pointer comes back.
-fn call(code: *const c_void, depth: usize, wants_fault: bool, salt: usize) -> Outcome {
+fn call(code: *const c_void, depth: usize, wants_fault: bool, salt: usize) -> CallEnd {
     let ticket = Ticket { ran: Cell::new(0), item: Cell::new(None), wants_fault, depth };
     let result: usize;
     let (before, after): (usize, usize);
@@ -313,7 +313,7 @@ fn call(code: *const c_void, depth: usize, wants_fault: bool, salt: usize) -> Ou
         (Some(item), 1) => {
             let faulted = wants_fault && item.promise.is_contained;
             assert_eq!(result, if faulted { !item.address() } else { item.result(salt) }, "the result of a call");
-            Outcome::Ran(item)
+            CallEnd::Ran(item)
         }
         (None, 0) => {
             assert_eq!(result, STALE, "a call that nobody answered");
@@ -321,23 +321,23 @@ fn call(code: *const c_void, depth: usize, wants_fault: bool, salt: usize) -> Ou
             assert_ne!(reason, StaleReason::NeverRegistered, "a code pointer is learned from its registration");
             REFUSED.fetch_add(usize::from(reason == StaleReason::Running), Ordering::Relaxed);
             STALE_SEEN.fetch_add(1, Ordering::Relaxed);
-            Outcome::Stale(reason)
+            CallEnd::Stale(reason)
         }
         (_, ran) => panic!("a handler ran {ran} times in one call"),
     }
 }
 
-/// How often slots have been taken, and that number when each slot was last released: it must wait behind all others.
+/// How often slots have been taken, and that number when each slot was last released: it must wait after all others.
 static TAKEN: AtomicUsize = AtomicUsize::new(CAPACITY);
 static RELEASED_AT: [AtomicUsize; CAPACITY] = [const { AtomicUsize::new(0) }; CAPACITY];
 
 /// To be called after `TAKEN` has been counted up for it.
-fn assert_rested(slot: Slot) {
+fn assert_rested(slot: SlotId) {
     let waited = TAKEN.load(Ordering::Relaxed) - RELEASED_AT[slot.index()].load(Ordering::Relaxed);
     assert!(waited >= CAPACITY.saturating_sub(MOST_LIVE), "slot {} is reused after {waited} others", slot.index());
 }
 
-fn before_release(slot: Slot) {
+fn before_release(slot: SlotId) {
     RELEASED_AT[slot.index()].store(TAKEN.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
@@ -349,26 +349,28 @@ fn assert_over(item: &Item) {
     );
 }
 
-fn register(item: &'static Item) -> Slot {
+fn register(item: &'static Item) -> SlotKey {
     TAKEN.fetch_add(1, Ordering::Relaxed);
-    let slot = table::register(&item.registration()).unwrap();
-    assert_rested(slot);
-    slot
+    let key = table::register(&item.binding()).unwrap();
+    assert_rested(key.slot());
+    key
 }
 
-fn release(slot: Slot, item: &Item) {
-    before_release(slot);
-    table::release(slot).unwrap();
+fn release(key: SlotKey, item: &Item) {
+    before_release(key.slot());
+    // SAFETY: the same key once more, to see that it is of no use.
+    let again = unsafe { key.slot().key() };
+    table::release(key).unwrap();
     assert_over(item);
-    assert_eq!(table::release(slot), Err(ReleaseError::NotLive), "a slot is released once");
+    assert_eq!(table::release(again).unwrap_err().error, ReleaseError::NotLive, "a slot is released once");
 }
 
 /// One thread's own.
 struct Worker {
     random: u64,
-    /// Items and their slots while they have one.
-    own: Vec<(&'static Item, Option<Slot>)>,
-    shared: Vec<(&'static Item, Slot)>,
+    /// Items and their keys while they have one.
+    own: Vec<(&'static Item, Option<SlotKey>)>,
+    shared: Vec<(&'static Item, SlotKey)>,
     typed: [&'static Item; 3],
 }
 
@@ -394,11 +396,11 @@ impl Worker {
         (self.random >> 8) as usize % end
     }
 
-    fn publish(&mut self, slot: Slot) {
+    fn publish(&mut self, slot: SlotId) {
         BOARD[self.below(BOARD.len())].store(slot.code().as_ptr().cast_mut(), Ordering::Relaxed);
     }
 
-    fn call(&mut self, code: *const c_void) -> Outcome {
+    fn call(&mut self, code: *const c_void) -> CallEnd {
         let (depth, wants_fault) = (self.below(DEPTH + 1), self.below(8) == 0);
         call(code, depth, wants_fault, self.below(1 << 20))
     }
@@ -407,37 +409,37 @@ impl Worker {
         match self.below(32) {
             0..6 => {
                 let at = self.below(self.own.len());
-                let (item, slot) = self.own[at];
-                if let Some(slot) = slot {
-                    release(slot, item);
-                    self.own[at].1 = None;
+                let (item, key) = &mut self.own[at];
+                if let Some(key) = key.take() {
+                    release(key, item);
                 } else {
-                    let slot = register(item);
+                    let slot = key.insert(register(item)).slot();
                     self.publish(slot);
-                    self.own[at].1 = Some(slot);
                 }
             }
             6 => {
                 let item = &SHARED.get().unwrap()[self.below(Lane::REGISTERED.len())];
                 if self.shared.len() == self.shared.capacity() {
-                    let (_, slot) = self.shared.swap_remove(0);
-                    before_release(slot);
-                    table::release(slot).unwrap();
+                    let (_, key) = self.shared.swap_remove(0);
+                    before_release(key.slot());
+                    table::release(key).unwrap();
                 } else {
                     TAKEN.fetch_add(1, Ordering::Relaxed);
-                    let slot = table::share(&item.registration()).unwrap();
-                    self.publish(slot);
-                    self.shared.push((item, slot));
+                    let key = table::share(&item.binding()).unwrap();
+                    self.publish(key.slot());
+                    self.shared.push((item, key));
                 }
-                if let Some(&(item, slot)) = self.shared.last() {
-                    self.call(slot.code().as_ptr()).must_be(item);
+                if let Some((item, key)) = self.shared.last() {
+                    let (item, code) = (*item, key.code());
+                    self.call(code.as_ptr()).must_be(item);
                 }
             }
             7..10 => self.typed(),
             10..20 => {
                 let at = self.below(self.own.len());
-                if let (item, Some(slot)) = self.own[at] {
-                    self.call(slot.code().as_ptr()).must_be(item);
+                if let (item, Some(key)) = &self.own[at] {
+                    let (item, code) = (*item, key.code());
+                    self.call(code.as_ptr()).must_be(item);
                 }
             }
             _ => {
@@ -482,14 +484,18 @@ impl Worker {
             }
             4 => {
                 let handler = Contained::new(run_typed(contained), |_| Some(contained.faulted()));
-                self.visit(Callback::<Code>::from_contained_with(options, &handler), contained);
+                // SAFETY: between the fault and the dispatcher nothing is to be dropped: see `fault`.
+                let callback = unsafe { Callback::<Code>::from_contained_with(options, &handler) };
+                self.visit(callback, contained);
             }
             _ => {
                 let handler = Dynamic::new(SIGNATURE.clone(), run_dynamic(contained)).contained(|_, frame| {
                     frame.set_result(contained.faulted()).unwrap();
                     Verdict::RETURN
                 });
-                self.visit(Callback::from_contained_dynamic_with(options, &handler), contained);
+                // SAFETY: as above.
+                let callback = unsafe { Callback::from_contained_dynamic_with(options, &handler) };
+                self.visit(callback, contained);
             }
         }
     }
@@ -515,7 +521,7 @@ static PAUSE: AtomicBool = AtomicBool::new(false);
 static PAUSED: AtomicUsize = AtomicUsize::new(0);
 static STEPS: [AtomicUsize; THREADS] = [const { AtomicUsize::new(0) }; THREADS];
 /// What the threads that stand still own.
-static OWNED: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
+static OWNED: Mutex<Vec<SlotId>> = Mutex::new(Vec::new());
 
 fn work(number: usize) {
     #[cfg(target_os = "linux")]
@@ -525,8 +531,9 @@ fn work(number: usize) {
         worker.step();
         STEPS[number].fetch_add(1, Ordering::Relaxed);
         if PAUSE.load(Ordering::Acquire) {
-            let own = worker.own.iter().filter_map(|(_, slot)| *slot);
-            OWNED.lock().unwrap().extend(own.chain(worker.shared.iter().map(|(_, slot)| *slot)));
+            let own = worker.own.iter().filter_map(|(_, key)| key.as_ref());
+            let shared = worker.shared.iter().map(|(_, key)| key);
+            OWNED.lock().unwrap().extend(own.chain(shared).map(SlotKey::slot));
             PAUSED.fetch_add(1, Ordering::Release);
             while PAUSE.load(Ordering::Acquire) {
                 thread::sleep(Duration::from_millis(1));
@@ -534,8 +541,8 @@ fn work(number: usize) {
             PAUSED.fetch_sub(1, Ordering::Release);
         }
     }
-    worker.own.iter().for_each(|(item, slot)| slot.iter().for_each(|slot| release(*slot, item)));
-    worker.shared.iter().for_each(|(_, slot)| table::release(*slot).unwrap());
+    worker.own.into_iter().for_each(|(item, key)| key.into_iter().for_each(|key| release(key, item)));
+    worker.shared.into_iter().for_each(|(_, key)| table::release(key).unwrap());
 }
 
 /// The time that the program has run: not that for which it was stopped.
@@ -570,28 +577,30 @@ fn resident() -> Option<usize> {
 /// With all threads standing still.
 fn check_table() {
     assert_eq!(STALE_RAN.load(Ordering::Relaxed), STALE_SEEN.load(Ordering::Relaxed), "stale calls");
-    let mut owned: Vec<_> = OWNED.lock().unwrap().drain(..).chain(FAULTY.get().copied()).map(Slot::index).collect();
+    let mut owned: Vec<_> =
+        OWNED.lock().unwrap().drain(..).chain(FAULTY.get().map(SlotKey::slot)).map(SlotId::index).collect();
     owned.sort_unstable();
     let entries: Vec<_> = table::list().collect();
     for entry in &entries {
         assert_eq!(entry.in_flight.unwrap_or(0), 0, "calls that run: {entry:?}");
     }
-    let uses = |entry: &table::Entry| std::iter::repeat_n(entry.slot.index(), entry.uses.max(1) as usize);
+    let uses = |entry: &table::LiveSlot| std::iter::repeat_n(entry.slot.index(), entry.uses.max(1) as usize);
     let listed: Vec<_> = entries.iter().flat_map(uses).collect();
     assert!(owned == listed, "threads own {} uses of slots, and the table lists {}", owned.len(), listed.len());
-    assert_eq!(table::live(), entries.len());
+    assert_eq!(table::live_count(), entries.len());
     // All others are free, and come back in the order of their release.
-    let registration = idle_item().registration();
-    let take = || table::register(&registration);
+    let binding = idle_item().binding();
+    let take = || table::register(&binding);
     let free: Vec<_> = (entries.len()..CAPACITY).map(|_| take().unwrap()).collect();
     assert_eq!(take(), Err(Error::TableFull));
-    free.iter().for_each(|slot| table::release(*slot).unwrap());
-    for expected in free.iter().take(100) {
-        let slot = take().unwrap();
-        assert_eq!(slot.index(), expected.index(), "the line of free slots");
-        table::release(slot).unwrap();
+    let order: Vec<_> = free.iter().map(SlotKey::index).collect();
+    free.into_iter().for_each(|key| table::release(key).unwrap());
+    for expected in order.iter().take(100) {
+        let key = take().unwrap();
+        assert_eq!(key.index(), *expected, "the line of free slots");
+        table::release(key).unwrap();
     }
-    free.iter().for_each(|slot| RELEASED_AT[slot.index()].store(0, Ordering::Relaxed));
+    order.iter().for_each(|index| RELEASED_AT[*index].store(0, Ordering::Relaxed));
 }
 
 /// One that nobody calls.
@@ -610,14 +619,15 @@ fn soak() {
         let _ = writeln!(std::io::stderr(), "{info}");
         std::process::abort();
     }));
-    set_stale_handler(Some(on_stale)).unwrap();
+    // SAFETY: every callback of this program returns a number.
+    unsafe { set_stale_handler(Some(on_stale)).unwrap() };
     #[cfg(target_os = "linux")]
     signals::declare();
     // SAFETY: the handler takes any data.
-    let faulty = unsafe { Registration::direct(Convention::C, fault as *const c_void, 0, std::ptr::null_mut()) };
+    let faulty = unsafe { Binding::direct(Convention::C, fault as *const c_void, 0, std::ptr::null_mut()) };
     FAULTY.set(table::register(&faulty.tracked()).unwrap()).unwrap();
     SHARED.set(items(Lane::REGISTERED.map(|lane| (lane, TRACKED)))).ok().unwrap();
-    let never = table::register(&idle_item().registration()).unwrap();
+    let never = table::register(&idle_item().binding()).unwrap();
     BOARD[0].store(never.code().as_ptr().cast_mut(), Ordering::Relaxed);
     table::release(never).unwrap();
     let mut clock = Clock { ran: Duration::ZERO, steps: [0; THREADS], idle: [Duration::ZERO; THREADS] };
@@ -662,7 +672,7 @@ fn soak() {
             }
         }
     });
-    assert_eq!(table::live(), 1, "the one that faults");
+    assert_eq!(table::live_count(), 1, "the one that faults");
     for counter in [&CALLS, &FAULTS, &STALE_RAN, &REFUSED] {
         assert_ne!(counter.load(Ordering::Relaxed), 0, "something never happened");
     }

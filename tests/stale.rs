@@ -1,11 +1,13 @@
 //! What stops a program, seen from outside: each case runs in a child process, which must die in the way promised.
 #![cfg(any(target_os = "linux", windows))]
 
+use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::table::{self, CAPACITY, Registration};
-use calltable::{Callback, Convention};
+use calltable::table::{self, Binding, CAPACITY};
+use calltable::{Callback, Convention, Error, ReleaseError, StaleReason};
 
 type Nullary = unsafe extern "efiapi" fn() -> isize;
 
@@ -32,12 +34,86 @@ unsafe extern "C" {
     /// The first entry, by the name that the version 0.1.0 gives it.
     #[link_name = "calltable_0_1_0_table"]
     static TABLE: [u8; 16];
+    /// Where the contexts are, after some other words.
+    #[link_name = "calltable_0_1_0_contexts"]
+    static CONTEXTS: [AtomicUsize; CAPACITY * 32 / size_of::<usize>()];
+}
+
+/// Makes a slot that is live for the first time one that has been released so often that the next time is the last.
+/// `data` is its registration's.
+fn age(data: *const isize) {
+    // SAFETY: all of it is atomic for every thread, and nobody else uses the table now.
+    let words = unsafe { &CONTEXTS };
+    let at =
+        words.iter().position(|word| word.load(Ordering::Relaxed) == data.addr()).expect("a context with the data");
+    // Behind the data are the state and the number of running calls, both with the generation.
+    #[cfg(target_pointer_width = "64")]
+    for word in &words[at + 1..at + 3] {
+        word.fetch_add(((1 << 40) - 2) << 24, Ordering::Relaxed);
+    }
+    #[cfg(target_pointer_width = "32")]
+    for word in [&words[at + 2], &words[at + 4]] {
+        word.fetch_add(usize::MAX - 1, Ordering::Relaxed);
+    }
+}
+
+/// A slot whose generations are used up is never live again, and nothing takes it for another registration's.
+fn retire() {
+    unsafe extern "efiapi" fn answer(data: *const isize) -> isize {
+        // SAFETY: the registrations' data.
+        unsafe { *data }
+    }
+    // SAFETY: every callback of this process returns a number.
+    let set = unsafe {
+        calltable::set_stale_handler(Some(|call| {
+            assert_eq!(call.reason, StaleReason::Released);
+            77
+        }))
+    };
+    set.unwrap();
+    let numbers = [5_isize, 6, 7];
+    let register = |number: &isize| {
+        let data = (&raw const *number).cast_mut().cast();
+        // SAFETY: the handler takes that data.
+        unsafe { Binding::direct(Convention::C, answer as *const c_void, 0, data) }
+    };
+    let [plain, tracked, exclusive] = numbers.each_ref().map(register);
+    let retired =
+        [plain, tracked.tracked(), exclusive.exclusive()].into_iter().zip(&numbers).map(|(binding, number)| {
+            let first = table::register(&binding).unwrap();
+            let index = first.index();
+            age(number);
+            let last = table::live_slot(index).unwrap().slot;
+            assert_ne!(last, first.slot());
+            // SAFETY: the registration lives; so does nobody else's here.
+            let call = || unsafe { entry(index)() };
+            assert_eq!((call(), call()), (*number, *number));
+            // SAFETY: that such keys are of no use, but for one, is what is tested.
+            let release = || table::release(unsafe { last.key() }).map_err(|failed| failed.error);
+            assert_eq!(table::release(first).unwrap_err().error, ReleaseError::NotLive);
+            assert_eq!(release(), Ok(()));
+            assert_eq!(release(), Err(ReleaseError::NotLive));
+            assert_eq!((call(), table::live_count()), (77, 0));
+            index
+        });
+    let retired: Vec<_> = retired.collect();
+    for _ in 0..3 {
+        let others: Vec<_> = (3..CAPACITY).map(|_| table::register(&plain).unwrap()).collect();
+        assert_eq!(table::register(&plain), Err(Error::TableFull));
+        assert!(others.iter().all(|other| !retired.contains(&other.index())));
+        others.into_iter().for_each(|other| table::release(other).unwrap());
+    }
 }
 
 fn entry(slot: usize) -> Nullary {
     // SAFETY: the entries follow each other; each is a function, if perhaps a stale one.
     unsafe { std::mem::transmute::<*const [u8; 16], Nullary>((&raw const TABLE).wrapping_add(slot)) }
 }
+
+/// A callback that its own call can drop.
+struct Kept(UnsafeCell<Option<Callback<'static, Nullary>>>);
+// SAFETY: the child uses it in one thread.
+unsafe impl Sync for Kept {}
 
 /// In the child: runs the case and does not come back, or comes back if the promise is broken.
 fn run(case: &str) {
@@ -56,6 +132,10 @@ fn run(case: &str) {
         // SAFETY: as above.
         "before anything was registered" => unsafe {
             entry(CAPACITY - 1)();
+        },
+        // SAFETY: as above.
+        "the first slot, before anything was registered" => unsafe {
+            entry(0)();
         },
         "never registered" => {
             let closure = || 1;
@@ -76,12 +156,46 @@ fn run(case: &str) {
         "released under full save" => {
             unsafe extern "efiapi" fn handler(_: *mut c_void) {}
             // SAFETY: the handler takes any data.
-            let registration =
-                unsafe { Registration::direct(Convention::C, handler as *const c_void, 0, std::ptr::null_mut()) };
-            let slot = table::register(&registration.saving().tracked()).unwrap();
-            table::release(slot).unwrap();
+            let binding = unsafe { Binding::direct(Convention::C, handler as *const c_void, 0, std::ptr::null_mut()) };
+            let key = table::register(&binding.saving().tracked()).unwrap();
+            let index = key.index();
+            table::release(key).unwrap();
             // SAFETY: as above.
-            unsafe { entry(slot.index())() };
+            unsafe { entry(index)() };
+        }
+        "used up" => retire(),
+        "dropped in its own call" | "dropped in its own call, by another callback" => {
+            static KEPT: Kept = Kept(UnsafeCell::new(None));
+            static OTHER: Kept = Kept(UnsafeCell::new(None));
+            static DROP: fn() -> isize = || {
+                // SAFETY: as above.
+                drop(unsafe { (*KEPT.0.get()).take() });
+                0
+            };
+            // SAFETY: as above; both live.
+            static CALL: fn() -> isize = || unsafe { (*OTHER.0.get()).as_ref().unwrap().code()() };
+            let options = calltable::Options::new().tracked();
+            let function = if case == "dropped in its own call" { &DROP } else { &CALL };
+            // SAFETY: as above.
+            unsafe {
+                *OTHER.0.get() = Some(Callback::<Nullary>::from_ref(&DROP).unwrap());
+                *KEPT.0.get() = Some(Callback::<Nullary>::from_ref_with(options, function).unwrap());
+                let code = (*KEPT.0.get()).as_ref().unwrap().code();
+                code();
+            }
+        }
+        "an exclusive closure dropped in its own call" => {
+            static KEPT: Kept = Kept(UnsafeCell::new(None));
+            let closure = Box::leak(Box::new(|| {
+                // SAFETY: one thread uses it.
+                drop(unsafe { (*KEPT.0.get()).take() });
+                0
+            }));
+            // SAFETY: as above; the callback lives.
+            unsafe {
+                let kept = (*KEPT.0.get()).insert(Callback::<Nullary>::from_mut(closure).unwrap());
+                kept.code()();
+            }
         }
         "panic" => {
             let closure = || panic!("out of the closure");
@@ -134,14 +248,46 @@ fn a_never_registered_entry_traps_and_says_so() {
     }
 }
 
+/// Its distance from the first entry is 0, and so many entries have contexts.
+#[test]
+fn the_first_slot_is_stale_before_there_are_contexts() {
+    let message = "calltable: stale call of slot 0 (0x";
+    assert_stops("the first slot, before anything was registered", INVALID_INSTRUCTION, message);
+}
+
 #[test]
 fn an_exclusive_callback_entered_again_traps_and_says_so() {
     assert_stops("entered again", INVALID_INSTRUCTION, "the callback is exclusive and already running\n");
 }
 
+/// It would wait for its own end. Without `std` nothing unwinds the stack on Linux, and it does wait
+/// (`docs/limits.md`).
+#[cfg(any(windows, feature = "std"))]
+#[test]
+fn a_callback_dropped_in_its_own_call_traps_and_says_so() {
+    for case in [
+        "dropped in its own call",
+        "dropped in its own call, by another callback",
+        "an exclusive closure dropped in its own call",
+    ] {
+        assert_stops(
+            case,
+            INVALID_INSTRUCTION,
+            "was dropped in its own call, for whose end it would wait: drop it after",
+        );
+    }
+}
+
 #[test]
 fn a_panic_does_not_leave_a_handler() {
     assert_stops("panic", ABORT, "panic in a function that cannot unwind");
+}
+
+#[test]
+fn a_slot_whose_generations_are_used_up_is_retired() {
+    let child = child_for("used up").output().unwrap();
+    assert!(child.status.success(), "{child:?}");
+    assert!(String::from_utf8_lossy(&child.stdout).contains("the case came back"), "{child:?}");
 }
 
 /// Windows would show a dialog about a program that crashes.
@@ -190,8 +336,8 @@ fn a_debugger_is_told() {
                 assert_ne!(read, 0, "{}", std::io::Error::last_os_error());
                 told += &String::from_utf8(bytes).unwrap();
             }
-            // The breakpoint at which Windows starts a program under a debugger is of the debugger's own making; all else
-            // is the program's.
+            // The breakpoint at which Windows starts a program under a debugger is of the debugger's own making; all
+            // else is the program's.
             EXCEPTION_DEBUG_EVENT => {
                 // SAFETY: the code says which member of the union there is.
                 let code = unsafe { event.u.Exception.ExceptionRecord.ExceptionCode };

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use calltable::seh::{self, Answer, Block, END, Exception, ExceptionFilter, ExceptionRecord, Verdict};
-use calltable::table::{FrameHandler, Registration, register, release};
+use calltable::seh::{self, CHAIN_END, Exception, ExceptionFilter, ExceptionRecord, Outcome, ThreadBlock, Verdict};
+use calltable::table::{Binding, FrameHandler, register, release};
 use calltable::{Callback, CodePointer, Convention, MAX_POSITIONS, RawFrame, Signature, Type};
 use iced_x86::{Instruction, Mnemonic, Register};
 use image::{Code, Function};
@@ -43,7 +43,10 @@ unsafe extern "efiapi" {
     fn unwind_plain_frame(data: *mut c_void, frame: *mut RawFrame);
 }
 
-/// Where a contained call goes on after an exception.
+/// The table.
+const TABLE: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_table");
+
+/// Where a contained call continues after an exception.
 const RESUME: &str = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_resume");
 
 /// What every handler here returns, and what a stale call returns.
@@ -79,7 +82,7 @@ struct Handlers {
 /// One way through the dispatchers.
 struct Lane {
     name: String,
-    registration: Registration,
+    binding: Binding,
     /// The functions in whose frames a handler finds itself, innermost first, up to the table.
     functions: Vec<&'static str>,
 }
@@ -89,19 +92,15 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
     let signature = Signature::new(Convention::Win64, &[Type::U64, Type::F64], Some(Type::U64)).unwrap();
     let data = std::ptr::null_mut();
     // SAFETY: the handlers take any arguments, ignore the data and live for ever.
-    let direct = |handler, positions| unsafe { Registration::direct(Convention::Win64, handler, positions, data) };
+    let direct = |handler, positions| unsafe { Binding::direct(Convention::Win64, handler, positions, data) };
     // SAFETY: as above.
-    let frame = unsafe { Registration::frame(handlers.frame, &signature, data) };
+    let frame = unsafe { Binding::frame(handlers.frame, &signature, data) };
     // SAFETY: as above; they return with the stack pointer as `ret` leaves it.
-    let foreign = |handler| unsafe { Registration::frame_foreign(handler, &signature, data) };
+    let foreign = |handler| unsafe { Binding::frame_foreign(handler, &signature, data) };
     let saving = direct(handlers.saving, 3).saving();
     let saving_control = direct(handlers.saving_control, MAX_POSITIONS).saving_control_words();
     let foreign_control = foreign(handlers.foreign_control).saving_control_words();
-    let lane = |name: &str, registration, functions: &[_]| Lane {
-        name: name.into(),
-        registration,
-        functions: functions.into(),
-    };
+    let lane = |name: &str, binding, functions: &[_]| Lane { name: name.into(), binding, functions: functions.into() };
     let by_positions = (0..=5).chain([MAX_POSITIONS]).map(|positions| {
         let function = if positions <= 4 { "calltable_dispatch" } else { "calltable_long" };
         lane(&format!("direct, {positions} positions"), direct(handlers.direct, positions), &[function])
@@ -123,12 +122,13 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
 }
 
 thread_local! {
-    static BLOCK: UnsafeCell<Block> = const { UnsafeCell::new(Block { head: END, stack_base: 0, stack_limit: 0 }) };
+    static BLOCK: UnsafeCell<ThreadBlock> =
+        const { UnsafeCell::new(ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 }) };
 }
 
 /// From now on contained and counted calls are in a chain.
 fn declare() {
-    unsafe extern "efiapi" fn block() -> *mut Block {
+    unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
         BLOCK.with(UnsafeCell::get)
     }
     // SAFETY: each thread has its own.
@@ -157,9 +157,9 @@ extern "C" fn unwind_dispatch() {
 
 /// What the data of contained handlers begins with.
 static FILTER: ExceptionFilter = {
-    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
         // SAFETY: the answer is that of the call.
-        unsafe { (*answer).frame.result = [RESULT, 0] };
+        unsafe { (*outcome).frame.result = [RESULT, 0] };
         Verdict::RETURN
     }
     filter
@@ -174,12 +174,10 @@ fn contained_lanes(handlers: &Handlers) -> Vec<Lane> {
     // SAFETY: as in `lanes`; the data begins with a filter.
     let (direct, saving, frame, foreign) = unsafe {
         (
-            Registration::direct(Convention::Win64, handlers.direct, 3, data).contained(),
-            Registration::direct(Convention::Win64, handlers.saving_control, 5, data)
-                .contained()
-                .saving_control_words(),
-            Registration::frame(handlers.frame, &signature, data).contained(),
-            Registration::frame_foreign(handlers.foreign, &signature, data).contained(),
+            Binding::direct(Convention::Win64, handlers.direct, 3, data).contained(),
+            Binding::direct(Convention::Win64, handlers.saving_control, 5, data).contained().saving_control_words(),
+            Binding::frame(handlers.frame, &signature, data).contained(),
+            Binding::frame_foreign(handlers.foreign, &signature, data).contained(),
         )
     };
     [
@@ -189,7 +187,7 @@ fn contained_lanes(handlers: &Handlers) -> Vec<Lane> {
         ("contained, frame", frame, &["calltable_frame", CONTAIN]),
         ("contained, frame, foreign, exclusive", foreign.exclusive(), &["calltable_frame_saving", CONTAIN, COUNT]),
     ]
-    .map(|(name, registration, functions)| Lane { name: name.into(), registration, functions: functions.into() })
+    .map(|(name, binding, functions)| Lane { name: name.into(), binding, functions: functions.into() })
     .into()
 }
 
@@ -206,9 +204,10 @@ impl Program {
         let file = object::File::parse(&*data).unwrap();
         let defined = || file.symbols().filter(|symbol| !symbol.is_undefined());
         let functions = defined().filter(|symbol| symbol.kind() == object::SymbolKind::Text);
+        let plain = |name| image::plain(name, TABLE);
         Self {
             code: Code::read(&file).expect("no table: is the test program stripped?"),
-            functions: functions.map(|symbol| (symbol.address(), symbol.name().unwrap().to_owned())).collect(),
+            functions: functions.map(|symbol| (symbol.address(), plain(symbol.name().unwrap()))).collect(),
             symbols: defined().map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address())).collect(),
         }
     }
@@ -275,7 +274,7 @@ fn assert_trace(program: &Program, lane: &str, code: CodePointer, functions: &[&
     );
     let addresses = TRACE.lock().unwrap();
     let entry = addresses[start + functions.len()].wrapping_sub(code.as_ptr() as usize);
-    assert_eq!(entry, 9, "{lane}: the frame of the table is not that of the called entry, behind its CALL");
+    assert_eq!(entry, 9, "{lane}: the frame of the table is not that of the called entry, after its CALL");
 }
 
 #[test]
@@ -298,7 +297,7 @@ fn trace_every_lane(program: &Program) {
     };
     declare();
     for lane in lanes(&handlers).into_iter().chain(contained_lanes(&handlers)) {
-        let slot = register(&lane.registration).unwrap();
+        let slot = register(&lane.binding).unwrap();
         assert_trace(program, &lane.name, slot.code(), &lane.functions, "trace_");
         release(slot).unwrap();
     }
@@ -309,7 +308,7 @@ fn trace_every_lane(program: &Program) {
     };
     let callback = Callback::<unsafe extern "win64" fn() -> u64>::from_mut(&mut closure).unwrap();
     let functions = ["calltable_direct", "calltable_count"];
-    assert_trace(program, "closure", callback.slot().code(), &functions, "handle");
+    assert_trace(program, "closure", callback.slot().code(), &functions, "thunk");
     drop(callback);
     assert_eq!(calls, 1);
 }
@@ -319,7 +318,8 @@ fn trace_every_lane(program: &Program) {
 #[test]
 fn every_lane_returns_to_a_caller_in_assembly() {
     let _alone = alone();
-    calltable::set_stale_handler(Some(|_| STALE)).unwrap();
+    // SAFETY: every callback of this program returns a number.
+    unsafe { calltable::set_stale_handler(Some(|_| STALE)).unwrap() };
     // When gdb steps through this test there are no contexts yet.
     // SAFETY: no slot is live, and the stale handler returns.
     assert_eq!(unsafe { unwind_caller((&raw const unwind_table).cast(), 0) }, STALE);
@@ -333,12 +333,13 @@ fn every_lane_returns_to_a_caller_in_assembly() {
     };
     let run = |lanes: Vec<Lane>| {
         for lane in lanes {
-            let slot = register(&lane.registration).unwrap();
-            assert_eq!(unwind_parent(slot.code(), 0), RESULT, "{}", lane.name);
-            let result = unwind_parent(slot.code(), 1);
+            let key = register(&lane.binding).unwrap();
+            let code = key.code();
+            assert_eq!(unwind_parent(code, 0), RESULT, "{}", lane.name);
+            let result = unwind_parent(code, 1);
             assert!(matches!(result, RESULT | STALE), "{}: {result}", lane.name);
-            release(slot).unwrap();
-            assert_eq!(unwind_parent(slot.code(), 0), STALE, "{}, after its release", lane.name);
+            release(key).unwrap();
+            assert_eq!(unwind_parent(code, 0), STALE, "{}, after its release", lane.name);
         }
     };
     run(lanes(&handlers));
@@ -359,7 +360,7 @@ fn every_lane_returns_to_a_caller_in_assembly() {
     let mut code = std::ptr::null::<c_void>();
     let data = (&raw mut code).cast();
     // SAFETY: the handler calls what the data points to, which is an entry before the first call.
-    let again = unsafe { Registration::direct(Convention::Win64, unwind_reenter as *const c_void, 0, data) };
+    let again = unsafe { Binding::direct(Convention::Win64, unwind_reenter as *const c_void, 0, data) };
     let slot = register(&again.exclusive()).unwrap();
     // SAFETY: `code` lives and nobody else uses it now.
     unsafe { data.cast::<*const c_void>().write(slot.code().as_ptr()) };
@@ -437,7 +438,7 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
     let missed: Vec<_> = functions[1..]
         .iter()
         .flat_map(|function| function.instructions.iter().map(move |instruction| (function, instruction)))
-        // INT3 stands behind RET and fills up; nothing runs into it.
+        // INT3 stands after RET and fills up; nothing runs into it.
         .filter(|(_, instruction)| instruction.mnemonic() != Mnemonic::Int3 && !visited.contains(&instruction.ip()))
         .filter(|(function, instruction)| !unwinds_shadow(function, instruction))
         .map(|(f, i)| format!("{}+{:#x}: {}", f.name, i.ip() - f.range.start, program.code.text(i)))

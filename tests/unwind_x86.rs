@@ -1,7 +1,8 @@
 //! i686 Linux: the C runtime's unwinder finds the foreign caller and its registers from every instruction of a call.
 //!
-//! On the way it is the entry that has called the dispatcher. The caller's frame is found through EBP. A caller that is found through ESP alone looks too far up from the last few
-//! instructions of a call by stdcall, thiscall and fastcall, which have moved the return addresses over the arguments.
+//! On the way it is the entry that has called the dispatcher. The caller's frame is found through EBP. A caller that is
+//! found through ESP alone looks too far up from the last few instructions of a call by stdcall, thiscall and fastcall,
+//! which have moved the return addresses over the arguments.
 #![cfg(all(target_os = "linux", target_arch = "x86"))]
 
 #[path = "seh/signals.rs"]
@@ -13,8 +14,8 @@ use std::fmt::Write as _;
 use std::ptr::null_mut;
 use std::sync::Once;
 
-use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
-use calltable::table::{self, Registration};
+use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
+use calltable::table::{self, Binding};
 use calltable::{Convention, Signature, Type};
 
 std::arch::global_asm!(
@@ -179,7 +180,7 @@ unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_
 
 /// What the data of contained handlers begins with.
 static FILTER: ExceptionFilter = {
-    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, _: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, _: *mut Outcome) -> Verdict {
         Verdict::RETURN
     }
     filter
@@ -189,7 +190,7 @@ unsafe extern "C" fn raise() {
     signals::raise(5, &[], null_mut());
 }
 
-fn step_through(way: &str, registration: &Registration) {
+fn step_through(way: &str, binding: &Binding) {
     static HANDLER: Once = Once::new();
     HANDLER.call_once(|| {
         // SAFETY: the handler only looks; zeros are an empty set of signals.
@@ -207,7 +208,7 @@ fn step_through(way: &str, registration: &Registration) {
         assert_eq!(unsafe { libc::sigaltstack(&stack, null_mut()) }, 0);
     };
     set_stack(stack.as_mut_ptr().cast(), 0);
-    let slot = table::register(registration).unwrap();
+    let slot = table::register(binding).unwrap();
     ENTRY.set(slot.code().as_ptr().addr());
     STEPS.set(0);
     // SAFETY: the handlers take any arguments; the caller has room for more than they have.
@@ -228,10 +229,10 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
         let (handler, wreck) = (plain as *const c_void, unwind_wreck as *const c_void);
         // SAFETY: the handlers take these words and any data, and a frame that they do not look at.
         let ways = unsafe {
-            let direct = Registration::direct(convention, handler, 3, null_mut());
+            let direct = Binding::direct(convention, handler, 3, null_mut());
             let frame: table::FrameHandler = std::mem::transmute(unwind_plain as *const c_void);
-            let frame = Registration::frame(frame, &signature, null_mut());
-            let foreign = Registration::frame_foreign(wreck, &signature, null_mut());
+            let frame = Binding::frame(frame, &signature, null_mut());
+            let foreign = Binding::frame_foreign(wreck, &signature, null_mut());
             [
                 ("direct", direct),
                 ("direct, saving", direct.saving()),
@@ -243,8 +244,8 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
                 ("frame, foreign, exclusive, control words", foreign.exclusive().saving_control_words()),
             ]
         };
-        for (way, registration) in ways {
-            step_through(&format!("{convention}, {way}"), &registration);
+        for (way, binding) in ways {
+            step_through(&format!("{convention}, {way}"), &binding);
         }
     }
     signals::declare();
@@ -253,15 +254,15 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
     let signature = Signature::new(Convention::Cdecl, &[], Some(Type::F64)).unwrap();
     // SAFETY: a cdecl handler takes any arguments; the data begins with a filter.
     let ways = unsafe {
-        let direct = Registration::direct(Convention::Cdecl, raise as *const c_void, 3, data).contained();
-        let frame = Registration::frame_foreign(raise as *const c_void, &signature, data).contained();
+        let direct = Binding::direct(Convention::Cdecl, raise as *const c_void, 3, data).contained();
+        let frame = Binding::frame_foreign(raise as *const c_void, &signature, data).contained();
         [("direct", direct), ("direct, tracked", direct.tracked()), ("frame", frame)]
     };
-    for (way, registration) in ways {
-        step_through(&format!("an exception of a contained handler, {way}"), &registration);
+    for (way, binding) in ways {
+        step_through(&format!("an exception of a contained handler, {way}"), &binding);
     }
     RAISES.set(false);
     // SAFETY: as above; without arguments it removes none.
-    let wreck = unsafe { Registration::direct(Convention::Cdecl, unwind_wreck as *const c_void, 3, null_mut()) };
+    let wreck = unsafe { Binding::direct(Convention::Cdecl, unwind_wreck as *const c_void, 3, null_mut()) };
     step_through("cdecl, direct, saving, wrecking", &wreck.saving());
 }

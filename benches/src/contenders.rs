@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ffi::c_void;
 
 use calltable::Convention;
-use calltable::table::{self, Registration, Slot};
+use calltable::table::{self, Binding, SlotKey};
 
 use crate::shapes::{Count, Maker, Shape};
 
@@ -72,19 +72,17 @@ pub const CONTENDERS: &[Contender] = &[
     anew("tracked", |shape, slots| (shape.tracked)(slots)),
     anew("direct_c", |shape, slots| {
         // SAFETY: the handler is one for the shape and a count.
-        registered(slots, |count| unsafe {
-            Registration::direct(Convention::NATIVE, shape.in_c, shape.positions, count)
-        })
+        registered(slots, |count| unsafe { Binding::direct(Convention::NATIVE, shape.in_c, shape.positions, count) })
     }),
     anew("frame", |shape, slots| {
         let signature = (shape.signature)();
         // SAFETY: the handler is one for the signature and a count.
-        registered(slots, move |count| unsafe { Registration::frame(shape.frame, &signature, count) })
+        registered(slots, move |count| unsafe { Binding::frame(shape.frame, &signature, count) })
     }),
     anew("full_save", |shape, slots| {
         let signature = (shape.signature)();
         // SAFETY: the handler is one for the signature and a count.
-        registered(slots, move |count| unsafe { Registration::frame_foreign(shape.frame_foreign, &signature, count) })
+        registered(slots, move |count| unsafe { Binding::frame_foreign(shape.frame_foreign, &signature, count) })
     }),
     anew("dynamic", |shape, slots| (shape.dynamic)(slots)),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -114,12 +112,12 @@ const fn once(name: &'static str, make: fn(&'static Shape, usize) -> Made) -> Co
     Contender { name, make: Make::Once(make), serves: |_| true }
 }
 
-fn registered(slots: usize, registration: impl Fn(*mut c_void) -> Registration + 'static) -> Maker {
+fn registered(slots: usize, binding: impl Fn(*mut c_void) -> Binding + 'static) -> Maker {
     let counts = counts(slots);
     Box::new(move || {
         Made::of(counts.iter().map(|count| {
-            let slot = table::register(&registration((&raw const *count).cast_mut().cast())).expect("a free slot");
-            (slot.code().as_ptr(), Released(slot))
+            let key = table::register(&binding((&raw const *count).cast_mut().cast())).expect("a free slot");
+            (key.code().as_ptr(), Released(Some(key)))
         }))
     })
 }
@@ -130,11 +128,11 @@ fn counts(slots: usize) -> &'static [Count] {
 }
 
 /// Releases its slot when it is dropped.
-pub struct Released(pub Slot);
+pub struct Released(pub Option<SlotKey>);
 
 impl Drop for Released {
     fn drop(&mut self) {
-        table::release(self.0).expect("a live slot");
+        self.0.take().into_iter().for_each(|key| table::release(key).expect("a live slot"));
     }
 }
 

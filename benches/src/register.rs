@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use calltable::table::{self, Registration};
+use calltable::table::{self, Binding};
 use calltable::{Callback, Convention};
 
 use crate::contenders::{self, Released};
@@ -55,14 +55,14 @@ fn typed() {
 
 /// A registration that nobody has shared before.
 fn share() {
-    let slot = table::share(&registration(usize::MAX)).expect("a free slot");
-    table::release(black_box(slot)).expect("a live slot");
+    let key = table::share(&binding(usize::MAX)).expect("a free slot");
+    table::release(black_box(key)).expect("a live slot");
 }
 
 /// One that is live.
 fn share_again() {
-    let slot = table::share(&registration(0)).expect("a free slot");
-    table::release(black_box(slot)).expect("a live slot");
+    let key = table::share(&binding(0)).expect("a free slot");
+    table::release(black_box(key)).expect("a live slot");
 }
 
 /// Does nothing but that, so many times.
@@ -73,7 +73,7 @@ pub fn count(contender: &str, pairs: usize) {
         "share_again" => share_again,
         _ => panic!("no contender {contender:?}"),
     };
-    let _live = Released(table::share(&registration(0)).expect("a free slot"));
+    let _live = Released(Some(table::share(&binding(0)).expect("a free slot")));
     (0..pairs).for_each(|_| pair());
 }
 
@@ -82,15 +82,10 @@ fn shape() -> &'static Shape {
 }
 
 /// Never called: only registered.
-fn registration(data: usize) -> Registration {
+fn binding(data: usize) -> Binding {
     // SAFETY: as said.
     unsafe {
-        Registration::direct(
-            Convention::NATIVE,
-            shape().in_c,
-            shape().positions,
-            std::ptr::without_provenance_mut(data),
-        )
+        Binding::direct(Convention::NATIVE, shape().in_c, shape().positions, std::ptr::without_provenance_mut(data))
     }
 }
 
@@ -98,7 +93,7 @@ fn registration(data: usize) -> Registration {
 fn case(contender: &'static str, live: usize, pair: impl Fn() + 'static) -> Case {
     let sample = move || {
         let _others: Vec<_> =
-            (0..live).map(|data| Released(table::share(&registration(data)).expect("a free slot"))).collect();
+            (0..live).map(|data| Released(Some(table::share(&binding(data)).expect("a free slot")))).collect();
         (0..PAIRS / 10).for_each(|_| pair());
         let start = Instant::now();
         (0..PAIRS).for_each(|_| pair());

@@ -2,6 +2,8 @@
 
 use std::arch::asm;
 
+use calltable::MAX_POSITIONS;
+
 /// What a call returned.
 pub struct Returned {
     /// An integer or an address.
@@ -10,23 +12,23 @@ pub struct Returned {
     pub xmm0: [u64; 2],
 }
 
-/// Calls with 32 argument positions, the first four also in XMM0 to XMM3, which get `floats`: a callee looks at those
-/// that its signature has, and the caller removes them all.
+/// Calls with as many argument positions as there may be, the first four also in XMM0 to XMM3, which get `floats`: a
+/// callee looks at those that its signature has, and the caller removes them all.
 ///
 /// # Safety
 /// The address must be that of an entry of the table.
-pub unsafe fn call(code: *const (), positions: &[u64; 32], floats: &[u64; 4]) -> Returned {
+pub unsafe fn call(code: *const (), positions: &[u64; MAX_POSITIONS], floats: &[u64; 4]) -> Returned {
     let rax;
     let mut xmm0 = [0_u64; 2];
-    // SAFETY: 32 positions are on the stack, the first four being the home space, and RSP is a multiple of 16; what the
-    // convention does not preserve is said to be lost. R12, which it does, keeps RSP, R13 the address for XMM0.
+    // SAFETY: the positions are on the stack, the first four being the home space, and RSP is a multiple of 16; what
+    // the convention does not preserve is said to be lost. R12, which it does, keeps RSP, R13 the address for XMM0.
     unsafe {
         asm!(
             "mov r12, rsp",
-            "sub rsp, 256",
+            "sub rsp, 8 * {count}",
             "and rsp, -16",
             "mov rdi, rsp",
-            "mov ecx, 32",
+            "mov ecx, {count}",
             "rep movsq",
             "movsd xmm0, [rdx]",
             "movsd xmm1, [rdx + 8]",
@@ -39,6 +41,7 @@ pub unsafe fn call(code: *const (), positions: &[u64; 32], floats: &[u64; 4]) ->
             "call rax",
             "mov rsp, r12",
             "movups [r13], xmm0",
+            count = const MAX_POSITIONS,
             inout("rax") code => rax,
             inout("rsi") positions.as_ptr() => _,
             out("rdi") _,

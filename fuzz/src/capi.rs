@@ -1,7 +1,7 @@
 //! Sequences of calls of the C interface, with pointers that are null, numbers that mean nothing, slots that were
 //! released, from within handlers, too, against a model of the table; every entry is called, live or stale.
 //!
-//! The table is one for the whole process, so the model goes on from input to input; each input ends with all released.
+//! The table is one for the whole process, so the model continues from input to input; each input releases all it took.
 //! What a process can do but once, declaring a chain and sealing, an input does again in a process of its own.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,8 +10,8 @@ use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::{Mutex, MutexGuard};
 
 use arbitrary::Arbitrary;
-use calltable::RawFrame;
-use calltable::capi::{self, Function, Status};
+use calltable::{MAX_POSITIONS, RawFrame};
+use calltable_capi::{self as capi, Function, Status};
 
 use super::call::call;
 
@@ -172,7 +172,7 @@ fn handle(positions: &[u64], data: *mut c_void, is_frame: bool) -> u64 {
 }
 
 /// A handler of the direct lane for `N` positions. It has more parameters, so that there is one for each `N`, and looks
-/// at no other than the first `N` and the one behind them, its data.
+/// at no other than the first `N` and the one after them, its data.
 macro_rules! direct {
     ($($p:ident)*) => {
         unsafe extern "win64" fn direct<const N: usize>($($p: u64),*) -> u64 {
@@ -181,20 +181,27 @@ macro_rules! direct {
         }
     };
 }
-direct!(a b c d e f g h i j k l m n o p q r s t u v w x y z aa ab ac ad ae af ag);
+direct!(
+    p0 p1 p2 p3 p4 p5 p6 p7 p8 p9 p10 p11 p12 p13 p14 p15 p16 p17 p18 p19 p20 p21 p22 p23 p24 p25 p26 p27 p28 p29
+    p30 p31 p32 p33 p34 p35 p36 p37 p38 p39 p40 p41 p42 p43 p44 p45 p46 p47 p48 p49 p50 p51 p52 p53 p54 p55 p56
+    p57 p58 p59 p60 p61 p62 p63 p64
+);
 
-/// The handlers for 0 to 32 positions.
+/// The handlers for 0 to 64 positions.
 macro_rules! handlers {
     ($($n:literal)*) => { [$(direct::<$n> as *const c_void),*] };
 }
 fn direct_handler(positions: usize) -> *const c_void {
-    let all = handlers!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32);
-    all[positions.min(32)]
+    let all = handlers!(
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37
+        38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64
+    );
+    all[positions.min(MAX_POSITIONS)]
 }
 
 unsafe extern "win64" fn frame_handler(data: *mut c_void, frame: *mut RawFrame) {
     let count = model().expected.expect("a call of a live slot").positions as usize;
-    // SAFETY: the caller below passes 32 positions.
+    // SAFETY: the caller below passes as many positions as there may be.
     let result = unsafe { handle(std::slice::from_raw_parts((*frame).arguments, count), data, true) };
     // SAFETY: it is the frame of this call.
     unsafe { (*frame).result = [result, 0] };
@@ -216,13 +223,14 @@ fn address(code: Function) -> usize {
 }
 
 fn filled_signature(positions: u8) -> Option<capi::Signature> {
-    let types = [capi::U64; 64];
+    let types = [capi::U64; 96];
     let mut signature = capi::Signature { mark: 0, words: std::mem::MaybeUninit::uninit() };
-    let count = usize::from(positions) % 64;
+    // A call passes no more.
+    let count = usize::from(positions) % (MAX_POSITIONS + 1);
     // SAFETY: the array has more elements than that.
     let status =
         unsafe { capi::calltable_signature_init(&mut signature, capi::NATIVE, types.as_ptr(), count, capi::U64) };
-    assert_eq!(status, if count > 32 { capi::TOO_MANY_PARAMETERS } else { capi::OK });
+    assert_eq!(status, capi::OK);
     (status == capi::OK).then_some(signature)
 }
 
@@ -233,7 +241,6 @@ fn bind(bind: &Bind) {
         (true, false) => capi::calltable_share,
         (true, true) => capi::calltable_try_share,
     };
-    let positions = u32::from(bind.positions) % 64;
     let signature = filled_signature(bind.positions);
     let unfilled = capi::Signature { mark: 77, words: std::mem::MaybeUninit::uninit() };
     let is_frame = bind.is_frame && (signature.is_some() || bind.wrong % 16 == 1);
@@ -242,6 +249,7 @@ fn bind(bind: &Bind) {
         _ if bind.wrong % 16 == 1 => &raw const unfilled,
         signature => signature.as_ref().map_or(null(), |signature| signature),
     };
+    let positions = u32::from(bind.positions) % if is_frame { MAX_POSITIONS as u32 + 1 } else { 96 };
     let handler = if is_frame { frame_handler as *const c_void } else { direct_handler(positions as usize) };
     let handler = if bind.is_handler_null && bind.wrong & 0x80 != 0 { null() } else { handler };
     let options = u32::from(bind.options);
@@ -253,16 +261,9 @@ fn bind(bind: &Bind) {
     // SAFETY: a function pointer that may be null; the handler takes what it is called with below.
     let handler_of_c = unsafe { std::mem::transmute::<*const c_void, Function>(handler) };
     let data_of_c = without_provenance_mut(data);
-    let registration = capi::Registration {
-        version,
-        options,
-        handler: handler_of_c,
-        data: data_of_c,
-        signature,
-        convention,
-        positions,
-    };
-    let given = if bind.wrong % 16 == 2 { null() } else { &raw const registration };
+    let binding =
+        capi::Binding { version, options, handler: handler_of_c, data: data_of_c, signature, convention, positions };
+    let given = if bind.wrong % 16 == 2 { null() } else { &raw const binding };
     let mut slot = 0xbad;
     let at = if bind.wrong % 16 == 3 { null_mut() } else { &raw mut slot };
 
@@ -277,17 +278,17 @@ fn bind(bind: &Bind) {
         capi::NULL_POINTER
     } else if version != capi::VERSION {
         capi::OTHER_VERSION
-    } else if options > 31 {
+    } else if options > 63 {
         capi::UNKNOWN_OPTION
     } else if handler.is_null() {
         capi::NULL_HANDLER
-    } else if !is_frame && convention > capi::FASTCALL {
+    } else if !is_frame && convention > capi::SYSV {
         capi::UNKNOWN_CONVENTION
     } else if is_frame && bind.wrong % 16 == 1 {
         capi::BAD_SIGNATURE
     } else if !is_frame && convention > capi::WIN64 {
         capi::CONVENTION_UNAVAILABLE
-    } else if positions > 32 {
+    } else if !is_frame && positions > MAX_POSITIONS as u32 {
         capi::TOO_MANY_POSITIONS
     } else if options & capi::CONTAINED != 0 && data == 0 {
         capi::NULL_FILTER
@@ -323,7 +324,7 @@ fn bind(bind: &Bind) {
 
 /// Options that say the same are equal.
 fn effective(options: u32) -> u32 {
-    let mut options = options;
+    let mut options = options & !capi::RESULT_IN_MEMORY; // means nothing here
     if options & capi::EXCLUSIVE != 0 {
         options |= capi::TRACKED;
     }
@@ -373,10 +374,13 @@ fn release(number: u64, form: u8) {
             (index, capi::OK)
         }
     };
-    let status = match form % 3 {
-        0 => capi::calltable_try_release(number),
-        1 if want != capi::IN_FLIGHT => capi::calltable_release_and_wait(number),
-        _ => capi::calltable_release(number),
+    // SAFETY: what is registered here is this program's own.
+    let status = unsafe {
+        match form % 3 {
+            0 => capi::calltable_try_release(number),
+            1 if want != capi::IN_FLIGHT => capi::calltable_release_and_wait(number),
+            _ => capi::calltable_release(number),
+        }
     };
     assert_eq!(status, want, "slot {index}");
 }
@@ -397,7 +401,7 @@ fn call_index(index: usize, argument: u64, inside: u8) {
         return; // it would stop the program
     }
     let runs = live.filter(|_| !is_refused);
-    let is_counted = live.is_some_and(|live| live.key.options & capi::TRACKED != 0);
+    let is_counted = runs.is_some_and(|live| live.key.options & capi::TRACKED != 0);
     match runs {
         Some(live) => (state.expected, state.argument, state.inside) = (Some(live.key), argument, inside),
         None => state.stale = Some((index as u32, reason, code.addr())),
@@ -406,7 +410,7 @@ fn call_index(index: usize, argument: u64, inside: u8) {
         *state.running.entry(index).or_default() += 1;
     }
     drop(access);
-    let positions: [u64; 32] = std::array::from_fn(|index| position(argument, index));
+    let positions: [u64; MAX_POSITIONS] = std::array::from_fn(|index| position(argument, index));
     // SAFETY: an entry of the table; live ones have handlers that read these positions, and the stale handler returns.
     let returned = unsafe { call(code, &positions, &[0; 4]) };
     let mut model = model();
@@ -428,7 +432,7 @@ fn code_at(index: usize) -> *const () {
 
 fn look(index: u32, offset: u16) {
     let model = model();
-    let mut entry = std::mem::MaybeUninit::<capi::Entry>::uninit();
+    let mut entry = std::mem::MaybeUninit::<capi::LiveSlot>::uninit();
     let live = model.live.get(&(index as usize)).filter(|live| !live.is_closed);
     let want = match live {
         _ if index as usize >= capacity() => capi::NO_SUCH_SLOT,
@@ -437,9 +441,9 @@ fn look(index: u32, offset: u16) {
     };
     // SAFETY: places for what is asked, or null.
     unsafe {
-        assert_eq!(capi::calltable_entry_at(index, null_mut()), capi::NULL_POINTER);
-        assert_eq!(capi::calltable_entry_at(index, entry.as_mut_ptr()), want);
-        assert_eq!(capi::calltable_try_entry_at(index, entry.as_mut_ptr()), want);
+        assert_eq!(capi::calltable_live_slot_at(index, null_mut()), capi::NULL_POINTER);
+        assert_eq!(capi::calltable_live_slot_at(index, entry.as_mut_ptr()), want);
+        assert_eq!(capi::calltable_try_live_slot_at(index, entry.as_mut_ptr()), want);
         if let Some(live) = live {
             let entry = entry.assume_init_ref();
             let counted = live.key.options & capi::TRACKED != 0;
@@ -449,7 +453,7 @@ fn look(index: u32, offset: u16) {
             assert_eq!((entry.data.addr(), address(entry.handler)), (live.key.data, live.key.handler));
             assert_eq!(address(entry.code), code_at(index as usize).addr());
         }
-        // Addresses in and behind the table.
+        // Addresses in and after the table.
         let at = code_at(0).wrapping_byte_add(offset.into()).cast::<c_void>();
         let slot = usize::from(offset) / 16;
         let mut found = 0xbad;
@@ -471,7 +475,7 @@ fn look(index: u32, offset: u16) {
     assert_eq!(capi::calltable_check_version(index) == capi::OK, index == capi::VERSION);
 }
 
-unsafe extern "efiapi" fn no_block() -> *mut capi::Block {
+unsafe extern "efiapi" fn no_block() -> *mut capi::ThreadBlock {
     null_mut()
 }
 
@@ -537,7 +541,8 @@ fn step() {
         Step::CallIndex { index, argument } => call_index(usize::from(index) % capacity(), argument, 0),
         Step::StaleHandler { is_set } => {
             let mut model = model();
-            let status = capi::calltable_set_stale_handler(is_set.then_some(stale_handler));
+            // SAFETY: each result is a number.
+            let status = unsafe { capi::calltable_set_stale_handler(is_set.then_some(stale_handler)) };
             assert_eq!(status, if model.is_sealed { capi::SEALED } else { capi::OK });
             model.is_answered = if model.is_sealed { model.is_answered } else { is_set };
         }
@@ -561,7 +566,7 @@ fn step() {
         Step::Declare { .. } | Step::Seal => {}
     }
     let live = model().live.len();
-    assert_eq!(capi::calltable_live() as usize, live);
+    assert_eq!(capi::calltable_live_count() as usize, live);
 }
 
 static IS_ALONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
@@ -576,7 +581,7 @@ fn run(steps: Vec<Step>) {
     left.into_iter().for_each(|number| release(number, 1));
     let mut model = model();
     model.numbers.clear();
-    assert!(model.is_sealed || (model.live.is_empty() && capi::calltable_live() == 0));
+    assert!(model.is_sealed || (model.live.is_empty() && capi::calltable_live_count() == 0));
 }
 
 /// Runs one input; panics, or worse, if something is wrong.

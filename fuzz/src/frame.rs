@@ -7,8 +7,8 @@ use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 
 use arbitrary::Arbitrary;
-use calltable::capi::{self, Status};
-use calltable::{Frame, RawFrame, Signature, Type, Value};
+use calltable::{Frame, MAX_POSITIONS, RawFrame, Signature, Type, Value};
+use calltable_capi::{self as capi, Status};
 
 use super::call::call;
 
@@ -70,21 +70,26 @@ fn is_large(ty: Type) -> bool {
 
 /// What `calltable_signature_init` is to say, by the header.
 fn expected(convention: u32, parameters: &[u32], result: u32) -> Status {
-    let types: Vec<_> = parameters.iter().copied().map(type_of).collect();
-    let known = types.iter().position(Option::is_none);
-    let result_type = type_of(result);
-    if convention > capi::FASTCALL {
+    let is_method = convention & capi::METHOD != 0;
+    let convention = convention & !capi::METHOD;
+    let fault_of = |ty: u32| match type_of(ty) {
+        None => Some(capi::UNKNOWN_TYPE),
+        Some(ty) if ty.size() == 0 => Some(capi::ZERO_SIZED),
+        Some(_) => None,
+    };
+    let fault_of_result = if result == capi::VOID { None } else { fault_of(result) };
+    if convention > capi::SYSV {
         capi::UNKNOWN_CONVENTION
-    } else if (result != capi::VOID && result_type.is_none()) || known.is_some_and(|index| index < 33) {
+    } else if fault_of_result == Some(capi::UNKNOWN_TYPE) {
         capi::UNKNOWN_TYPE
-    } else if types.len() > 32 {
-        capi::TOO_MANY_PARAMETERS
     } else if convention > capi::WIN64 {
         capi::CONVENTION_UNAVAILABLE
-    } else if types.iter().chain([&result_type]).flatten().any(|ty| ty.size() == 0) {
-        capi::ZERO_SIZED
-    } else if types.len() + usize::from(result_type.is_some_and(is_large)) > 32 {
+    } else if let Some(fault) = fault_of_result.or_else(|| parameters.iter().take(256).find_map(|ty| fault_of(*ty))) {
+        fault
+    } else if parameters.len() > 255 {
         capi::TOO_MANY_PARAMETERS
+    } else if is_method && parameters.first() != Some(&capi::POINTER) {
+        capi::NOT_A_METHOD
     } else {
         capi::OK
     }
@@ -178,7 +183,8 @@ impl Case {
     /// `calltable_get` into memory of that size.
     fn get(&self, frame: *const RawFrame, index: u32, ty: u32, size: usize) -> Result<Vec<u8>, Status> {
         let mut value = vec![0_u8; size];
-        // SAFETY: the frame is that of a call as the signature says, and there is room for the value if that is its type.
+        // SAFETY: the frame is that of a call as the signature says, and there is room for the value if that is its
+        // type.
         unsafe {
             for (frame, at) in [(null(), value.as_mut_ptr().cast()), (frame, null_mut())] {
                 assert_eq!(capi::calltable_get(frame, &self.for_c, index, ty, at), capi::NULL_POINTER);
@@ -235,7 +241,7 @@ pub fn test(input: Input) {
     };
     assert_eq!(status, expected(convention, &parameters, result), "{convention} {parameters:x?} {result:x}");
     let mut slot = 1;
-    let registration = capi::Registration {
+    let binding = capi::Binding {
         version: capi::VERSION,
         options: 0,
         // SAFETY: a function pointer of another type, which the table casts back.
@@ -249,14 +255,14 @@ pub fn test(input: Input) {
     };
     if status != capi::OK {
         // SAFETY: a registration that is refused.
-        unsafe { assert_eq!(capi::calltable_register(&registration, &mut slot), capi::BAD_SIGNATURE) };
+        unsafe { assert_eq!(capi::calltable_register(&binding, &mut slot), capi::BAD_SIGNATURE) };
         assert_eq!(slot, capi::NO_SLOT);
         return;
     }
     let types: Vec<Type> = parameters.iter().map(|number| type_of(*number).unwrap()).collect();
     let signature = Signature::new(calltable::Convention::C, &types, type_of(result)).unwrap();
-    if types.iter().chain(&signature.result()).any(|ty| ty.size() > LARGEST) {
-        return;
+    if types.len() >= MAX_POSITIONS || types.iter().chain(&signature.result()).any(|ty| ty.size() > LARGEST) {
+        return; // the call below passes that many, and one may be a result's address
     }
 
     // The foreign caller: values, those that are passed by address in memory of their own.
@@ -299,15 +305,16 @@ pub fn test(input: Input) {
     check(frame.result[0], frame.result, &place);
 
     // The same call through the table.
-    let registration = capi::Registration { signature: &case.for_c, ..registration };
+    let binding = capi::Binding { signature: &case.for_c, ..binding };
     // SAFETY: the handler takes any frame of the case's signature, and the call below is of that.
-    unsafe { assert_eq!(capi::calltable_register(&registration, &mut slot), capi::OK) };
+    unsafe { assert_eq!(capi::calltable_register(&binding, &mut slot), capi::OK) };
     CASE.set(Some(case));
     place.fill(0x55);
-    positions.resize(32, 0xdead);
+    positions.resize(MAX_POSITIONS, 0xdead);
     let code = capi::calltable_code(slot).expect("a code pointer");
     // SAFETY: the slot is live, and the positions are those of its signature.
     let returned = unsafe { call(code as *const (), positions[..].try_into().unwrap(), &floats) };
     check(returned.rax, returned.xmm0, &place);
-    assert_eq!(capi::calltable_release(slot), capi::OK);
+    // SAFETY: it is this function's own, and not called any more.
+    assert_eq!(unsafe { capi::calltable_release(slot) }, capi::OK);
 }

@@ -5,21 +5,22 @@ use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
 
-use super::ask::{CONTINUE_SEARCH, ask};
-use super::policy::{Answer, ExceptionRecord};
-use crate::context::layout::*;
+use super::ask::{CONTINUE_SEARCH, ask, restore_alignment_check};
+use super::policy::{ExceptionRecord, Outcome};
 use crate::frame::RawFrame;
+use crate::layout::*;
 
 /// What `calltable_contain` lays down first.
 #[repr(C)]
 pub(super) struct Call {
-    answer: Answer,
+    outcome: Outcome,
     data: *mut c_void,
     state: usize,
     mxcsr: u32,
     x87: u16,
     /// Whether the filter is deciding or has ended an exception: then those that come are not its own.
     asked: u16,
+    flags: u32,
 }
 
 const_assert_eq!(offset_of!(Call, data), CONTAINED_DATA);
@@ -27,6 +28,7 @@ const_assert_eq!(offset_of!(Call, state), CONTAINED_STATE);
 const_assert_eq!(offset_of!(Call, mxcsr), CONTAINED_MXCSR);
 const_assert_eq!(offset_of!(Call, x87), CONTAINED_X87);
 const_assert_eq!(offset_of!(Call, asked), CONTAINED_ASKED);
+const_assert_eq!(offset_of!(Call, flags), CONTAINED_FLAGS);
 const_assert_eq!(size_of::<Call>(), CONTAINED_SIZE);
 
 impl Call {
@@ -45,11 +47,14 @@ impl Call {
                 return Some(CONTINUE_SEARCH);
             }
             (*call).asked = 1;
-            let RawFrame { arguments, floats, .. } = (*call).answer.frame;
+            let RawFrame { arguments, floats, .. } = (*call).outcome.frame;
             let frame = RawFrame { result: [0; 2], arguments, floats };
-            let disposition = ask((*call).data, exception, context, &raw mut (*call).answer, frame)?;
-            (*call).asked = 0;
-            Some(disposition)
+            let disposition = ask((*call).data, exception, context, &raw mut (*call).outcome, frame);
+            match disposition {
+                Some(_) => (*call).asked = 0,
+                None => restore_alignment_check((*call).flags),
+            }
+            disposition
         }
     }
 }

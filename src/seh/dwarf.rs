@@ -9,7 +9,7 @@ use super::gcc::{GccException, destroy};
 use super::policy::ExceptionRecord;
 use super::record::{chain, pop};
 use super::x86::{Locals, set_head};
-use crate::context::layout::LOCALS_RECORD;
+use crate::layout::LOCALS_RECORD;
 
 /// What a personality routine is asked, and what it answers (Itanium C++ ABI, "Exception Handling").
 const SEARCH_PHASE: i32 = 1;
@@ -18,8 +18,8 @@ const HANDLER_FOUND: i32 = 6;
 const INSTALL_CONTEXT: i32 = 7;
 const CONTINUE_UNWIND: i32 = 8;
 
-// Of the runtime library that every program of this target is linked with. (`_Unwind_GetGR` would give EBP, but stops the
-// program if another image's copy of the library is the one that unwinds.)
+// Of the runtime library that every program of this target is linked with. (`_Unwind_GetGR` would give EBP, but stops
+// the program if another image's copy of the library is the one that unwinds.)
 unsafe extern "C" {
     fn _Unwind_GetCFA(context: *mut c_void) -> usize;
     fn _Unwind_SetIP(context: *mut c_void, address: usize);
@@ -37,9 +37,9 @@ unsafe extern "C" fn personality(
     exception: *mut GccException,
     context: *mut c_void,
 ) -> i32 {
-    // SAFETY: the library passes the state of a dispatcher's frame and an exception of code that it called. The first record
-    // beyond what the dispatcher pushed for its handler is that of its own locals; frames further in have been left when the
-    // library says that this one is to be.
+    // SAFETY: the library passes the state of a dispatcher's frame and an exception of code that it called. The first
+    // record beyond what the dispatcher pushed for its handler is that of its own locals; frames further in have been
+    // left when the library says that this one is to be.
     unsafe {
         let stack = _Unwind_GetCFA(context);
         let mut records = chain().map_while(Result::ok);

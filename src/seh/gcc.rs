@@ -7,7 +7,7 @@ pub(super) struct GccException {
     cleanup: Option<unsafe extern "C" fn(reason: i32, exception: *mut GccException)>,
     #[cfg(target_arch = "x86_64")]
     stop: usize,
-    /// What the runtime library for SEH keeps here: the frame that catches it, where that goes on, and RDX there.
+    /// What the runtime library for SEH keeps here: the frame that catches it, where that continues, and RDX there.
     #[cfg(target_arch = "x86_64")]
     pub(super) target: [usize; 3],
 }

@@ -1,29 +1,30 @@
-//! x86_64 outside of Windows: contained and counted calls are in a chain, in which the embedder's trap handler asks.
+//! x86_64 on systems other than Windows: contained and counted calls are in a chain, in which the embedder's trap
+//! handler asks.
 
 use core::ffi::c_void;
 use core::mem::offset_of;
 use core::ptr::null_mut;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use static_assertions::{const_assert, const_assert_eq};
 
 use super::ask::{CONTINUE_SEARCH, UNWINDING};
 use super::call::Call;
 use super::policy::ExceptionRecord;
-use super::record::{Block, END, Record, RecordHandler, unwind};
-use crate::context::layout::*;
-use crate::context::{CONTEXTS, Context};
+use super::record::{CHAIN_END, Record, RecordHandler, ThreadBlock, unwind};
+use crate::context::{Context, contexts};
 use crate::error::Error;
-use crate::table;
+use crate::layout::*;
+use crate::registry;
 
-/// Gives the block of the thread that calls it, or null where there is none; for [`declare`].
-pub type FindBlock = unsafe extern "efiapi" fn() -> *mut Block;
+/// Gives the block of the thread that calls it, or null where there is none. Example: [`declare`].
+pub type FindBlock = unsafe extern "efiapi" fn() -> *mut ThreadBlock;
 
 /// What puts a call in the chain; in the frames of `calltable_contain` and `calltable_count`.
 #[repr(C)]
-struct Link {
+struct ChainRecord {
     record: Record,
-    block: *mut Block,
+    block: *mut ThreadBlock,
     context: *const Context,
 }
 
@@ -31,42 +32,72 @@ struct Link {
 #[repr(C)]
 struct LinkedCall {
     call: Call,
-    link: Link,
+    record: ChainRecord,
     shadow: usize,
+    _aligned: usize,
 }
 
-const_assert_eq!(offset_of!(Link, record), 0);
+const_assert_eq!(offset_of!(ChainRecord, record), 0);
 const_assert_eq!(offset_of!(Record, next), 0);
-const_assert_eq!(offset_of!(Block, head), 0);
-const_assert_eq!(offset_of!(Link, block), LINK_BLOCK);
-const_assert_eq!(offset_of!(Link, context), LINK_CONTEXT);
-const_assert_eq!(size_of::<Link>(), LINK_SIZE);
-const_assert_eq!(offset_of!(LinkedCall, link), LINKED_LINK);
+const_assert_eq!(offset_of!(ThreadBlock, head), 0);
+const_assert_eq!(offset_of!(ChainRecord, block), CHAIN_RECORD_BLOCK);
+const_assert_eq!(offset_of!(ChainRecord, context), CHAIN_RECORD_CONTEXT);
+const_assert_eq!(size_of::<ChainRecord>(), CHAIN_RECORD_SIZE);
+const_assert_eq!(offset_of!(LinkedCall, record), LINKED_RECORD);
 const_assert_eq!(offset_of!(LinkedCall, shadow), LINKED_SHADOW);
 const_assert_eq!(size_of::<LinkedCall>(), LINKED_SIZE);
 const_assert!(LINKED_SIZE % 16 == 0);
 
 unsafe extern "efiapi" {
-    /// Where a contained call goes on, from whatever stack.
+    /// Where a contained call continues, from whatever stack.
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_resume")]
     fn resume(call: *mut LinkedCall) -> !;
 }
 
-/// Says how to find the thread's [`Block`]: from now on registrations can
-/// [contain](crate::table::Registration::contained) exceptions, and each contained or counted call of an entry puts a
-/// record first in that block's chain while its handler runs. Whoever sees an exception (a trap handler, a signal handler)
-/// asks the chain by [`dispatch`](super::dispatch).
+/// Says how to find the thread's [`ThreadBlock`]: from now on registrations can
+/// [contain](crate::table::Binding::contained) exceptions, and each contained or counted call of an entry puts a
+/// record first in that block's chain while its handler runs. Whoever sees an exception (a trap handler, a signal
+/// handler) asks the chain by [`dispatch`](super::dispatch).
 ///
 /// A kernel keeps the block with its thread, and the function finds it through what says which thread runs.
 ///
-/// # Safety
-/// The function must give the same block whenever the same thread calls it while calls of entries run in that thread, and
-/// no other thread may use the block meanwhile. It is called before handlers, with the foreign code's registers saved.
+/// ```standalone_crate
+/// use calltable::seh::{self, CHAIN_END, ThreadBlock};
+/// use calltable::{Callback, Contained, Error};
+/// use std::cell::UnsafeCell;
+///
+/// thread_local! {
+///     // The bounds of the stack are filled in when the thread starts.
+///     static BLOCK: UnsafeCell<ThreadBlock> =
+///         const { UnsafeCell::new(ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 }) };
+/// }
+///
+/// unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
+///     BLOCK.with(UnsafeCell::get)
+/// }
+///
+/// let handler = Contained::new(|number: i32| 2 * number, |_: &seh::Exception| None);
+/// // SAFETY: no exception ends within the closure.
+/// let register = || unsafe { Callback::<unsafe extern "efiapi" fn(i32) -> i32>::from_contained(&handler) };
+/// assert_eq!(register().err(), Some(Error::NoExceptions));
+/// // SAFETY: each thread has a block of its own, whose address does not change.
+/// unsafe { seh::declare(block)? };
+/// let callback = register()?;
+/// // SAFETY: the callback lives.
+/// assert_eq!(unsafe { callback.code()(21) }, 42);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Sealed`]: nothing has changed.
+///
+/// # Safety
+/// The function must give the same block whenever the same thread calls it while calls of entries run in that thread,
+/// and no other thread may use the block meanwhile. It is called before handlers, with the foreign code's registers
+/// saved, and by releases that wait for calls to end: where none run on the thread, it gives null or a block whose
+/// chain is empty.
 pub unsafe fn declare(block: FindBlock) -> Result<(), Error> {
-    table::unless_sealed(|| CONTEXTS.seh.store(block as *mut (), Ordering::Release))
+    registry::unless_sealed(|| contexts().seh.store(block as *mut (), Ordering::Release))
 }
 
 /// What a contained registration brings with it: nothing.
@@ -74,17 +105,14 @@ pub(crate) fn unwinder() -> *mut () {
     null_mut()
 }
 
-/// Takes it, under the registry's lock.
-pub(crate) fn prepare(_unwinder: *mut ()) {}
-
 /// Whether exceptions can be contained.
 pub(crate) fn is_available() -> bool {
-    !CONTEXTS.seh.load(Ordering::Acquire).is_null()
+    !contexts().seh.load(Ordering::Acquire).is_null()
 }
 
 /// This thread's block, or null.
-fn find() -> *mut Block {
-    let find = CONTEXTS.seh.load(Ordering::Acquire);
+fn find() -> *mut ThreadBlock {
+    let find = contexts().seh.load(Ordering::Acquire);
     if find.is_null() {
         return null_mut();
     }
@@ -94,10 +122,10 @@ fn find() -> *mut Block {
 
 /// # Safety
 /// What the function that was declared gives must be a block.
-pub(super) unsafe fn block() -> Block {
+pub(super) unsafe fn block() -> ThreadBlock {
     let block = find();
     if block.is_null() {
-        return Block { head: END, stack_base: 0, stack_limit: 0 };
+        return ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 };
     }
     // SAFETY: by the caller's promise.
     unsafe { block.read() }
@@ -113,21 +141,28 @@ pub(super) unsafe fn set_head(head: *mut Record) {
     }
 }
 
-/// Called by the dispatchers: puts a link first in the chain.
-#[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_link"))]
-unsafe extern "efiapi" fn link(link: *mut Link, contains: bool) {
+/// Called by the dispatchers: puts a call's record first in the chain.
+#[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_push_record"))]
+unsafe extern "efiapi" fn push_record(record: *mut ChainRecord, contains: bool) {
     let block = find();
-    // SAFETY: the link is in the frame of the caller, which takes it off; the block is this thread's.
+    // SAFETY: the record is in the frame of the caller, which takes it off; the block is this thread's.
     unsafe {
-        (*link).block = block;
+        (*record).block = block;
         if !block.is_null() {
-            (*link).record = Record { next: (*block).head, handler: Some(if contains { exception } else { uncount }) };
-            (*block).head = link.cast();
+            (*record).record =
+                Record { next: (*block).head, handler: Some(if contains { exception } else { uncount }) };
+            // An interrupt of this thread may walk the chain before the next instruction.
+            compiler_fence(Ordering::Release);
+            (*block).head = record.cast();
         }
     }
 }
 
 /// Called when an exception leaves the handler of a contained call, and when its frame is unwound.
+///
+/// Never inlined, like `uncount`: a copy of it in each part of the program that the compiler makes by itself would have
+/// an address of its own, and by the address [`context_of`] and [`counts`] know the records.
+#[inline(never)]
 unsafe extern "C" fn exception(
     exception: *mut ExceptionRecord,
     record: *mut Record,
@@ -139,7 +174,7 @@ unsafe extern "C" fn exception(
         if (*exception).flags & UNWINDING != 0 {
             return CONTINUE_SEARCH;
         }
-        let call = record.byte_sub(LINKED_LINK).cast::<LinkedCall>();
+        let call = record.byte_sub(LINKED_RECORD).cast::<LinkedCall>();
         if let Some(disposition) = Call::consider(call.cast(), exception, context) {
             return disposition;
         }
@@ -149,6 +184,7 @@ unsafe extern "C" fn exception(
 }
 
 /// The same for a counted call, which is not running any more when it is unwound.
+#[inline(never)]
 unsafe extern "C" fn uncount(
     exception: *mut ExceptionRecord,
     record: *mut Record,
@@ -158,10 +194,22 @@ unsafe extern "C" fn uncount(
     // SAFETY: the record is that of a counted call; contexts are static.
     unsafe {
         if (*exception).flags & UNWINDING != 0 {
-            (*(*record.cast::<Link>()).context).in_flight.fetch_sub(1, Ordering::Release);
+            (*(*record.cast::<ChainRecord>()).context).leave();
         }
     }
     CONTINUE_SEARCH
+}
+
+/// Whether this record is that of a counted call of the context.
+///
+/// # Safety
+/// The record must be one of the chain.
+pub(super) unsafe fn counts(record: *const Record, context: *const Context) -> bool {
+    // SAFETY: by the caller's promise; with that handler it is the start of a `ChainRecord`.
+    unsafe {
+        (*record).handler.is_some_and(|handler| handler as usize == uncount as RecordHandler as usize)
+            && core::ptr::eq((*record.cast::<ChainRecord>()).context, context)
+    }
 }
 
 /// The context whose call has put a record in the chain.
@@ -170,9 +218,9 @@ unsafe extern "C" fn uncount(
 /// The record must be one of the chain.
 pub(super) unsafe fn context_of(record: *const Record) -> Option<*const Context> {
     let ours: [RecordHandler; 2] = [exception, uncount];
-    // SAFETY: by the caller's promise; with such a handler it is the start of a link.
+    // SAFETY: by the caller's promise; with such a handler it is the start of a `ChainRecord`.
     unsafe {
         let handler = (*record).handler.map(|handler| handler as usize);
-        ours.iter().any(|&own| handler == Some(own as usize)).then(|| (*record.cast::<Link>()).context)
+        ours.iter().any(|&own| handler == Some(own as usize)).then(|| (*record.cast::<ChainRecord>()).context)
     }
 }

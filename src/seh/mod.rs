@@ -1,29 +1,32 @@
 //! Structured exception handling (SEH) of Windows: what happens when a handler raises an exception or faults.
 //!
-//! By default an exception passes through table and dispatchers as if they were not there: debuggers, vectored
-//! handlers and `__except` blocks of foreign callers see it, and a tracked call is no longer counted. A registration may ask for
-//! more: with [`Registration::contained`](crate::table::Registration::contained), or typed with
+//! By default an exception passes through table and dispatchers as if they were not there: debuggers, vectored handlers
+//! and `__except` blocks of foreign callers see it, and a tracked call is no longer counted. A registration may ask for
+//! more: with [`Binding::contained`](crate::table::Binding::contained), or typed with
 //! [`Contained`](crate::Contained), an embedder's filter sees the exception and may end it: then the stack is unwound
 //! to the dispatcher and the callback returns what the filter says.
 //!
 //! # What an ended exception leaves behind
-//! - The foreign caller gets every register that its convention preserves, DF clear, the x87 stack empty and both
-//!   floating-point control words as they were.
-//! - Frames between the fault and the dispatcher are dropped as by `longjmp`. Of Rust frames nothing is dropped or
-//!   unlocked, so a handler must hold nothing at that moment that has to be (this is what Rust calls a plain old frame);
-//!   `__finally` blocks and, for their own exceptions, destructors of C++ do run.
+//! - The foreign caller gets every register that its convention preserves, DF clear, AC as it was, the x87 stack empty
+//!   and both floating-point control words as they were.
+//! - Frames between the fault and the dispatcher go away as by `longjmp`. No value in a Rust frame is dropped, and
+//!   nothing is unlocked, so a handler must hold nothing at that moment that has to be (this is what Rust calls a plain
+//!   old frame); `__finally` blocks and, for their own exceptions, destructors of C++ do run. That is why
+//!   `from_contained` is unsafe: a stack overflow in the comparison that `sort_by` calls leaves a vector that owns a
+//!   value twice; one within `thread::scope` leaves threads that write to a frame which is gone; one under a lock
+//!   leaves it locked.
 //! - A C++ exception of GCC or Clang for Windows ([`GCC_THROW`]) is destroyed, as by `catch (...)`, but
-//!   `std::uncaught_exceptions` goes on counting it. If it meets a Rust function that is not `extern "..-unwind"` on its
-//!   way, Rust aborts. Those of Microsoft's compilers are not destroyed.
-//! - After a [`STACK_OVERFLOW`] the thread's guard page is gone until the program calls `_resetstkoflw` of its C library;
-//!   another overflow before that ends the process. The filter runs on what is left of the stack, about a page or two
-//!   unless the program has called `SetThreadStackGuarantee`: it should decide, and do its work later.
+//!   `std::uncaught_exceptions` continues to count it. If it meets a Rust function that is not `extern "..-unwind"` on
+//!   its way, Rust aborts. Those of Microsoft's compilers are not destroyed.
+//! - After a [`STACK_OVERFLOW`] the thread's guard page is gone until the program calls `_resetstkoflw` of its C
+//!   library; another overflow before that ends the process. The filter runs on what is left of the stack, about a page
+//!   or two unless the program has called `SetThreadStackGuarantee`: it should decide, and do its work later.
 //!
 //! # Without Windows
 //! In a kernel, in firmware or in a host of Windows code nobody hands out exceptions, so it is the embedder who does,
 //! in these steps:
 //!
-//! 1. It gives each thread a `Block`: where the chain of that thread's calls begins, and where its stack lies.
+//! 1. It gives each thread a `ThreadBlock`: where the chain of that thread's calls begins, and where its stack lies.
 //!    `declare` says how the block is found: on i686 FS leads to it, on x86_64 a function returns its address. A
 //!    scheduler switches the block with the thread.
 //! 2. From then on calls put a record first in the chain while their handler runs (on i686 all, on x86_64 the contained
@@ -31,7 +34,7 @@
 //! 3. When the processor reports a fault, the trap handler (on Linux a signal handler) fills in an [`ExceptionRecord`]
 //!    and calls `dispatch` with it and with whatever describes the interrupted state, which filters get as
 //!    [`Exception::context`].
-//! 4. `dispatch` asks the filters from the innermost call outwards. It returns `Ok(true)` if one has mended the cause
+//! 4. `dispatch` asks the filters from the innermost call outwards. It returns `Ok(true)` if one has removed the cause
 //!    ([`Verdict::CONTINUE`]): the trap handler returns to the state that it was called with, as the filter has left
 //!    it. It returns `Ok(false)` if nobody wants the exception: it is the embedder's own. If a filter ends it,
 //!    `dispatch` does not return: counted calls further in are no longer counted, their records are taken off, and
@@ -47,16 +50,17 @@
 //! ```no_run
 //! # #[cfg(all(not(windows), target_arch = "x86_64"))]
 //! # mod kernel {
-//! use calltable::seh::{self, Block, END, ExceptionRecord};
+//! use calltable::seh::{self, ThreadBlock, CHAIN_END, ExceptionRecord};
 //! use std::cell::UnsafeCell;
 //! use std::ffi::c_void;
 //!
 //! thread_local! {
-//!     static BLOCK: UnsafeCell<Block> =
-//!         const { UnsafeCell::new(Block { head: END, stack_base: 0, stack_limit: 0 }) }; // filled in at the start
+//!     // The bounds of the stack are filled in when the thread starts.
+//!     static BLOCK: UnsafeCell<ThreadBlock> =
+//!         const { UnsafeCell::new(ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 }) };
 //! }
 //!
-//! unsafe extern "efiapi" fn block() -> *mut Block {
+//! unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
 //!     BLOCK.with(UnsafeCell::get)
 //! }
 //!
@@ -65,7 +69,7 @@
 //!     unsafe { seh::declare(block) }
 //! }
 //!
-//! /// Returns whether what has faulted is to go on.
+//! /// Returns whether what has faulted is to continue.
 //! pub unsafe fn trap(code: u32, address: *mut c_void, frame: *mut c_void) -> bool {
 //!     let mut record = ExceptionRecord {
 //!         code,
@@ -81,11 +85,12 @@
 //! # }
 //! ```
 //!
-//! Sources: "Structured Exception Handling" and "x64 exception handling", Microsoft; `_Unwind_Exception`, Itanium C++ ABI.
+//! Sources: "Structured Exception Handling" and "x64 exception handling", Microsoft; `_Unwind_Exception`, Itanium C++
+//! ABI.
 
 mod policy;
 
-pub use policy::{Answer, Exception, ExceptionFilter, ExceptionRecord, Verdict};
+pub use policy::{Exception, ExceptionFilter, ExceptionRecord, Outcome, Verdict};
 
 cfg_if::cfg_if! {
     if #[cfg(all(windows, target_arch = "x86_64"))] {
@@ -93,7 +98,7 @@ cfg_if::cfg_if! {
         mod call;
         mod gcc;
         mod x86_64;
-        pub(crate) use x86_64::{is_available, prepare, unwinder};
+        pub(crate) use x86_64::{counts_here, is_available, unwinder};
     } else if #[cfg(target_arch = "x86")] {
         mod ask;
         #[cfg(all(windows, target_env = "gnu"))]
@@ -104,21 +109,25 @@ cfg_if::cfg_if! {
         mod x86;
         #[cfg(not(windows))]
         pub use x86::declare;
-        use x86::{block, context_of, set_head};
-        pub(crate) use x86::{is_available, prepare, unwinder};
+        use x86::{block, context_of, counts, set_head};
+        pub(crate) use x86::{is_available, unwinder};
     } else {
         mod ask;
         mod call;
         mod linked;
         mod record;
-        use linked::{block, context_of, set_head};
+        use linked::{block, context_of, counts, set_head};
         pub use linked::{FindBlock, declare};
-        pub(crate) use linked::{is_available, prepare, unwinder};
+        pub(crate) use linked::{is_available, unwinder};
     }
 }
 
 #[cfg(any(not(windows), target_arch = "x86"))]
-pub use record::{Block, Chain, ChainError, END, Record, RecordHandler, chain, dispatch, pop, push, slot_of, unwind};
+pub(crate) use record::counts_here;
+#[cfg(any(not(windows), target_arch = "x86"))]
+pub use record::{
+    CHAIN_END, Chain, ChainError, Record, RecordHandler, ThreadBlock, chain, dispatch, pop, push, slot_of, unwind,
+};
 
 /// Exception code: memory that may not be read, written or executed.
 pub const ACCESS_VIOLATION: u32 = 0xC000_0005;

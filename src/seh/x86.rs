@@ -7,23 +7,24 @@ use core::sync::atomic::Ordering;
 
 use static_assertions::const_assert_eq;
 
-use super::ask::{CONTINUE_SEARCH, UNWINDING, ask};
-use super::policy::{Answer, ExceptionRecord};
-use super::record::{Block, Record};
-use crate::context::layout::*;
-use crate::context::{CONTEXTS, Context};
+use super::ask::{CONTINUE_SEARCH, UNWINDING, ask, restore_alignment_check};
+use super::policy::{ExceptionRecord, Outcome};
+use super::record::{Record, ThreadBlock};
+use crate::context::{Context, contexts};
 use crate::frame::RawFrame;
+use crate::layout::*;
 
-/// The dispatcher's locals; EBP points behind them.
+/// The dispatcher's locals; EBP points to what follows them.
 #[repr(C)]
 pub(super) struct Locals {
-    answer: Answer,
+    outcome: Outcome,
     record: Record,
-    x87: u16,
+    x87: u32,
     /// Whether the filter is deciding or has ended an exception: then those that come are not its own.
-    asked: u16,
+    asked: u32,
     mxcsr: u32,
     shadow: u32,
+    flags: u32,
     edi: u32,
     esi: u32,
     ebx: u32,
@@ -31,6 +32,7 @@ pub(super) struct Locals {
     data: *mut c_void,
     cleanup: u32,
     state: usize,
+    generation: u32,
     context: *const Context,
     registers: [u32; 2],
 }
@@ -40,6 +42,7 @@ const_assert_eq!(offset_of!(Locals, x87), LOCALS_X87);
 const_assert_eq!(offset_of!(Locals, asked), LOCALS_ASKED);
 const_assert_eq!(offset_of!(Locals, mxcsr), LOCALS_MXCSR);
 const_assert_eq!(offset_of!(Locals, shadow), LOCALS_SHADOW);
+const_assert_eq!(offset_of!(Locals, flags), LOCALS_FLAGS);
 const_assert_eq!(offset_of!(Locals, edi), LOCALS_EDI);
 const_assert_eq!(offset_of!(Locals, esi), LOCALS_ESI);
 const_assert_eq!(offset_of!(Locals, ebx), LOCALS_EBX);
@@ -47,6 +50,7 @@ const_assert_eq!(offset_of!(Locals, handler), LOCALS_HANDLER);
 const_assert_eq!(offset_of!(Locals, data), LOCALS_DATA);
 const_assert_eq!(offset_of!(Locals, cleanup), LOCALS_CLEANUP);
 const_assert_eq!(offset_of!(Locals, state), LOCALS_STATE);
+const_assert_eq!(offset_of!(Locals, generation), LOCALS_GENERATION);
 const_assert_eq!(offset_of!(Locals, context), LOCALS_CONTEXT);
 const_assert_eq!(offset_of!(Locals, registers), LOCALS_ECX);
 const_assert_eq!(size_of::<Locals>(), LOCALS_SIZE);
@@ -60,12 +64,18 @@ type Unwind = unsafe extern "stdcall" fn(
 );
 
 unsafe extern "C" {
-    /// Ends an exception: unwinds the stack to the frame, and goes on at `calltable_resume`.
+    /// Ends an exception: unwinds the stack to the frame, and continues at `calltable_resume`.
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_end")]
     fn end(frame: *mut Record, exception: *mut ExceptionRecord, unwind: Unwind) -> !;
 
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_seh_handler")]
     fn seh_handler();
+}
+
+/// The handler of the dispatcher's records; by this function alone, as in `arch`.
+#[inline(never)]
+fn own_handler() -> *mut () {
+    seh_handler as *mut ()
 }
 
 /// Reads a field of the thread information block.
@@ -83,10 +93,10 @@ unsafe fn read<const OFFSET: usize>() -> *mut Record {
 
 /// # Safety
 /// As for [`read`].
-pub(super) unsafe fn block() -> Block {
+pub(super) unsafe fn block() -> ThreadBlock {
     // SAFETY: by the caller's promise.
     let (head, base, limit) = unsafe { (read::<0>(), read::<4>(), read::<8>()) };
-    Block { head, stack_base: base.addr(), stack_limit: limit.addr() }
+    ThreadBlock { head, stack_base: base.addr(), stack_limit: limit.addr() }
 }
 
 /// # Safety
@@ -94,6 +104,18 @@ pub(super) unsafe fn block() -> Block {
 pub(super) unsafe fn set_head(record: *mut Record) {
     // SAFETY: by the caller's promise; 0 is the place of the chain's head.
     unsafe { asm!("mov fs:[0], {}", in(reg) record, options(nostack, preserves_flags)) };
+}
+
+/// Whether this record is that of a counted call of the context.
+///
+/// # Safety
+/// The record must be one of the chain.
+pub(super) unsafe fn counts(record: *const Record, context: *const Context) -> bool {
+    // SAFETY: by the caller's promise; a dispatcher's lies in its locals.
+    unsafe {
+        context_of(record).is_some_and(|own| core::ptr::eq(own, context))
+            && (*record.byte_sub(LOCALS_RECORD).cast::<Locals>()).state & STATE_COUNTED != 0
+    }
 }
 
 /// The context whose call has put a record in the chain.
@@ -104,20 +126,14 @@ pub(super) unsafe fn context_of(record: *const Record) -> Option<*const Context>
     // SAFETY: by the caller's promise; with that handler it lies in the dispatcher's locals.
     unsafe {
         let handler = (*record).handler.map(|handler| handler as usize);
-        (handler == Some(seh_handler as *const () as usize))
-            .then(|| (*record.byte_sub(LOCALS_RECORD).cast::<Locals>()).context)
+        (handler == Some(own_handler() as usize)).then(|| (*record.byte_sub(LOCALS_RECORD).cast::<Locals>()).context)
     }
 }
 
 cfg_if::cfg_if! {
     if #[cfg(windows)] {
-        // The library as in `src/arch/windows.rs`.
-        #[cfg_attr(not(target_env = "msvc"), link(name = "ntdll"))]
-        #[cfg_attr(
-            target_env = "msvc",
-            link(name = "ntdll", kind = "raw-dylib", import_name_type = "undecorated")
-        )]
-        unsafe extern "stdcall" {
+        crate::platform::import! { "ntdll":
+            // An `Unwind`; only its address is used here.
             fn RtlUnwind(
                 frame: *mut c_void,
                 resume: *const c_void,
@@ -129,9 +145,8 @@ cfg_if::cfg_if! {
         /// What a contained registration brings with it. A program that contains nothing, such as a driver, need not
         /// import it.
         pub(crate) fn unwinder() -> *mut () {
-            let unwind: Unwind = RtlUnwind;
             // Or the compiler would see that nothing else is ever stored, and import it for the load.
-            core::hint::black_box(unwind as *mut ())
+            core::hint::black_box(RtlUnwind as *mut ())
         }
 
         /// Whether exceptions can be contained.
@@ -140,21 +155,32 @@ cfg_if::cfg_if! {
         }
     } else {
         use crate::error::Error;
-        use crate::table;
+        use crate::registry;
 
         /// Says that FS points to a thread information block, as on Windows: from now on every call of an entry puts a
         /// record of the dispatcher first in the chain of SEH handlers while its handler runs, and registrations can
-        /// [contain](crate::table::Registration::contained) exceptions.
+        /// [contain](crate::table::Binding::contained) exceptions.
         ///
-        /// The block must begin with a [`Block`].
+        /// The block must begin with a [`ThreadBlock`].
         ///
-        /// # Safety
-        /// From now on FS must point to such a block, one for each thread, whenever a thread calls an entry.
+        /// The example is not run: a test on Linux has an FS that leads to nothing.
+        ///
+        /// ```no_run
+        /// use calltable::seh;
+        ///
+        /// // SAFETY: in each thread FS leads to a block of its own.
+        /// unsafe { seh::declare()? };
+        /// # Ok::<(), calltable::Error>(())
+        /// ```
         ///
         /// # Errors
         /// [`Error::Sealed`]: nothing has changed.
+        ///
+        /// # Safety
+        /// From now on FS must point to such a block, one for each thread, whenever a thread calls an entry, or waits
+        /// in a release for calls to end.
         pub unsafe fn declare() -> Result<(), Error> {
-            table::unless_sealed(|| CONTEXTS.seh.store(seh_handler as *mut (), Ordering::Release))
+            registry::unless_sealed(|| contexts().seh.store(own_handler(), Ordering::Release))
         }
 
         /// What a contained registration brings with it.
@@ -174,14 +200,9 @@ cfg_if::cfg_if! {
 
         /// Whether exceptions can be contained.
         pub(crate) fn is_available() -> bool {
-            !CONTEXTS.seh.load(Ordering::Acquire).is_null()
+            !contexts().seh.load(Ordering::Acquire).is_null()
         }
     }
-}
-
-/// Takes what a contained registration brings, under the registry's lock.
-pub(crate) fn prepare(unwinder: *mut ()) {
-    CONTEXTS.unwind.store(unwinder, Ordering::Relaxed);
 }
 
 /// Called by the system when an exception leaves a handler, and when the dispatcher's frame is unwound.
@@ -192,8 +213,8 @@ unsafe extern "C" fn exception(
     context: *mut c_void,
     _dispatcher: *mut c_void,
 ) -> i32 {
-    // SAFETY: the system passes the dispatcher's record, which lies in its locals, and an exception of code that it called;
-    // what has been ended is unwound to that frame, by the function that `prepare` has set.
+    // SAFETY: the system passes the dispatcher's record, which lies in its locals, and an exception of code that it
+    // called; what has been ended is unwound to that frame, by the function that the registration has brought.
     unsafe {
         let locals = frame.byte_sub(LOCALS_RECORD).cast::<Locals>();
         if (*exception).flags & UNWINDING != 0 {
@@ -203,7 +224,7 @@ unsafe extern "C" fn exception(
         if let Some(disposition) = Locals::consider(locals, exception, context) {
             return disposition;
         }
-        end(frame, exception, core::mem::transmute::<*mut (), Unwind>(CONTEXTS.unwind.load(Ordering::Relaxed)))
+        end(frame, exception, core::mem::transmute::<*mut (), Unwind>(contexts().unwind.load(Ordering::Relaxed)))
     }
 }
 
@@ -216,7 +237,7 @@ impl Locals {
         if self.state & STATE_COUNTED != 0 {
             self.state &= !STATE_COUNTED;
             // SAFETY: contexts are static.
-            unsafe { (*self.context).in_flight.fetch_sub(1, Ordering::Release) };
+            unsafe { (*self.context).leave() };
         }
     }
 
@@ -229,7 +250,7 @@ impl Locals {
         exception: *mut ExceptionRecord,
         context: *mut c_void,
     ) -> Option<i32> {
-        // SAFETY: by the caller's promise; the arguments are behind EBP and two return addresses. A registration that
+        // SAFETY: by the caller's promise; the arguments follow EBP and two return addresses. A registration that
         // contains has promised a filter.
         unsafe {
             if (*locals).state & STATE_CONTAIN == 0 || (*locals).asked != 0 {
@@ -238,9 +259,12 @@ impl Locals {
             (*locals).asked = 1;
             let arguments = locals.byte_add(LOCALS_SIZE + 12).cast();
             let call = RawFrame { result: [0; 2], arguments, registers: (*locals).registers };
-            let disposition = ask((*locals).data, exception, context, &raw mut (*locals).answer, call)?;
-            (*locals).asked = 0;
-            Some(disposition)
+            let disposition = ask((*locals).data, exception, context, &raw mut (*locals).outcome, call);
+            match disposition {
+                Some(_) => (*locals).asked = 0,
+                None => restore_alignment_check((*locals).flags),
+            }
+            disposition
         }
     }
 }

@@ -10,7 +10,7 @@ use super::ask::{CONTINUE_SEARCH, UNWINDING};
 use super::call::Call;
 use super::gcc::{GccException, destroy};
 use super::policy::ExceptionRecord;
-use crate::context::CONTEXTS;
+use crate::context::contexts;
 
 /// What is used of `DISPATCHER_CONTEXT`.
 #[repr(C)]
@@ -31,18 +31,9 @@ type Unwind = unsafe extern "win64" fn(
     history: *mut c_void,
 ) -> !;
 
-// The library as in `src/arch/windows.rs`.
-#[cfg_attr(not(target_env = "msvc"), link(name = "ntdll"))]
-#[cfg_attr(target_env = "msvc", link(name = "ntdll", kind = "raw-dylib"))]
-unsafe extern "win64" {
-    fn RtlUnwindEx(
-        frame: *mut c_void,
-        resume: *const c_void,
-        record: *mut ExceptionRecord,
-        result: *mut c_void,
-        context: *mut c_void,
-        history: *mut c_void,
-    ) -> !;
+crate::platform::import! { "ntdll":
+    /// An [`Unwind`]; only its address is used here.
+    fn RtlUnwindEx() -> !;
 }
 
 unsafe extern "C" {
@@ -52,19 +43,18 @@ unsafe extern "C" {
 
 /// What a contained registration brings with it. A program that contains nothing, such as a driver, need not import it.
 pub(crate) fn unwinder() -> *mut () {
-    let unwind: Unwind = RtlUnwindEx;
     // Or the compiler would see that nothing else is ever stored, and import it for the load.
-    black_box(unwind as *mut ())
-}
-
-/// Takes it, under the registry's lock.
-pub(crate) fn prepare(unwinder: *mut ()) {
-    CONTEXTS.unwind.store(unwinder, Ordering::Relaxed);
+    black_box(RtlUnwindEx as *mut ())
 }
 
 /// Whether exceptions can be contained.
 pub(crate) fn is_available() -> bool {
     true
+}
+
+/// Whether a counted call of the context is in this thread's chain: there is none.
+pub(crate) fn counts_here(_context: *const crate::context::Context) -> bool {
+    false
 }
 
 /// Called by the system when an exception leaves the handler of a contained call, and when its frame is unwound.
@@ -76,7 +66,8 @@ unsafe extern "win64" fn exception(
     dispatcher: *const Dispatcher,
 ) -> i32 {
     // SAFETY: the system passes the frame of `calltable_contain` and an exception of code that it called; a filter that
-    // was registered is asked, and what it ends is unwound to that frame, by the function that the registration has brought.
+    // was registered is asked, and what it ends is unwound to that frame, by the function that the registration has
+    // brought.
     unsafe {
         let flags = (*record).flags;
         let is_gcc = (*record).code == GCC_THROW && (*record).parameter_count > 0;
@@ -99,7 +90,7 @@ unsafe extern "win64" fn exception(
             (*record).parameter_count = 4;
             (&raw mut (*record).parameters[1]).cast::<[usize; 3]>().write(target);
         }
-        let unwind = core::mem::transmute::<*mut (), Unwind>(CONTEXTS.unwind.load(Ordering::Relaxed));
+        let unwind = core::mem::transmute::<*mut (), Unwind>(contexts().unwind.load(Ordering::Relaxed));
         unwind(call.cast(), resume.cast(), record, null_mut(), context, (*dispatcher).history)
     }
 }

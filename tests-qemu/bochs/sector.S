@@ -1,5 +1,5 @@
-// Boot sector for Bochs, whose BIOS cannot load a kernel itself: reads the flat image behind it on the disk to 1 MB, and
-// jumps to its first byte in the state that QEMU starts it in: 32 bits, flat segments, no paging.
+// Boot sector for Bochs, whose BIOS cannot load a kernel itself: reads the flat image after it on the disk to 1 MB,
+// and jumps to its first byte in the state that QEMU starts it in: 32 bits, flat segments, no paging.
 //
 // IMAGE_CHUNKS, which the build gives, is the image's size in chunks.
 .intel_syntax noprefix

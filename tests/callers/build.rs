@@ -1,14 +1,14 @@
 //! Writes the same list of signatures as C callers and as Rust cases, and compiles the C with GCC and Clang.
 //!
-//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's. Without the feature
-//! `hosted` Clang compiles for no operating system, and without floating point where the target has none.
+//! Nothing is compiled for Windows with MSVC: the attributes and the assembly are GCC's and Clang's. Without the
+//! feature `hosted` Clang compiles for no operating system, and without floating point where the target has none.
 //!
 //! Case (p, n) has n parameters; parameter i has type number p + i. Thus every type comes in every position.
 
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// C type, Rust type, and the expression for a dynamic signature.
@@ -93,8 +93,9 @@ fn main() {
         for n in (0..=MOST).filter(|n| *n <= 6 || *n == MOST || (n + p) % 5 == 0) {
             // Each convention gets its share of the cases.
             let convention = conventions[(p + 2 * n) % conventions.len()];
-            // Compilers do not agree where a small argument goes that comes after a structure or 64 bits, nor on a method
-            // whose `this` is no pointer: a fastcall case has none of those, a thiscall case begins with a small one.
+            // Compilers do not agree where a small argument goes that comes after a structure or 64 bits, nor on a
+            // method whose `this` is no pointer: a fastcall case has none of those, a thiscall case begins with a small
+            // one.
             let parameters = (0..n).map(|i| types[(p + i) % types.len()]);
             let is_small = |ty: Type| ty.1.len() <= 3 && !matches!(ty.1, "i64" | "u64" | "f64" | "f32");
             let disputed = match convention.0 {
@@ -148,6 +149,9 @@ fn main() {
         }
     }
     fs::write(out.join("externs.rs"), externs).unwrap();
+    if windows && !freestanding {
+        methods(&target, &out);
+    }
     // The 64-bit file is called by the System V convention.
     if target == "x86" || !windows {
         let mut build = cc::Build::new();
@@ -175,11 +179,11 @@ fn case(
     let parameters: Vec<_> = (0..n).map(|i| types[(p + i) % types.len()]).collect();
     // Every type is a result, too; p + 7 n walks through all of them. One case in nine returns nothing.
     let result = ((p + n) % 9 != 8).then(|| types[(p + 7 * n) % types.len()]);
-    // On 32-bit Linux, C returns structures by other rules than on Windows, which the frame lane knows. There compilers
-    // do not agree where the last two conventions have the address of a result.
+    // On 32-bit Linux, C returns structures by other rules than on Windows, which the frame lane knows for plain C
+    // alone. Compilers do not agree where the last two conventions have the address of a result.
     let is_agreed = match abi {
-        "win64" => true,
-        "stdcall" | "cdecl" => windows,
+        "win64" | "cdecl" => true,
+        "stdcall" => windows,
         _ => false,
     };
     let result = result.filter(|ty| is_agreed || !ty.2.contains("Struct"));
@@ -213,6 +217,25 @@ fn case(
         result.map_or("None".into(), |t| format!("Some({})", t.2)),
     )
     .unwrap();
+}
+
+/// Callers of methods, by Clang for MSVC and by MinGW's C++. Without the compilers the test `methods` does not link.
+fn methods(target: &str, out: &Path) {
+    let arch = if target == "x86" { "i686" } else { target };
+    let msvc = find("clang++", target, true).map(|clang| (clang, Some(format!("--target={arch}-pc-windows-msvc"))));
+    let mingw = if cfg!(windows) { "g++".to_owned() } else { format!("{arch}-w64-mingw32-g++") };
+    for (name, compiler) in [("msvc", msvc), ("mingw", answers(&mingw).then_some((mingw, None)))] {
+        let Some((compiler, flag)) = compiler else { continue };
+        for level in ["O0", "O2"] {
+            let variant = format!("{name}_{level}");
+            let object = out.join(format!("methods_{variant}.o"));
+            let mut command = Command::new(&compiler);
+            command.args(flag.iter()).args(["-c", "-fno-exceptions", "-fno-rtti", "-fno-stack-protector"]);
+            command.arg(format!("-{level}")).arg(format!("-DVARIANT={variant}")).arg("src/methods.cpp").arg("-o");
+            assert!(command.arg(&object).status().is_ok_and(|status| status.success()), "{command:?}");
+            cc::Build::new().object(object).compile(&format!("methods_{variant}"));
+        }
+    }
 }
 
 /// Code for no operating system, which an interrupt may come upon anywhere: nothing may lie below the stack pointer.

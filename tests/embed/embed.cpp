@@ -25,9 +25,9 @@ public:
 
     template <typename Object> explicit Callback(Object &object) {
         // Each parameter here takes one position, or on i686 one word.
-        calltable_registration registration = CALLTABLE_DIRECT(&handle<Object>, sizeof...(Parameters), &object);
-        registration.options = CALLTABLE_TRACKED;
-        status = calltable_register(&registration, &slot);
+        calltable_binding binding = CALLTABLE_DIRECT(&handle<Object>, sizeof...(Parameters), &object);
+        binding.options = CALLTABLE_TRACKED;
+        status = calltable_register(&binding, &slot);
     }
     ~Callback() {
         calltable_release_and_wait(slot);
@@ -66,9 +66,9 @@ void lambdas() {
         expect("a lambda", callback.status, CALLTABLE_OK);
         check("it finds the number that is nearest to 40", *smallest(numbers, 4, callback.code()) == 38);
         check("it was called for each but the first", calls == 3);
-        check("it is live", calltable_live() == 1);
+        check("it is live", calltable_live_count() == 1);
     }
-    check("its end of life has released it", calltable_live() == 0);
+    check("its end of life has released it", calltable_live_count() == 0);
 }
 
 struct Counter {
@@ -97,12 +97,12 @@ void CALLTABLE_CALL multiply(void *data, calltable_frame *frame) {
 
 void frames() {
     const calltable_type types[] = {CALLTABLE_I64, CALLTABLE_BOOL};
-    calltable_signature signature;
+    static calltable_signature signature;
     expect("frame lane: signature", calltable_signature_init(&signature, CALLTABLE_C, types, 2, CALLTABLE_I64),
         CALLTABLE_OK);
-    const calltable_registration registration = CALLTABLE_FRAME(multiply, &signature, &signature);
+    const calltable_binding binding = CALLTABLE_FRAME(multiply, &signature, &signature);
     calltable_slot slot;
-    expect("frame lane: registration", calltable_register(&registration, &slot), CALLTABLE_OK);
+    expect("frame lane: registration", calltable_register(&binding, &slot), CALLTABLE_OK);
     const auto code = reinterpret_cast<int64_t(CALLTABLE_CALL *)(int64_t, bool)>(calltable_code(slot));
     check("frame lane: results", code(INT64_C(1) << 40, true) == -(INT64_C(2) << 40) && code(-5, false) == -10);
     expect("frame lane: release", calltable_release(slot), CALLTABLE_OK);
@@ -118,9 +118,9 @@ int32_t CALLTABLE_CALL throw_above_two(int32_t number, void *) {
 
 // Not counted: outside of Windows a call that an exception leaves would count for ever.
 void exceptions() {
-    const calltable_registration registration = CALLTABLE_DIRECT(throw_above_two, 1, nullptr);
+    const calltable_binding binding = CALLTABLE_DIRECT(throw_above_two, 1, nullptr);
     calltable_slot slot;
-    expect("a thrower", calltable_register(&registration, &slot), CALLTABLE_OK);
+    expect("a thrower", calltable_register(&binding, &slot), CALLTABLE_OK);
     const auto code = reinterpret_cast<int32_t(CALLTABLE_CALL *)(int32_t)>(calltable_code(slot));
     int32_t caught = 0;
     for (int32_t number = 1; number <= 4; number += 1) {

@@ -10,7 +10,20 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=../../build.rs");
     println!("cargo::rustc-env=CALLTABLE_SYMBOL_VERSION=model");
-    let layout: Vec<_> = component::SHARED.iter().chain(component::X86_64).collect();
+    let has = |feature: &str| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    let mut numbers = component::numbers(&component::X86_64);
+    let mut set = |name: &str, value: u64| {
+        numbers.iter_mut().find(|(found, ..)| found == name).expect("a number that both share").1 = value;
+    };
+    if has("NARROW") {
+        println!("cargo::rustc-cfg=split_state");
+        set("GENERATION", 1 << 32);
+        set("LAST_GENERATION", (1 << 32) - 1);
+    }
+    if has("LOOM") {
+        // So few that a test uses them up.
+        set("LAST_GENERATION", 4);
+    }
     let out = env::var_os("OUT_DIR").unwrap();
-    fs::write(Path::new(&out).join("layout.rs"), component::layout_for_rust(3, &layout)).unwrap();
+    fs::write(Path::new(&out).join("layout.rs"), component::layout_for_rust(3, &numbers)).unwrap();
 }

@@ -13,9 +13,16 @@ pub fn is_table(name: &str) -> bool {
     name.trim_start_matches('_').starts_with("calltable_") && name.ends_with("_table")
 }
 
-/// Whether it is what lies behind the last dispatcher.
+/// Whether it is what lies after the last dispatcher.
 fn is_end(name: &str) -> bool {
     name.trim_start_matches('_').starts_with("calltable_") && name.ends_with("_text_end")
+}
+
+/// The name that the source gives to what is called so in a file: without the version, which `table`, the name of the
+/// table there, has, too, and without what C symbols begin with.
+pub fn plain(name: &str, table: &str) -> String {
+    let versioned = table.strip_suffix("table").and_then(|prefix| name.strip_prefix(prefix));
+    versioned.map_or_else(|| name.to_owned(), |name| format!("calltable_{name}"))
 }
 
 /// One function, decoded; what fills the room up to the next one is left out.
@@ -82,16 +89,16 @@ impl Code {
         let table = table(file)?;
         let section = table.section_index()?;
         let end = file.symbols().find(|symbol| !symbol.is_undefined() && symbol.name().is_ok_and(is_end))?.address();
-        let is_entry = |name: &str| name.contains("calltable_entry_");
-        let mut starts: Vec<(&str, u64)> = file
+        let plain = |name| plain(name, table.name().unwrap_or_default());
+        let mut starts: Vec<(String, u64)> = file
             .symbols()
             .filter(|symbol| symbol.section_index() == Some(section) && symbol.kind() == SymbolKind::Text)
-            .filter_map(|symbol| Some((symbol.name().ok()?, symbol.address())))
-            .filter(|(name, address)| !is_entry(name) && (table.address()..end).contains(address))
+            .filter_map(|symbol| Some((plain(symbol.name().ok()?), symbol.address())))
+            .filter(|(name, address)| !name.starts_with("calltable_entry_") && (table.address()..end).contains(address))
             .collect();
         starts.sort_by_key(|(_, address)| *address);
         let ends = starts.iter().skip(1).map(|(_, address)| *address).chain([end]);
-        let functions = starts.iter().zip(ends).map(|((name, start), end)| (*name, *start..end));
+        let functions = starts.iter().zip(ends).map(|((name, start), end)| (name.as_str(), *start..end));
         Self::decode(file, section, functions)
     }
 

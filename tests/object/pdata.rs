@@ -12,6 +12,8 @@ use super::marks::unwound;
 pub struct Unwind {
     pub function: Range<u64>,
     pub prologue: u64,
+    /// Windows calls a function of ours when an exception leaves this one, but not while it is in its prologue.
+    pub is_armed: bool,
     /// Offset of the end of the instruction, what it does.
     pub codes: Vec<(u64, Step)>,
 }
@@ -35,7 +37,7 @@ pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
         let info = fields[&(at + 8)].value.wrapping_add_signed(fields[&(at + 8)].addend);
         let info = &xdata.data().unwrap()[info as usize..];
         let [head, prologue, count, frame] = info[..4].try_into().unwrap();
-        assert_eq!((head, frame), (1, 0), "version 1, no handler and no frame register are what the text asks for");
+        assert_eq!((head & 7, frame), (1, 0), "version 1 and no frame register are what the text asks for");
         let mut slots = info[4..][..2 * usize::from(count)].chunks_exact(2);
         let mut codes = Vec::new();
         while let Some(&[offset, operation]) = slots.next() {
@@ -52,19 +54,20 @@ pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
             codes.push((u64::from(offset), step));
         }
         codes.reverse(); // the last instruction comes first in the data
-        Unwind { function, prologue: prologue.into(), codes }
+        Unwind { function, prologue: prologue.into(), is_armed: head >> 3 != 0, codes }
     });
     entries.collect()
 }
 
-/// What the instructions of a function do to the stack that an unwinder must undo: where each ends, and what it does. XMM
-/// registers are saved by way of R9, which is some way above RSP then.
+/// What the instructions of a function do to the stack that an unwinder must undo: where each ends, and what it does.
+/// XMM registers are saved by way of R9, which is some way above RSP then.
 pub fn steps(function: &Function) -> Vec<(u64, Step)> {
     let mut above = None;
     let mut step = |i: &Instruction| {
         let (first, second) = (i.op0_register(), i.op1_register());
         match i.mnemonic() {
             Mnemonic::Push => Some(Step::Push(first)),
+            Mnemonic::Pushfq => Some(Step::Allocate(8)),
             Mnemonic::Sub if first == Register::RSP => Some(Step::Allocate(i.immediate(1))),
             Mnemonic::Lea if first == Register::R9 && i.memory_base() == Register::RSP => {
                 above = Some(i.memory_displacement64());

@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 use core::fmt;
 
-use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
-use calltable::table::{self, Registration};
+use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
+use calltable::table::{self, Binding};
 use calltable::{Convention, Signature, Type};
 use calltable_callers::{
     Registers, calltable_call_with, calltable_has_frame, calltable_pops, calltable_seen, calltable_wreck_and_fault,
@@ -22,12 +22,34 @@ const EDX: usize = 2;
 const ESP: usize = 4;
 
 const DIRECTION_FLAG: u32 = 1 << 10;
+const ALIGNMENT_CHECK: u32 = 1 << 18;
 const MXCSR: u32 = 0x5f80;
-const X87: u32 = 0x0a7f;
+const X87: u32 = 0x0a7e;
 const MXCSR_CONTROL: u32 = 0xffc0;
 
-const CONVENTIONS: [Convention; 4] =
-    [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
+const CONVENTIONS: [Convention; 5] =
+    [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall, Convention::Sysv];
+
+/// Bytes that a callee removes, of so many words; the first of them may be the address of a result.
+fn removed(convention: Convention, words: usize, is_result_in_memory: bool) -> u32 {
+    match convention {
+        Convention::Cdecl => 0,
+        Convention::Sysv => 4 * u32::from(is_result_in_memory),
+        _ => 4 * words as u32,
+    }
+}
+
+/// A case for each convention, number of words, and whether the first is the address of a result.
+fn each_place(most_words: usize, case: impl Fn(Convention, usize, bool)) {
+    for convention in CONVENTIONS {
+        for words in 0..=most_words {
+            case(convention, words, false);
+            if words > 0 {
+                case(convention, words, true);
+            }
+        }
+    }
+}
 
 /// Names what fails: lane, convention, number of words or parameters, options.
 #[derive(Clone, Copy)]
@@ -51,9 +73,9 @@ pub fn pattern() -> Registers {
 }
 
 /// Calls the registration and checks what the foreign caller may rely on. Returns what the handler saw.
-fn call(case: Case, registration: Registration, pops: [u32; 2], flags: u32, has_frame: bool) -> Registers {
+fn call(case: Case, binding: Binding, pops: [u32; 2], flags: u32, has_frame: bool) -> Registers {
     let [handler_pops, entry_pops] = pops;
-    let slot = table::register(&registration).expect("a slot");
+    let slot = table::register(&binding).expect("a slot");
     let mut before = pattern();
     before.flags |= flags;
     let mut after = pattern();
@@ -65,7 +87,7 @@ fn call(case: Case, registration: Registration, pops: [u32; 2], flags: u32, has_
         calltable_call_with(slot.code().as_ptr(), &before, &mut after);
         calltable_seen
     };
-    let running = table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
+    let running = table::live_slot(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
     assert_eq!(running, 0, "{case}: calls that are counted as running after the call"); // a release would wait for ever
     assert_eq!(table::release(slot), Ok(()));
 
@@ -77,6 +99,7 @@ fn call(case: Case, registration: Registration, pops: [u32; 2], flags: u32, has_
     assert_eq!(after.mxcsr & MXCSR_CONTROL, MXCSR, "{case}: MXCSR's control bits");
     assert_eq!(after.x87_control & 0xffff, X87, "{case}: x87 control word");
     assert_eq!(after.flags & DIRECTION_FLAG, 0, "{case}: DF after the call");
+    assert_eq!(after.flags & ALIGNMENT_CHECK, 0, "{case}: AC after the call");
     assert_eq!([after.general[0], after.general[EDX]], RESULT, "{case}: EDX:EAX, the result");
     let arguments = entry_pops as usize / 4;
     assert_eq!(after.stack[arguments..], before.stack[arguments..], "{case}: stack words above the arguments");
@@ -89,30 +112,28 @@ fn call(case: Case, registration: Registration, pops: [u32; 2], flags: u32, has_
 type Handler = unsafe extern "C" fn();
 
 pub fn direct_lane() {
-    for convention in CONVENTIONS {
-        for words in 0..=calltable::MAX_POSITIONS {
-            let direct = |handler: Handler| {
-                // SAFETY: the handlers take any arguments and remove what they are told.
-                unsafe { Registration::direct(convention, handler as *const c_void, words, DATA as *mut c_void) }
-            };
-            let callee_pops = convention != Convention::Cdecl;
-            let pops = if callee_pops { [4 * words as u32 + 4, 4 * words as u32] } else { [0, 0] };
-            for (name, registration, flags) in [
-                ("plain", direct(calltable_wreck_volatile), 0),
-                ("tracked", direct(calltable_wreck_volatile).tracked(), 0),
-                ("exclusive", direct(calltable_wreck_volatile).exclusive(), 0),
-                ("saving", direct(calltable_wreck_preserved).saving(), DIRECTION_FLAG),
-                ("saving control words", direct(calltable_wreck_control).saving_control_words().tracked(), 0),
-            ] {
-                let case = Case("direct", convention, words, name);
-                let before = pattern();
-                let seen = call(case, registration, pops, flags, false);
-                assert_eq!(seen.stack[..words], before.stack[..words], "{case}: words in the handler");
-                assert_eq!(seen.stack[words], DATA, "{case}: the data");
-                assert_eq!(seen.general[ECX..=EDX], before.general[ECX..=EDX], "{case}: ECX and EDX in the handler");
-            }
+    each_place(calltable::MAX_POSITIONS, |convention, words, is_result_in_memory| {
+        let direct = |handler: Handler| {
+            // SAFETY: the handlers take any arguments and remove what they are told.
+            let direct = unsafe { Binding::direct(convention, handler as *const c_void, words, DATA as *mut c_void) };
+            if is_result_in_memory { direct.result_in_memory() } else { direct }
+        };
+        let pops = [words + 1, words].map(|words| removed(convention, words, is_result_in_memory));
+        for (name, binding, flags) in [
+            ("plain", direct(calltable_wreck_volatile), 0),
+            ("tracked", direct(calltable_wreck_volatile).tracked(), 0),
+            ("exclusive", direct(calltable_wreck_volatile).exclusive(), 0),
+            ("saving", direct(calltable_wreck_preserved).saving(), DIRECTION_FLAG),
+            ("saving control words", direct(calltable_wreck_control).saving_control_words().tracked(), 0),
+        ] {
+            let case = Case("direct", convention, words, name);
+            let before = pattern();
+            let seen = call(case, binding, pops, flags, false);
+            assert_eq!(seen.stack[..words], before.stack[..words], "{case}: words in the handler");
+            assert_eq!(seen.stack[words], DATA, "{case}: the data");
+            assert_eq!(seen.general[ECX..=EDX], before.general[ECX..=EDX], "{case}: ECX and EDX in the handler");
         }
-    }
+    });
 }
 
 pub fn frame_lane() {
@@ -126,25 +147,25 @@ pub fn frame_lane() {
                 _ => 0,
             };
             let words = parameters.saturating_sub(registers);
-            let pops = if convention == Convention::Cdecl { [0, 0] } else { [0, 4 * words as u32] };
+            let pops = [0, removed(convention, words, false)];
             let frame = |handler: Handler| {
                 // SAFETY: the handler takes any data and the frame.
-                unsafe { Registration::frame_foreign(handler as *const c_void, &signature, DATA as *mut c_void) }
+                unsafe { Binding::frame_foreign(handler as *const c_void, &signature, DATA as *mut c_void) }
             };
             // SAFETY: the same address as a function that takes data and a frame, which it looks at.
             let plain = unsafe {
                 let handler =
                     core::mem::transmute::<*const (), table::FrameHandler>(calltable_wreck_volatile as *const ());
-                Registration::frame(handler, &signature, DATA as *mut c_void)
+                Binding::frame(handler, &signature, DATA as *mut c_void)
             };
-            for (name, registration, flags) in [
+            for (name, binding, flags) in [
                 ("plain", plain, 0),
                 ("tracked", plain.tracked(), 0),
                 ("saving", frame(calltable_wreck_preserved), DIRECTION_FLAG),
                 ("saving control words", frame(calltable_wreck_control).saving_control_words().exclusive(), 0),
             ] {
                 let case = Case("frame", convention, parameters, name);
-                let seen = call(case, registration, pops, flags, true);
+                let seen = call(case, binding, pops, flags, true);
                 assert_eq!(seen.stack[0], DATA, "{case}: the data");
                 assert_eq!(seen.frame[..2], [0, 0], "{case}: the result at first");
                 assert_eq!(seen.frame[3..], pattern().general[ECX..=EDX], "{case}: the frame's registers");
@@ -155,59 +176,59 @@ pub fn frame_lane() {
 
 /// Data that begins with a filter, which ends every exception with the result that the wrecking handlers return.
 static FILTER: ExceptionFilter = {
-    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
         // SAFETY: the call's answer.
-        unsafe { (*answer).frame.result = RESULT };
+        unsafe { (*outcome).frame.result = RESULT };
         Verdict::RETURN
     }
     filter
 };
 
-/// A handler that wrecks all that there is and then faults, in each lane, even in those that rely on the handler; with 0 to
-/// 64 bytes of arguments that the entry removes.
+/// A handler that wrecks all that there is and then faults, in each lane, even in those that rely on the handler; with
+/// 0 to 64 bytes of arguments that the entry removes.
 #[allow(dead_code, reason = "for where somebody makes exceptions of faults")]
 pub fn after_a_fault() {
     let (handler, data) = (calltable_wreck_and_fault as *const (), (&raw const FILTER).cast_mut().cast());
-    for convention in CONVENTIONS {
-        for words in 0..=16 {
-            let registers = match convention {
-                Convention::Thiscall => 1,
-                Convention::Fastcall => 2,
-                _ => 0,
-            };
-            let types = &[Type::U32; 18][..words + registers];
-            let Ok(signature) = Signature::new(convention, types, Some(Type::U64)) else { panic!("signature") };
-            // SAFETY: the handler takes any arguments; the second is also a function that takes data and a frame, which
-            // it does not look at. The data begins with a filter.
-            let (direct, frame, foreign) = unsafe {
-                let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
-                (
-                    Registration::direct(convention, handler.cast(), words, data).contained(),
-                    Registration::frame(frame, &signature, data).contained(),
-                    Registration::frame_foreign(handler.cast(), &signature, data).contained(),
-                )
-            };
-            let entry_pops = if convention == Convention::Cdecl { 0 } else { 4 * words as u32 };
-            for (name, registration) in [
-                ("direct", direct),
-                ("direct, saving", direct.saving()),
-                ("direct, saving control words, tracked", direct.saving_control_words().tracked()),
-                ("direct, exclusive", direct.exclusive()),
-                ("frame", frame),
-                ("frame, tracked", frame.tracked()),
-                ("frame, foreign", foreign),
-                ("frame, foreign, control words, exclusive", foreign.saving_control_words().exclusive()),
-            ] {
-                let case = Case("after a fault", convention, words, name);
-                call(case, registration, [0, entry_pops], 0, false);
-                assert_eq!(x87_tags(), 0xffff, "{case}: something is left on the x87 stack");
-            }
+    each_place(16, |convention, words, is_result_in_memory| {
+        let registers = match convention {
+            Convention::Thiscall => 1,
+            Convention::Fastcall => 2,
+            _ => 0,
+        };
+        let types = &[Type::U32; 18][usize::from(is_result_in_memory)..words + registers];
+        let result = if is_result_in_memory { Type::Struct { size: 12 } } else { Type::U64 };
+        let Ok(signature) = Signature::new(convention, types, Some(result)) else { panic!("signature") };
+        // SAFETY: the handler takes any arguments; the second is also a function that takes data and a frame, which
+        // it does not look at. The data begins with a filter.
+        let (direct, frame, foreign) = unsafe {
+            let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
+            (
+                Binding::direct(convention, handler.cast(), words, data).contained(),
+                Binding::frame(frame, &signature, data).contained(),
+                Binding::frame_foreign(handler.cast(), &signature, data).contained(),
+            )
+        };
+        let direct = if is_result_in_memory { direct.result_in_memory() } else { direct };
+        let entry_pops = removed(convention, words, is_result_in_memory);
+        for (name, binding) in [
+            ("direct", direct),
+            ("direct, saving", direct.saving()),
+            ("direct, saving control words, tracked", direct.saving_control_words().tracked()),
+            ("direct, exclusive", direct.exclusive()),
+            ("frame", frame),
+            ("frame, tracked", frame.tracked()),
+            ("frame, foreign", foreign),
+            ("frame, foreign, control words, exclusive", foreign.saving_control_words().exclusive()),
+        ] {
+            let case = Case("after a fault", convention, words, name);
+            call(case, binding, [0, entry_pops], 0, false);
+            assert_eq!(x87_tags(), 0xffff, "{case}: something is left on the x87 stack");
         }
-    }
+    });
 }
 
 /// Two bits for each x87 register, 3 for an empty one.
-fn x87_tags() -> u16 {
+pub fn x87_tags() -> u16 {
     let mut environment = [0_u16; 14];
     // SAFETY: stores what is loaded again.
     unsafe { core::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) environment.as_mut_ptr()) };

@@ -1,11 +1,11 @@
-//! Every register, flag and stack word around a call on x86_64. A kernel that has switched SSE off leaves out the registers
-//! that it has not.
+//! Every register, flag and stack word around a call on x86_64. A kernel that has switched SSE off leaves out the
+//! registers that it has not.
 
 use core::ffi::c_void;
 use core::fmt;
 
-use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
-use calltable::table::{self, Registration};
+use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
+use calltable::table::{self, Binding};
 use calltable::{Convention, Signature, Type};
 use calltable_callers::{
     Registers, calltable_call_with, calltable_has_frame, calltable_seen, calltable_wreck_and_fault,
@@ -28,10 +28,12 @@ const R8: usize = 8;
 const R9: usize = 9;
 
 const DIRECTION_FLAG: u64 = 1 << 10;
-/// Rounds up, all exceptions masked; the x87 control word: rounds up, double precision. Neither is what a thread
+const ALIGNMENT_CHECK: u64 = 1 << 18;
+/// Rounds up, all exceptions masked; the x87 control word: rounds up, double precision, invalid
+/// operations not masked. Neither is what a thread
 /// starts with, nor what the wrecking handler leaves.
 const MXCSR: u64 = 0x5f80;
-const X87: u64 = 0x0a7f;
+const X87: u64 = 0x0a7e;
 /// The bits of MXCSR that the convention preserves.
 const MXCSR_CONTROL: u64 = 0xffc0;
 
@@ -45,7 +47,7 @@ impl fmt::Display for Case {
     }
 }
 
-fn pattern() -> Registers {
+pub fn pattern() -> Registers {
     let word = |kind: u64, index: usize| kind << 56 | 0x00c0_ffee_0000_0000 | index as u64;
     Registers {
         general: core::array::from_fn(|i| word(0x11, i)),
@@ -70,8 +72,8 @@ fn position(before: &Registers, index: usize) -> u64 {
 }
 
 /// Calls the registration and checks what the foreign caller may rely on. Returns what the handler saw.
-fn call(case: Case, registration: Registration, flags: u64) -> Registers {
-    let slot = table::register(&registration).expect("a slot");
+fn call(case: Case, binding: Binding, flags: u64) -> Registers {
+    let slot = table::register(&binding).expect("a slot");
     let mut before = pattern();
     before.flags |= flags;
     let mut after = pattern();
@@ -81,7 +83,7 @@ fn call(case: Case, registration: Registration, flags: u64) -> Registers {
         calltable_call_with(slot.code().as_ptr(), &before, &mut after);
         calltable_seen
     };
-    let running = table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
+    let running = table::live_slot(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
     assert_eq!(running, 0, "{case}: calls that are counted as running after the call"); // a release would wait for ever
     assert_eq!(table::release(slot), Ok(()));
 
@@ -99,8 +101,9 @@ fn call(case: Case, registration: Registration, flags: u64) -> Registers {
     }
     assert_eq!(after.general[RSP], 0, "{case}: RSP after the call differs from before");
     assert_eq!(after.flags & DIRECTION_FLAG, 0, "{case}: DF after the call");
+    assert_eq!(after.flags & ALIGNMENT_CHECK, 0, "{case}: AC after the call");
     assert_eq!(after.general[0], RESULT[0], "{case}: RAX, the result");
-    assert_eq!(after.stack[30..32], before.stack[30..32], "{case}: stack words above the arguments");
+    assert_eq!(after.stack[62..64], before.stack[62..64], "{case}: stack words above the arguments");
 
     assert_eq!(seen.general[RSP] % 16, 8, "{case}: RSP at the handler's first instruction, modulo 16");
     assert_eq!(seen.flags & DIRECTION_FLAG, 0, "{case}: DF in the handler");
@@ -128,16 +131,16 @@ fn assert_direct(case: Case, seen: &Registers, positions: usize) {
 
 type Handler = unsafe extern "C" fn();
 
-fn direct(handler: Handler, positions: usize) -> Registration {
+fn direct(handler: Handler, positions: usize) -> Binding {
     // SAFETY: the handlers take any arguments and return.
-    unsafe { Registration::direct(Convention::Win64, handler as *const c_void, positions, DATA as *mut c_void) }
+    unsafe { Binding::direct(Convention::Win64, handler as *const c_void, positions, DATA as *mut c_void) }
 }
 
 pub fn direct_lane() {
     for positions in 0..=calltable::MAX_POSITIONS {
         let plain = direct(calltable_wreck_volatile, positions);
         let preserved = direct(calltable_wreck_preserved, positions);
-        for (name, registration, flags) in [
+        for (name, binding, flags) in [
             ("plain", plain, 0),
             ("tracked", plain.tracked(), 0),
             ("exclusive", plain.exclusive(), 0),
@@ -147,7 +150,7 @@ pub fn direct_lane() {
             ("saving, tracked", preserved.saving().tracked(), 0),
         ] {
             let case = Case("direct", positions, name);
-            assert_direct(case, &call(case, registration, flags), positions);
+            assert_direct(case, &call(case, binding, flags), positions);
         }
     }
 }
@@ -171,14 +174,14 @@ pub fn frame_lane() {
     // SAFETY: the same address as a function that takes data and a frame, which it looks at.
     let handler = unsafe { core::mem::transmute::<*const (), table::FrameHandler>(handler) };
     // SAFETY: the handler takes any data.
-    let plain = unsafe { Registration::frame(handler, &signature, DATA as *mut c_void) };
+    let plain = unsafe { Binding::frame(handler, &signature, DATA as *mut c_void) };
     let foreign = |handler: Handler| {
         // SAFETY: the handler takes any data and the frame.
-        unsafe { Registration::frame_foreign(handler as *const c_void, &signature, DATA as *mut c_void) }
+        unsafe { Binding::frame_foreign(handler as *const c_void, &signature, DATA as *mut c_void) }
     };
     // SAFETY: no other call uses the static memory.
     unsafe { calltable_has_frame = 1 };
-    for (name, registration, flags) in [
+    for (name, binding, flags) in [
         ("plain", plain, 0),
         ("tracked", plain.tracked(), 0),
         ("saving", foreign(calltable_wreck_preserved), DIRECTION_FLAG),
@@ -186,7 +189,7 @@ pub fn frame_lane() {
         ("saving, exclusive", foreign(calltable_wreck_preserved).exclusive(), 0),
     ] {
         let case = Case("frame", 8, name);
-        let seen = call(case, registration, flags);
+        let seen = call(case, binding, flags);
         assert_frame(case, &seen);
         if name.starts_with("saving") {
             assert_eq!(seen.general[RDI], seen.general[RCX], "{case}: the data for a System V handler");
@@ -199,9 +202,9 @@ pub fn frame_lane() {
 
 /// Data that begins with a filter, which ends every exception with the result that the wrecking handlers return.
 static FILTER: ExceptionFilter = {
-    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
         // SAFETY: the call's answer.
-        unsafe { (*answer).frame.result = RESULT };
+        unsafe { (*outcome).frame.result = RESULT };
         Verdict::RETURN
     }
     filter
@@ -220,12 +223,12 @@ pub fn after_a_fault() {
         let (direct, frame, foreign) = unsafe {
             let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
             (
-                Registration::direct(Convention::Win64, handler.cast(), positions, data).contained(),
-                Registration::frame(frame, &signature, data).contained(),
-                Registration::frame_foreign(handler.cast(), &signature, data).contained(),
+                Binding::direct(Convention::Win64, handler.cast(), positions, data).contained(),
+                Binding::frame(frame, &signature, data).contained(),
+                Binding::frame_foreign(handler.cast(), &signature, data).contained(),
             )
         };
-        for (name, registration) in [
+        for (name, binding) in [
             ("direct", direct),
             ("direct, saving", direct.saving()),
             ("direct, saving control words, tracked", direct.saving_control_words().tracked()),
@@ -236,7 +239,10 @@ pub fn after_a_fault() {
             ("frame, foreign, control words, exclusive", foreign.saving_control_words().exclusive()),
         ] {
             let case = Case("after a fault", positions, name);
-            call(case, registration, 0);
+            let seen = call(case, binding, 0);
+            if cfg!(target_feature = "sse2") {
+                assert_eq!(seen.xmm[..4], pattern().xmm[..4], "{case}: XMM0 to XMM3 in the handler");
+            }
             #[cfg(target_feature = "sse2")]
             assert_eq!(x87_tags(), 0xffff, "{case}: something is left on the x87 stack");
         }
@@ -245,7 +251,7 @@ pub fn after_a_fault() {
 
 /// Two bits for each x87 register, 3 for an empty one.
 #[cfg(target_feature = "sse2")]
-fn x87_tags() -> u16 {
+pub fn x87_tags() -> u16 {
     let mut environment = [0_u16; 14];
     // SAFETY: stores what is loaded again.
     unsafe { core::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) environment.as_mut_ptr()) };

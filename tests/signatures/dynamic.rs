@@ -10,7 +10,8 @@ pub fn convention(name: &str) -> Convention {
     match name {
         "win64" => Convention::Win64,
         "stdcall" => Convention::Stdcall,
-        "cdecl" => Convention::Cdecl,
+        // Plain C, whose compiler is the system's.
+        "cdecl" => Convention::C,
         "thiscall" => Convention::Thiscall,
         "fastcall" => Convention::Fastcall,
         other => panic!("no case has {other}"),

@@ -47,6 +47,8 @@ BEGIN unwind_caller
     movd    xmm\number, ecx
     pshufd  xmm\number, xmm\number, 0
 .endr
+    mov     dword ptr [rsp], 0x37e              // as a thread begins, but invalid x87 operations are not masked
+    fldcw   [rsp]
     mov     ecx, 1
     mov     edx, 2
     mov     r8d, 3
@@ -56,6 +58,9 @@ unwind_call:
     call    rax
     .globl unwind_returned
 unwind_returned:
+    fwait                                       // raises what a handler has left pending
+    mov     dword ptr [rsp], 0x37f
+    fldcw   [rsp]
     add     rsp, 0x108
     .cfi_adjust_cfa_offset -0x108
     RESTORE r15
@@ -133,12 +138,16 @@ BEGIN unwind_raise
     ud2
 END unwind_raise
 
-// The same, and other rounding in both control words.
+// The same, and other rounding in both control words, and an invalid x87 operation, masked.
 .macro CONTROL
     mov     dword ptr [rsp + 8], 0x7f80
     ldmxcsr [rsp + 8]
     mov     dword ptr [rsp + 8], 0x0f7f
     fldcw   [rsp + 8]
+    fldz
+    fldz
+    fdivp
+    fstp    st(0)
 .endm
 BEGIN unwind_wreck_control_frame
     mov     qword ptr [rsi], 7

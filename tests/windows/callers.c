@@ -23,7 +23,7 @@
 #endif
 
 // Runs `call` and gives what it has moved the stack pointer by, which the caller's own code has not; see build_dll.rs.
-// The caller goes on with the right one.
+// The caller continues with the right one.
 #ifdef __i386__
 #define MOVED_BY(call)                                                                                                 \
     ({                                                                                                                 \

@@ -179,8 +179,8 @@ macro_rules! case_in {
 }
 
 // The conventions after `except` are those in which compilers do not agree: where fastcall passes a small argument that
-// comes after a structure or 64 bits; a method whose `this` is no pointer; where fastcall and thiscall pass the address of a
-// result, in ECX (GCC both, rustc and Clang for this target the second) or on the stack (Microsoft).
+// comes after a structure or 64 bits; a method whose `this` is no pointer; where fastcall and thiscall pass the address
+// of a result, in ECX (GCC both, rustc and Clang for this target the second) or on the stack (Microsoft).
 
 #[test]
 fn two_to_ten_words() {

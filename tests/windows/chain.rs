@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use calltable::seh::{self, Answer, Exception, Verdict};
-use calltable::table::Registration;
+use calltable::seh::{self, Exception, Outcome, Verdict};
+use calltable::table::Binding;
 use calltable::{Callback, Contained, Convention, RawFrame, Signature, Type};
 
 use crate::c_side::{LEVELS, function};
@@ -41,19 +41,19 @@ fn one_record_more_while_a_handler_runs() {
     unsafe {
         for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
             let signature = Signature::new(convention, &[], None).unwrap();
-            ways.push(Registration::frame(frame_handler, &signature, null_mut()));
+            ways.push(Binding::frame(frame_handler, &signature, null_mut()));
         }
-        ways.push(Registration::direct(Convention::Cdecl, direct_handler as *const c_void, 0, null_mut()));
+        ways.push(Binding::direct(Convention::Cdecl, direct_handler as *const c_void, 0, null_mut()));
     }
     let before = chain();
     for way in ways {
-        for registration in [way, way.saving(), way.saving_control_words(), way.tracked(), way.exclusive().saving()] {
-            let registered = Registered::new(&registration);
+        for binding in [way, way.saving(), way.saving_control_words(), way.tracked(), way.exclusive().saving()] {
+            let registered = Registered::new(&binding);
             // SAFETY: without arguments all conventions are the same.
             unsafe { registered.0.code().cast::<unsafe extern "C" fn()>()() };
-            assert_eq!(chain(), before, "{registration:?}");
+            assert_eq!(chain(), before, "{binding:?}");
             let [during] = SEEN.take().try_into().unwrap();
-            assert_eq!(during[1..], before, "{registration:?}");
+            assert_eq!(during[1..], before, "{binding:?}");
             let here = 0_u8;
             assert!((&raw const here).addr().abs_diff(during[0]) < 0x1_0000, "in this stack: {during:x?}");
         }
@@ -87,7 +87,7 @@ fn records_of_nested_calls_ascend() {
 }
 
 /// Notes the chain, and ends nothing.
-unsafe extern "efiapi" fn looks_on(_: *mut c_void, _: *const Exception, _: *mut Answer) -> Verdict {
+unsafe extern "efiapi" fn looks_on(_: *mut c_void, _: *const Exception, _: *mut Outcome) -> Verdict {
     note();
     Verdict::SEARCH_ON
 }
@@ -113,7 +113,8 @@ fn the_chain_is_whole_after_exceptions_that_end_and_that_pass() {
                 Some(-1)
             },
         );
-        let outer = Callback::<Int>::from_contained(&outer).unwrap();
+        // SAFETY: when the innermost closure faults, nothing on the way here must be dropped.
+        let outer = unsafe { Callback::<Int>::from_contained(&outer).unwrap() };
         for _ in 0..50 {
             // SAFETY: as above.
             assert_eq!(unsafe { outer.code()(1) }, -1);
@@ -140,18 +141,18 @@ fn the_chain_is_whole_after_a_cpp_exception_that_passes() {
     let data = (&raw mut destroyed).cast();
     // SAFETY: the handlers serve these shapes; the data outlives the registrations.
     let ways = unsafe {
-        let direct = Registration::direct(Convention::Cdecl, handler, 10, data);
-        let frame = Registration::frame(frame_handler, &signature, data);
+        let direct = Binding::direct(Convention::Cdecl, handler, 10, data);
+        let frame = Binding::frame(frame_handler, &signature, data);
         [direct, direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()]
     };
-    for registration in ways {
-        let registered = Registered::new(&registration);
+    for binding in ways {
+        let registered = Registered::new(&binding);
         // SAFETY: written by the handler only.
         unsafe { data.cast::<i32>().write(0) };
         for _ in 0..200 {
             // SAFETY: the registration lives and takes five words of 64 bits.
-            assert_eq!(unsafe { catching(registered.0.code().as_ptr(), 1) }, 54321, "{registration:?}");
-            assert_eq!(chain(), before, "{registration:?}");
+            assert_eq!(unsafe { catching(registered.0.code().as_ptr(), 1) }, 54321, "{binding:?}");
+            assert_eq!(chain(), before, "{binding:?}");
         }
         // SAFETY: as above.
         assert_eq!(unsafe { data.cast::<i32>().read() }, 200, "destructors ran on the way");
@@ -165,9 +166,9 @@ unsafe extern "C" fn makes_five(_: i32, _: *mut c_void) -> i32 {
     5
 }
 
-unsafe extern "efiapi" fn ends_in_five(_: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+unsafe extern "efiapi" fn ends_in_five(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
     // SAFETY: the answer is the dispatcher's.
-    unsafe { (*answer).handler = makes_five as *const c_void };
+    unsafe { (*outcome).handler = makes_five as *const c_void };
     Verdict::RETURN
 }
 
@@ -177,11 +178,11 @@ fn a_record_that_a_cpp_frame_left_behind_is_gone_when_its_exception_has_ended() 
     for level in LEVELS {
         let data = Data::new(ends_in_five);
         // SAFETY: the handler takes one word and that data, which begins with a filter.
-        let registration = unsafe {
+        let binding = unsafe {
             let handler = function::<*const c_void>(&format!("faulty_{level}"));
-            Registration::direct(Convention::Cdecl, handler, 1, data.as_ptr()).contained()
+            Binding::direct(Convention::Cdecl, handler, 1, data.as_ptr()).contained()
         };
-        let registered = Registered::new(&registration);
+        let registered = Registered::new(&binding);
         for _ in 0..100 {
             // SAFETY: the registration lives; 11 leaves a record and throws.
             assert_eq!(unsafe { registered.0.code().cast::<unsafe extern "C" fn(i32) -> i32>()(11) }, 5);
@@ -199,15 +200,15 @@ fn the_chain_is_whole_after_a_jump() {
     for level in LEVELS {
         let data = Data::new(looks_on);
         // SAFETY: that is its type in faults.cpp; the handler takes one word and that data.
-        let (jumping, registration) = unsafe {
+        let (jumping, binding) = unsafe {
             let handler = function::<*const c_void>(&format!("faulty_{level}"));
             let jumping: Jumping = function(&format!("jumping_{level}"));
-            (jumping, Registration::direct(Convention::Cdecl, handler, 1, data.as_ptr()))
+            (jumping, Binding::direct(Convention::Cdecl, handler, 1, data.as_ptr()))
         };
         // SAFETY: the data begins with a filter.
-        let contained = unsafe { registration.contained() };
-        for registration in [registration, registration.tracked(), contained.exclusive()] {
-            let registered = Registered::new(&registration);
+        let contained = unsafe { binding.contained() };
+        for binding in [binding, binding.tracked(), contained.exclusive()] {
+            let registered = Registered::new(&binding);
             for _ in 0..100 {
                 // SAFETY: the registration lives.
                 assert_eq!(unsafe { jumping(registered.0.code().as_ptr(), 0) }, 100);

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 
-use calltable::seh::{self, Answer, Exception, ExceptionFilter, Verdict};
-use calltable::table::{self, FrameHandler, Registration, Slot};
+use calltable::seh::{self, Exception, ExceptionFilter, Outcome, Verdict};
+use calltable::table::{self, Binding, FrameHandler, SlotId};
 use calltable::{Callback, Contained, Convention, Dynamic, Error, Options, RawFrame, Signature, Type};
 use windows_sys::Win32::System::Diagnostics::Debug::{
     AddVectoredExceptionHandler, EXCEPTION_POINTERS, RaiseException, RemoveVectoredExceptionHandler,
@@ -89,11 +89,11 @@ fn overflow(depth: usize) -> usize {
 }
 
 /// A slot that ends with this value.
-pub struct Registered(pub Slot);
+pub struct Registered(pub SlotId);
 
 impl Registered {
-    pub fn new(registration: &Registration) -> Self {
-        Self(table::register(registration).unwrap())
+    pub fn new(binding: &Binding) -> Self {
+        Self(table::register(binding).unwrap().slot())
     }
 
     fn unary(&self) -> Unary {
@@ -104,13 +104,14 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        table::release(self.0).unwrap();
+        // SAFETY: `new` has dropped its first key, and nobody uses the slot any more.
+        table::release(unsafe { self.0.key() }).unwrap();
     }
 }
 
 /// That no call of a slot is counted as running. If one is, releases would wait for ever, so this does not panic.
-pub fn assert_idle(slot: Slot) {
-    let entry = table::entry(slot.index()).unwrap();
+pub fn assert_idle(slot: SlotId) {
+    let entry = table::live_slot(slot.index()).unwrap();
     if entry.in_flight.unwrap_or(0) != 0 {
         eprintln!("calls are counted that do not run: {entry:?}");
         std::process::abort();
@@ -139,7 +140,8 @@ fn a_policy_ends_every_kind_of_exception() {
                 Some(-5)
             },
         );
-        let callback = Callback::<Unary>::from_contained(&handler).unwrap();
+        // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+        let callback = unsafe { Callback::<Unary>::from_contained(&handler).unwrap() };
         let results: Vec<i64> = [0, 1, 0, 2].map(|argument| call(callback.code(), argument)).to_vec();
         assert_eq!(results, [100, -5, 100, -5], "{kind:?}");
         drop(callback);
@@ -173,7 +175,8 @@ fn results_of_every_shape_come_from_the_policy() {
                 },
                 |_| Some(value),
             );
-            let callback = Callback::<Function>::from_contained(&handler).unwrap();
+            // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+            let callback = unsafe { Callback::<Function>::from_contained(&handler).unwrap() };
             for _ in 0..10 {
                 // SAFETY: the callback lives.
                 assert_eq!(unsafe { callback.code()($($argument),*) }, value, "{} {}", $abi, stringify!($R));
@@ -225,7 +228,8 @@ fn a_dynamic_policy_sets_the_result_in_a_frame_of_the_call() {
             }
             Verdict::RETURN
         });
-        let callback = Callback::from_contained_dynamic(&handler).unwrap();
+        // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+        let callback = unsafe { Callback::from_contained_dynamic(&handler).unwrap() };
         // SAFETY: those are the signatures; the callback lives.
         unsafe {
             match result {
@@ -270,7 +274,8 @@ fn handlers_are_asked_from_the_inside_outwards_and_vectored_ones_first() {
             Option::None
         },
     );
-    let inner = Callback::<Unary>::from_contained(&inner).unwrap();
+    // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+    let inner = unsafe { Callback::<Unary>::from_contained(&inner).unwrap() };
     let middle = |argument: i32| call(inner.code(), argument);
     let middle = Callback::<Unary>::from_ref(&middle).unwrap();
     let outer = Contained::new(
@@ -280,7 +285,8 @@ fn handlers_are_asked_from_the_inside_outwards_and_vectored_ones_first() {
             Some(-9)
         },
     );
-    let outer = Callback::<Unary>::from_contained(&outer).unwrap();
+    // SAFETY: as above; nor do the closures further out.
+    let outer = unsafe { Callback::<Unary>::from_contained(&outer).unwrap() };
     WATCHING.set(true);
     // SAFETY: the handler only looks.
     let handle = unsafe { AddVectoredExceptionHandler(1, Some(vectored)) };
@@ -301,7 +307,8 @@ fn an_exclusive_closure_is_called_again_after_its_exception_has_ended() {
         },
         |_| Some(-1),
     );
-    let callback = Callback::<Unary>::from_contained_mut(&mut handler).unwrap();
+    // SAFETY: as above; and the count is right at any moment.
+    let callback = unsafe { Callback::<Unary>::from_contained_mut(&mut handler).unwrap() };
     for round in 0..100 {
         let results = [1, -1, 2].map(|argument| call(callback.code(), argument));
         assert_eq!(results, [3 * round + 1, -1, 3 * round + 3]);
@@ -318,7 +325,8 @@ fn a_filter_that_has_mended_it_lets_the_handler_go_on() {
         frame.set_result(frame.get::<i32>(0).unwrap() + 1).unwrap();
     })
     .contained(|exception, _| if exception.code() == RAISED { Verdict::CONTINUE } else { Verdict::SEARCH_ON });
-    let callback = Callback::from_contained_dynamic(&handler).unwrap();
+    // SAFETY: nothing ends here.
+    let callback = unsafe { Callback::from_contained_dynamic(&handler).unwrap() };
     // SAFETY: that is the signature; the callback lives.
     let code: unsafe extern "C" fn(i32) -> i32 = unsafe { callback.code().cast() };
     for _ in 0..3 {
@@ -347,25 +355,25 @@ impl Data {
 }
 
 /// Ends every exception with -1.
-unsafe extern "efiapi" fn minus_one(data: *mut c_void, exception: *const Exception, answer: *mut Answer) -> Verdict {
+unsafe extern "efiapi" fn minus_one(data: *mut c_void, exception: *const Exception, outcome: *mut Outcome) -> Verdict {
     // SAFETY: registered with that data; the others are the dispatcher's.
     unsafe {
         (*data.cast::<Data>()).last.store((*exception).code(), Ordering::Relaxed);
-        (*answer).frame.result = [!0, 0];
+        (*outcome).frame.result = [!0, 0];
     }
     Verdict::RETURN
 }
 
 /// Ends none.
-unsafe extern "efiapi" fn search_on(_: *mut c_void, _: *const Exception, _: *mut Answer) -> Verdict {
+unsafe extern "efiapi" fn search_on(_: *mut c_void, _: *const Exception, _: *mut Outcome) -> Verdict {
     Verdict::SEARCH_ON
 }
 
-fn faulty(level: &str, data: &Data) -> Registration {
+fn faulty(level: &str, data: &Data) -> Binding {
     // SAFETY: the handler takes one word and that data, which lives with the registration.
     unsafe {
         let handler = function::<*const c_void>(&format!("faulty_{level}"));
-        Registration::direct(Convention::C, handler, 1, data.as_ptr()).contained()
+        Binding::direct(Convention::C, handler, 1, data.as_ptr()).contained()
     }
 }
 
@@ -376,10 +384,8 @@ fn faults_of_c_and_exceptions_of_cpp_end_in_a_filter() {
     for level in LEVELS {
         let data = Data::new(minus_one);
         let faulty = faulty(level, &data);
-        for registration in
-            [faulty, faulty.saving(), faulty.saving_control_words(), faulty.tracked(), faulty.exclusive()]
-        {
-            let registered = Registered::new(&registration);
+        for binding in [faulty, faulty.saving(), faulty.saving_control_words(), faulty.tracked(), faulty.exclusive()] {
+            let registered = Registered::new(&binding);
             // SAFETY: that is the C handler's type.
             let code: Int = unsafe { registered.0.code().cast() };
             // SAFETY: the registration lives.
@@ -406,10 +412,11 @@ fn faults_of_c_and_exceptions_of_cpp_end_in_a_filter() {
 #[test]
 fn an_exception_that_passes_ends_the_count_of_running_calls() {
     let data = Data::new(search_on);
-    for registration in [faulty("O2", &data).tracked(), faulty("O2", &data).exclusive()] {
-        let inner = Registered::new(&registration);
+    for binding in [faulty("O2", &data).tracked(), faulty("O2", &data).exclusive()] {
+        let inner = Registered::new(&binding);
         let outer = Contained::new(|argument: i32| call(inner.unary(), argument), |_| Some(-3));
-        let outer = Callback::<Unary>::from_contained(&outer).unwrap();
+        // SAFETY: when the inner handler faults, nothing on the way here must be dropped.
+        let outer = unsafe { Callback::<Unary>::from_contained(&outer).unwrap() };
         for _ in 0..100 {
             assert_eq!(call(outer.code(), Read as i32), -3);
             assert_idle(inner.0);
@@ -429,7 +436,8 @@ fn an_exception_of_the_filter_is_not_its_own() {
             Some(1)
         },
     );
-    let inner = Callback::<Unary>::from_contained(&inner).unwrap();
+    // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+    let inner = unsafe { Callback::<Unary>::from_contained(&inner).unwrap() };
     let seen = AtomicU32::new(0);
     let outer = Contained::new(
         |argument: i32| call(inner.code(), argument),
@@ -438,7 +446,8 @@ fn an_exception_of_the_filter_is_not_its_own() {
             Some(-4)
         },
     );
-    let outer = Callback::<Unary>::from_contained(&outer).unwrap();
+    // SAFETY: nor does the policy, where it faults, or the closure further out.
+    let outer = unsafe { Callback::<Unary>::from_contained(&outer).unwrap() };
     for _ in 0..10 {
         assert_eq!(call(outer.code(), 1), -4);
         assert_eq!(seen.load(Ordering::Relaxed), seh::INTEGER_DIVISION_BY_ZERO);
@@ -460,12 +469,12 @@ fn a_handler_that_makes_the_result_gets_arguments_and_room() {
         // SAFETY: the filter has put it there.
         unsafe { room.cast::<i64>().read_unaligned() + i64::from(argument) }
     }
-    unsafe extern "efiapi" fn filter(data: *mut c_void, _: *const Exception, answer: *mut Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(data: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
         // SAFETY: registered with that data; the answer is the dispatcher's.
         unsafe {
             (*data.cast::<Data>()).last.fetch_add(1, Ordering::Relaxed);
-            (*answer).handler = makes as *const c_void;
-            (&raw mut (*answer).room).cast::<i64>().write_unaligned(1 << 40);
+            (*outcome).handler = makes as *const c_void;
+            (&raw mut (*outcome).room).cast::<i64>().write_unaligned(1 << 40);
         }
         // Last of all, so that nothing but the dispatcher gives the arguments back.
         // SAFETY: what callers left in these registers is nobody's.
@@ -480,17 +489,18 @@ fn a_handler_that_makes_the_result_gets_arguments_and_room() {
     // On i686 a double takes two words.
     let positions = if cfg!(target_arch = "x86") { 6 } else { 4 };
     // SAFETY: the handlers take these arguments and any data.
-    let registration =
-        unsafe { Registration::direct(Convention::C, fails as *const c_void, positions, data.as_ptr()).contained() };
-    for registration in [registration, registration.saving(), registration.tracked()] {
-        let registered = Registered::new(&registration);
+    let binding =
+        unsafe { Binding::direct(Convention::C, fails as *const c_void, positions, data.as_ptr()).contained() };
+    for binding in [binding, binding.saving(), binding.tracked()] {
+        let registered = Registered::new(&binding);
         // SAFETY: that is the handlers' type; the registration lives.
         let call_mixed = |argument: i32| unsafe { registered.0.code().cast::<Mixed>()(argument, 1.5, 2.5, 3.5) };
         assert_eq!(call_mixed(5), (1 << 40) + 5);
         // An exception of that handler is for others.
         data.last.store(0, Ordering::Relaxed);
         let outer = Contained::new(|argument: i32| call_mixed(argument), |_| Some(-8));
-        let outer = Callback::<Unary>::from_contained(&outer).unwrap();
+        // SAFETY: what faults holds nothing that must be dropped.
+        let outer = unsafe { Callback::<Unary>::from_contained(&outer).unwrap() };
         assert_eq!(call(outer.code(), 99), -8);
         assert_eq!(data.last.load(Ordering::Relaxed), 1, "asked once");
     }
@@ -510,7 +520,8 @@ fn a_hundred_thousand_exceptions_leave_neither_stack_nor_slots_behind() {
             },
             |_| Some(i64::from(round)),
         );
-        let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap();
+        // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+        let callback = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).unwrap() };
         assert_eq!(call(callback.code(), 1), i64::from(round));
         places.push(lowest.load(Ordering::Relaxed));
     }
@@ -526,7 +537,8 @@ fn several_threads_fault_at_once() {
         },
         |exception| Some(i64::from(exception.code())),
     );
-    let callback = Callback::<Unary>::from_contained(&handler).unwrap();
+    // SAFETY: when the closure faults, neither it nor `fault` holds anything that must be dropped.
+    let callback = unsafe { Callback::<Unary>::from_contained(&handler).unwrap() };
     thread::scope(|scope| {
         for thread in 0..4 {
             let code = callback.code();
@@ -554,7 +566,8 @@ fn a_stack_overflow_ends_in_the_policy_and_again_after_the_guard_page_is_back() 
         },
         |exception| (exception.code() == seh::STACK_OVERFLOW).then_some(-2),
     );
-    let callback = Callback::<Unary>::from_contained(&handler).unwrap();
+    // SAFETY: the frames of `overflow` hold numbers.
+    let callback = unsafe { Callback::<Unary>::from_contained(&handler).unwrap() };
     thread::scope(|scope| {
         let code = callback.code();
         scope.spawn(move || {
@@ -577,8 +590,8 @@ fn a_jump_out_of_a_handler_ends_the_count_of_running_calls() {
         let data = Data::new(minus_one);
         // SAFETY: that is its type in faults.cpp.
         let jumping: unsafe extern "C" fn(Unary, i32) -> i32 = unsafe { function(&format!("jumping_{level}")) };
-        for registration in [faulty(level, &data), faulty(level, &data).tracked(), faulty(level, &data).exclusive()] {
-            let registered = Registered::new(&registration);
+        for binding in [faulty(level, &data), faulty(level, &data).tracked(), faulty(level, &data).exclusive()] {
+            let registered = Registered::new(&binding);
             for _ in 0..100 {
                 // SAFETY: the registration lives.
                 let results = unsafe { [jumping(registered.unary(), 0), jumping(registered.unary(), Jump as i32)] };
@@ -596,8 +609,8 @@ fn a_registration_that_contains_needs_a_filter() {
     let handler: FrameHandler = nothing;
     let signature = Signature::new(Convention::C, &[], Option::None).unwrap();
     // SAFETY: refused.
-    let registration = unsafe { Registration::frame(handler, &signature, null_mut()).contained() };
-    assert_eq!(table::register(&registration), Err(Error::NullFilter));
+    let binding = unsafe { Binding::frame(handler, &signature, null_mut()).contained() };
+    assert_eq!(table::register(&binding), Err(Error::NullFilter));
 }
 
 /// What a call leaves in registers; filled in by the assembly below.
@@ -863,8 +876,8 @@ fn an_exception_that_ended_leaves_registers_as_the_convention_promises() {
     let signature = Signature::new(Convention::C, &[Type::I32], Some(Type::I32)).unwrap();
     // SAFETY: the handler looks at nothing that it gets.
     let ways = unsafe {
-        let direct = |handler| Registration::direct(Convention::C, handler, 1, data.as_ptr()).contained();
-        let frame = Registration::frame_foreign(wreck_all, &signature, data.as_ptr()).contained();
+        let direct = |handler| Binding::direct(Convention::C, handler, 1, data.as_ptr()).contained();
+        let frame = Binding::frame_foreign(wreck_all, &signature, data.as_ptr()).contained();
         [
             direct(wreck),
             direct(wreck_all).saving(),
@@ -876,12 +889,12 @@ fn an_exception_that_ended_leaves_registers_as_the_convention_promises() {
             frame.tracked(),
         ]
     };
-    for registration in ways {
-        let registered = Registered::new(&registration);
+    for binding in ways {
+        let registered = Registered::new(&binding);
         let mut after = After::default();
         // SAFETY: the registration lives.
         let result = unsafe { calltable_test_after(registered.unary(), 1, &mut after) };
-        let shown = format!("{registration:?}\n{after:x?}");
+        let shown = format!("{binding:?}\n{after:x?}");
         assert_eq!(result as i32, -1, "{shown}");
         assert_eq!(data.last.load(Ordering::Relaxed), seh::ILLEGAL_INSTRUCTION);
         after.check(&shown);

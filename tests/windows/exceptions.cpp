@@ -44,8 +44,8 @@ __declspec(dllexport) int64_t catching(int64_t (*callback)(int64_t, int64_t, int
 }
 
 #ifdef __i386__
-// Here exceptions find their way by data that each image registers with the runtime library; this DLL has one of its own,
-// which has yet to hear of the program.
+// Here exceptions find their way by data that each image registers with the runtime library; this DLL has one of its
+// own, which has yet to hear of the program.
 void __register_frame_info(const void *begin, void *object);
 
 __declspec(dllexport) void register_frames(const void *begin) {

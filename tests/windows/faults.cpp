@@ -1,5 +1,5 @@
-// A handler of the direct lane that ends in an exception of any kind. Compiled without and with optimisation; LEVEL ends
-// the function's name.
+// A handler of the direct lane that ends in an exception of any kind. Compiled without and with optimisation; LEVEL
+// ends the function's name.
 
 #include <limits.h>
 #include <setjmp.h>

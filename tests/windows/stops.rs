@@ -6,8 +6,8 @@ use calltable::Callback;
 
 use crate::c_side::{Caller, Unary, caller};
 
-/// Runs a test of this program again, in a child process that it must stop: `work` is what the child does with a C caller
-/// and a code pointer whose closure panics.
+/// Runs a test of this program again, in a child process that it must stop: `work` is what the child does with a C
+/// caller and a code pointer whose closure panics.
 fn assert_stops(test: &str, exit: u32, message: &str, work: impl FnOnce(Callback<'_, Unary>, Caller)) {
     const CHILD: &str = "CALLTABLE_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {

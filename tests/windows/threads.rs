@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use calltable::{Callback, Options, ReleaseError};
+use calltable::{Callback, NotReleased, Options, ReleaseError};
 use windows_sys::Win32::Foundation::{CloseHandle, FILETIME, WAIT_IO_COMPLETION, WAIT_OBJECT_0};
 use windows_sys::Win32::System::Threading::*;
 
@@ -59,7 +59,7 @@ fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
     assert!(callback.try_release().is_ok());
     let tracked = Callback::<Start>::from_ref_with(Options::new().tracked(), &ending).unwrap();
     assert_eq!(run_thread(tracked.code(), 3), 3);
-    let (tracked, error) = tracked.try_release().unwrap_err();
+    let NotReleased { handle: tracked, error } = tracked.try_release().unwrap_err();
     assert_eq!(error, ReleaseError::InFlight);
     std::mem::forget(tracked); // it would wait for ever
 }
@@ -197,7 +197,7 @@ fn a_fiber_that_starts_in_a_callback() {
         // A call that never returns is counted for ever.
         let tracked = Callback::<FiberStart>::from_ref_with(Options::new().tracked(), &closure).unwrap();
         run(&tracked);
-        let (tracked, error) = tracked.try_release().unwrap_err();
+        let NotReleased { handle: tracked, error } = tracked.try_release().unwrap_err();
         assert_eq!(error, ReleaseError::InFlight);
         std::mem::forget(tracked);
     });

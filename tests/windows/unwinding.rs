@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
-use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::table::{self, Binding, CAPACITY, SlotId};
 use calltable::{CodePointer, Convention, RawFrame, Signature, Type};
 use windows_sys::Win32::Foundation::{EXCEPTION_ACCESS_VIOLATION, EXCEPTION_SINGLE_STEP};
 use windows_sys::Win32::System::Diagnostics::Debug::{
@@ -176,17 +176,16 @@ unsafe extern "win64" fn direct() {}
 unsafe extern "efiapi" fn frame(_data: *mut c_void, _frame: *mut RawFrame) {}
 
 /// Each way that a call can take through the dispatchers.
-fn ways() -> Vec<(&'static str, Registration)> {
+fn ways() -> Vec<(&'static str, Binding)> {
     let signature = Signature::new(Convention::Win64, &[Type::I64; 3], None).unwrap();
     let data = null_mut();
     // SAFETY: the handlers look at none of their arguments.
     unsafe {
-        let direct =
-            |positions| Registration::direct(Convention::Win64, self::direct as *const c_void, positions, data);
+        let direct = |positions| Binding::direct(Convention::Win64, self::direct as *const c_void, positions, data);
         let wreck = calltable_test_wreck as *const c_void;
-        let wrecking = Registration::direct(Convention::Win64, wreck, 2, data);
-        let frame = Registration::frame(self::frame, &signature, data);
-        let foreign = Registration::frame_foreign(wreck, &signature, data);
+        let wrecking = Binding::direct(Convention::Win64, wreck, 2, data);
+        let frame = Binding::frame(self::frame, &signature, data);
+        let foreign = Binding::frame_foreign(wreck, &signature, data);
         vec![
             ("direct, 0 positions", direct(0)),
             ("direct, 4 positions", direct(4)),
@@ -205,11 +204,11 @@ fn ways() -> Vec<(&'static str, Registration)> {
 }
 
 /// A slot that ends with this value.
-struct Registered(Slot);
+struct Registered(SlotId);
 
 impl Registered {
-    fn new(registration: &Registration) -> Self {
-        Self(table::register(registration).unwrap())
+    fn new(binding: &Binding) -> Self {
+        Self(table::register(binding).unwrap().slot())
     }
 
     fn code(&self) -> CodePointer {
@@ -219,7 +218,8 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        table::release(self.0).unwrap();
+        // SAFETY: `new` has dropped its first key, and nobody uses the slot any more.
+        table::release(unsafe { self.0.key() }).unwrap();
     }
 }
 
@@ -338,8 +338,8 @@ fn step_through(way: &str, code: *const c_void) -> usize {
 
 #[test]
 fn rtl_virtual_unwind_from_every_instruction_of_a_call() {
-    for (way, registration) in ways() {
-        let steps = step_through(way, Registered::new(&registration).code().as_ptr());
+    for (way, binding) in ways() {
+        let steps = step_through(way, Registered::new(&binding).code().as_ptr());
         println!("{way}: {steps} instructions");
         assert!(steps > 20, "{way}: only {steps} instructions were seen");
     }
@@ -347,10 +347,10 @@ fn rtl_virtual_unwind_from_every_instruction_of_a_call() {
 
 #[test]
 fn a_call_leaves_registers_as_the_convention_promises() {
-    for (way, registration) in ways() {
+    for (way, binding) in ways() {
         let mut after = After::default();
         // SAFETY: the registration lives, and takes any arguments.
-        unsafe { calltable_test_after(Registered::new(&registration).code().cast(), 1, &mut after) };
+        unsafe { calltable_test_after(Registered::new(&binding).code().cast(), 1, &mut after) };
         after.check(&format!("{way}: {after:x?}"));
     }
 }
@@ -401,20 +401,20 @@ fn a_stack_trace_from_a_handler_reaches_the_start_of_the_thread() {
     // SAFETY: the handlers take any data.
     let (direct, frame) = unsafe {
         (
-            Registration::direct(Convention::Win64, capture_direct as *const c_void, 1, null_mut()),
-            Registration::frame(capture_frame, &signature, null_mut()),
+            Binding::direct(Convention::Win64, capture_direct as *const c_void, 1, null_mut()),
+            Binding::frame(capture_frame, &signature, null_mut()),
         )
     };
-    for registration in [direct, direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()] {
+    for binding in [direct, direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()] {
         for level in LEVELS {
-            let registered = Registered::new(&registration);
+            let registered = Registered::new(&binding);
             let entry = registered.code().as_ptr().addr() as u64;
             call_from_c(registered.code().as_ptr(), level);
             let frames = std::mem::take(&mut *FRAMES.lock().unwrap());
             let functions: Vec<_> = frames.iter().map(|frame| function_at(*frame)).collect();
             let shown = format!("{frames:x?} {functions:x?}");
             let at = frames.iter().position(|frame| (entry..entry + 16).contains(frame)).expect(&shown);
-            assert_eq!(frames[at], entry + 9, "returns behind the CALL of the entry");
+            assert_eq!(frames[at], entry + 9, "returns after the CALL of the entry");
             let (table, image) = functions[at].expect(&shown);
             let (dispatcher, its_image) = functions[at - 1].expect("a dispatcher has unwind data");
             assert!(dispatcher != table && its_image == image, "{shown}");
@@ -440,9 +440,9 @@ fn a_cpp_exception_passes_from_a_handler_to_the_caller() {
     let data = (&raw mut destroyed).cast();
     // SAFETY: the handlers of exceptions.cpp serve these shapes; the data outlives the registrations.
     let ways = unsafe {
-        let direct = |name, positions| Registration::direct(Convention::Win64, handler(name), positions, data);
+        let direct = |name, positions| Binding::direct(Convention::Win64, handler(name), positions, data);
         let frame = std::mem::transmute::<*const c_void, table::FrameHandler>(handler("throwing_handler_frame"));
-        let frame = Registration::frame(frame, &signature, data);
+        let frame = Binding::frame(frame, &signature, data);
         [
             direct("throwing_handler_short", 1),
             direct("throwing_handler", 5),
@@ -452,8 +452,8 @@ fn a_cpp_exception_passes_from_a_handler_to_the_caller() {
             frame.saving(),
         ]
     };
-    for registration in ways {
-        let registered = Registered::new(&registration);
+    for binding in ways {
+        let registered = Registered::new(&binding);
         // SAFETY: written through the raw pointer above only while `catching` runs.
         unsafe { data.cast::<i32>().write(0) };
         for _ in 0..500 {
@@ -476,12 +476,12 @@ fn except_around_the_call_catches_what_a_handler_raises() {
             [("raising_handler", 0xe0ca_11ab_u32 as i32), ("faulting_handler", EXCEPTION_ACCESS_VIOLATION)]
         {
             // SAFETY: only the address is used; the handler serves one argument and null data by raising.
-            let registration = unsafe {
+            let binding = unsafe {
                 let handler = function::<*const c_void>(&format!("{name}_win64_{level}"));
-                Registration::direct(Convention::Win64, handler, 1, null_mut())
+                Binding::direct(Convention::Win64, handler, 1, null_mut())
             };
-            for registration in [registration, registration.saving()] {
-                let registered = Registered::new(&registration);
+            for binding in [binding, binding.saving()] {
+                let registered = Registered::new(&binding);
                 for _ in 0..100 {
                     let mut caught = false;
                     CODE.set(0);
@@ -494,12 +494,12 @@ fn except_around_the_call_catches_what_a_handler_raises() {
     }
     let value = 5_i64;
     // SAFETY: the handler reads the value, which lives.
-    let registration = unsafe {
+    let binding = unsafe {
         let data = (&raw const value).cast_mut().cast();
-        Registration::direct(Convention::Win64, function::<*const c_void>("faulting_handler_win64_O2"), 1, data)
+        Binding::direct(Convention::Win64, function::<*const c_void>("faulting_handler_win64_O2"), 1, data)
     };
     let mut caught = false;
     // SAFETY: the registration lives.
-    let result = unsafe { calltable_test_guarded(Registered::new(&registration).code().as_ptr(), &mut caught) };
+    let result = unsafe { calltable_test_guarded(Registered::new(&binding).code().as_ptr(), &mut caught) };
     assert_eq!((result, caught), (0x1234 + 5, false), "nothing was raised");
 }

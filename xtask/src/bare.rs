@@ -6,10 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-
-use crate::emulator::Machine;
-use crate::setup;
-use crate::suite::{Suite, cargo, cargo_with_library, folder, quietly, variable};
+use xtask::emulator::Machine;
+use xtask::suite::{Suite, cargo, cargo_for, cargo_with_library, folder, quietly};
+use xtask::{library, setup};
 
 const MANIFEST: &str = "tests-qemu/kernel/Cargo.toml";
 const FOLDER: &str = "target/kernel";
@@ -22,7 +21,8 @@ struct Kernel {
     greeting: &'static str,
 }
 
-/// For 64 bits with SSE and for 32 bits there are no targets of Rust without an operating system; these have the same code.
+/// For 64 bits with SSE and for 32 bits there are no targets of Rust without an operating system; these have the same
+/// code.
 const KERNELS: [Kernel; 3] = [
     Kernel { target: "x86_64-unknown-none", qemu: "qemu-system-x86_64", greeting: "x86_64, no SSE" },
     Kernel { target: "x86_64-unknown-linux-gnu", qemu: "qemu-system-x86_64", greeting: "x86_64, SSE" },
@@ -31,15 +31,17 @@ const KERNELS: [Kernel; 3] = [
 
 /// Runs the suite `bare`; returns whether all passed.
 pub fn run() -> Result<bool> {
-    setup::install(setup::BARE)?;
-    let mut suite = Suite::new("bare", 1 + 2 * KERNELS.len());
+    let mut suite = Suite::new("bare", 1 + REFUSALS.len() + 2 * KERNELS.len());
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MANIFEST]))?;
         for kernel in KERNELS {
-            quietly(cargo_for_kernel(kernel, "clippy").args(["--", "-Dwarnings"]))?;
+            quietly(cargo_for_kernel(kernel, "clippy")?.args(["--", "-Dwarnings"]))?;
         }
         Ok(())
     });
+    for (target, features) in REFUSALS {
+        suite.check(&format!("what cannot work does not compile: {target}"), || refuses(target, features));
+    }
     for kernel in KERNELS {
         // Where the compiler inlines nothing, other instructions are interrupted, and other frames unwound.
         for optimised in [false, true] {
@@ -57,9 +59,37 @@ pub fn run() -> Result<bool> {
     Ok(suite.finish())
 }
 
+const FLOAT: &str = "NotByValueOnThisTargetPassAPointer";
+const WORDS: &str = "at most 128 words of 4 bytes on the stack: use a dynamic signature";
+
+/// For a target the features of `tests/refused` that must not compile, and what the compiler says then.
+const REFUSALS: [(&str, &[(&str, &str)]); 4] = [
+    ("x86_64-unknown-none", &[("float_parameter", FLOAT), ("float_result", FLOAT)]),
+    ("x86_64-unknown-uefi", &[("float_parameter", FLOAT), ("float_result", FLOAT)]),
+    ("i686-unknown-uefi", &[("float_result", FLOAT), ("many_words", WORDS)]),
+    ("i686-unknown-linux-gnu", &[("many_words", WORDS)]),
+];
+
+/// Everything else of that package must compile.
+fn refuses(target: &str, refused: &[(&str, &str)]) -> Result<()> {
+    let build = || {
+        let mut cargo = cargo_for(target, "build", "")?;
+        cargo.args(["--manifest-path", "tests/refused/Cargo.toml", "--target-dir", "target/refused"]);
+        anyhow::Ok(cargo)
+    };
+    let all = ["float_parameter", "float_result", "many_words"];
+    let accepted: Vec<_> = all.into_iter().filter(|name| refused.iter().all(|(feature, _)| feature != name)).collect();
+    quietly(build()?.arg(format!("--features={}", accepted.join(","))))?;
+    for (feature, message) in refused {
+        let output = build()?.arg(format!("--features={feature}")).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && text.contains(message), "{feature}: {text}");
+    }
+    Ok(())
+}
+
 /// Runs the suite `cet`; returns whether all passed.
 pub fn run_cet() -> Result<bool> {
-    setup::install(setup::BARE)?;
     let kernels = [KERNELS[1], KERNELS[2]];
     let mut suite = Suite::new("cet", kernels.len());
     for kernel in kernels {
@@ -140,22 +170,20 @@ fn bochs_settings(disk: &Path, cylinders: usize, folder: &Path) -> String {
 }
 
 fn build(kernel: Kernel, optimised: bool) -> Result<PathBuf> {
-    let mut cargo = cargo_for_kernel(kernel, "build");
+    let mut cargo = cargo_for_kernel(kernel, "build")?;
     let profile = if optimised { "release" } else { "debug" };
     quietly(cargo.args(optimised.then_some("--release")))?;
     Ok(Path::new(FOLDER).join(kernel.target).join(profile).join("calltable-kernel"))
 }
 
 /// A command of cargo for the kernel. Always Debian's, since the library, too, is to have landing pads and no red zone.
-fn cargo_for_kernel(kernel: Kernel, command: &str) -> Command {
-    let flags = "-Clinker=ld.lld-19 -Clinker-flavor=ld.lld -Crelocation-model=static -Cforce-frame-pointers=yes \
-                 -Cno-redzone=yes -Zcf-protection=full";
-    let mut cargo = cargo_with_library(kernel.target, command, "core,panic_abort");
+fn cargo_for_kernel(kernel: Kernel, command: &str) -> Result<Command> {
+    let flags = "-Clinker=ld.lld-19 -Clinker-flavor=ld.lld";
+    let mut cargo = cargo_with_library(kernel.target, command, library::KERNEL, flags)?;
     let for_cc = kernel.target.replace('-', "_");
     cargo
         .args(["--manifest-path", MANIFEST, "--target-dir", FOLDER])
-        .env(variable(kernel.target, "RUSTFLAGS"), flags)
         .env(format!("CC_{for_cc}"), "clang-19")
         .env(format!("AR_{for_cc}"), "llvm-ar-19");
-    cargo
+    Ok(cargo)
 }

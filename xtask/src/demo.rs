@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
-
-use crate::{setup, suite};
+use xtask::{setup, suite};
 
 /// Builds the example and returns its program.
 pub fn build() -> Result<PathBuf> {
-    suite::quietly(suite::cargo().args(["build", "--release", "--example", "host_dll"]))?;
+    suite::quietly(suite::cargo().args(["build", "--release", "--package=calltable-host-dll"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(target.join("release/examples/host_dll"))
+    Ok(target.join("release/host_dll"))
 }
 
 pub fn run(dll: Option<PathBuf>, file: Option<PathBuf>) -> Result<()> {
-    setup::install(setup::HOST)?;
-    println!("building the host (about a minute the first time)");
+    setup::install(setup::DEMO)?;
+    println!("building the host (half a minute the first time)");
     let program = build()?;
     let dll = dll.unwrap_or_else(|| Path::new(setup::DLL).into());
     let file = file.unwrap_or_else(|| program.clone());

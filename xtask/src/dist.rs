@@ -6,14 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::suite::{cargo, cargo_for, cargo_with_library, quietly, variable};
+use crate::library::{self, Library};
+use crate::suite::{OTHER_FOLDER, cargo, cargo_with_library, quietly};
 
 /// Where each folder of [`make`] lies.
 pub const FOLDER: &str = "target/dist";
 
-/// Another folder than the one that the host's compiler builds in.
-pub const BUILT: &str = "target/other";
-
+/// Those that a folder is made for.
 pub const TARGETS: &[&str] = &[
     "x86_64-unknown-linux-gnu",
     "i686-unknown-linux-gnu",
@@ -50,7 +49,7 @@ pub fn make(target: &str) -> Result<PathBuf> {
     fs::copy(build(target, None)?, lib.join(static_name))?;
     strip(target, &lib.join(static_name))?;
     let shared = share(target, &out, static_name, &version)?;
-    fs::copy("include/calltable.h", include.join("calltable.h"))?;
+    fs::copy("capi/include/calltable.h", include.join("calltable.h"))?;
     for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
         fs::copy(name, licences.join(name))?;
     }
@@ -103,33 +102,31 @@ pub fn version() -> Result<String> {
 /// The static library as cargo makes it; if a file describes the target, it is one for drivers.
 pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
-    let mut command = match described {
-        Some(file) => {
-            let mut command = cargo_with_library(&file.to_string_lossy(), "rustc", "core");
-            command.args(["-Zjson-target-spec", "--no-default-features"]);
-            command
-        }
+    let library = match target {
         // Landing pads, and the note that says so, are not to be had from a released compiler.
-        None if is_elf => cargo_with_library(target, "rustc", "core"),
-        None => cargo_for(target, "rustc", "core"),
+        _ if is_elf => Library { flags: "-Zcf-protection=full", ..library::CORE },
+        // That of programs with std is not optimised, and panics.
+        _ if target.ends_with("-windows-gnu") => library::CORE,
+        _ => library::of(target),
     };
-    command.args(["--lib", "--crate-type=staticlib", "--profile=dist", "--features=panic-handler"]);
-    command.args(["--target-dir", BUILT]);
+    let file = described.map_or(target.into(), Path::to_string_lossy);
+    let mut command = cargo_with_library(&file, "rustc", library, "")?;
+    if described.is_some() {
+        command.args(["-Zjson-target-spec", "--no-default-features"]);
+    }
+    command.args(["--package=calltable-capi", "--lib", "--crate-type=staticlib", "--profile=dist"]);
+    command.arg("--features=panic-handler");
+    command.args(["--target-dir", OTHER_FOLDER]);
     let for_cc = target.replace('-', "_");
     if target.ends_with("-uefi") || target.ends_with("-msvc") {
         command.env(format!("CC_{for_cc}"), "clang-19");
     }
-    if is_elf {
-        command.env(variable(target, "RUSTFLAGS"), "-Zcf-protection=full");
-    }
     if target.ends_with("-msvc") {
         command.env(format!("AR_{for_cc}"), "llvm-lib-19");
-        // Lists for programs that are linked with /guard:cf,ehcont. What the library calls needs no check of its own.
-        command.env(variable(target, "RUSTFLAGS"), "-Ccontrol-flow-guard=nochecks -Zehcont-guard");
     }
     quietly(&mut command)?;
-    let folder = Path::new(BUILT).join(target).join("dist");
-    let names = ["libcalltable.a", "calltable.lib"].map(|name| folder.join(name));
+    let folder = Path::new(OTHER_FOLDER).join(target).join("dist");
+    let names = ["libcalltable_capi.a", "calltable_capi.lib"].map(|name| folder.join(name));
     names.into_iter().find(|name| name.exists()).context("cargo has made no static library")
 }
 
@@ -167,7 +164,19 @@ pub const WANTED: &[(&str, &[&str])] = &[
     // Every C compiler wants these, too, even for a machine without a library.
     ("", &["memcpy", "memmove", "memset"]),
     ("linux", &["_GLOBAL_OFFSET_TABLE_"]),
-    ("windows-gnu", &["GetStdHandle", "WriteFile", "OutputDebugStringA", "RtlUnwind", "RtlUnwindEx"]),
+    (
+        "windows-gnu",
+        &[
+            "GetStdHandle",
+            "WriteFile",
+            "OutputDebugStringA",
+            "Sleep",
+            "RtlDllShutdownInProgress",
+            "RtlUnwind",
+            "RtlUnwindEx",
+        ],
+    ),
+    ("x86_64-pc-windows-gnu", &["RtlCaptureStackBackTrace"]),
     // Of Microsoft's C library.
     ("i686-pc-windows-msvc", &["_fltused"]),
     // Of libgcc.
@@ -224,7 +233,7 @@ fn share(target: &str, out: &Path, static_name: &str, version: &str) -> Result<O
 /// The functions of the interface.
 fn exported(library: &Path) -> Result<Vec<String>> {
     let symbols = quietly(Command::new("llvm-nm-19").arg(library))?;
-    let header = fs::read_to_string("include/calltable.h")?;
+    let header = fs::read_to_string("capi/include/calltable.h")?;
     let defined =
         symbols.lines().filter_map(|line| line.split_once(" T ")).map(|(_, name)| name.trim_start_matches('_'));
     let declared = |name: &&str| header.contains(&format!("{name}("));

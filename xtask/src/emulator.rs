@@ -20,6 +20,7 @@ pub struct Machine {
     pub name: String,
     /// The emulator's exit code if all is well, where the machine can set one.
     pub code: Option<i32>,
+    /// How long it may run.
     pub limit: Duration,
     /// What runs on it, for the names of the addresses that it reports.
     pub program: Option<PathBuf>,
@@ -128,7 +129,7 @@ impl Drop for Emulator {
 }
 
 /// Hands on each line as soon as it is there; firmware prints bytes that are no text, and control sequences.
-fn read_lines(console: ChildStdout, mut take: impl FnMut(String) -> bool) {
+pub(crate) fn read_lines(console: ChildStdout, mut take: impl FnMut(String) -> bool) {
     let mut console = BufReader::new(console);
     let mut bytes = Vec::new();
     while console.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {

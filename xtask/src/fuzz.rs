@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-
-use crate::setup;
-use crate::suite::{cargo, quietly};
+use xtask::setup;
+use xtask::suite::{cargo, quietly};
 
 pub const MANIFEST: &str = "fuzz/Cargo.toml";
 
@@ -60,7 +59,8 @@ pub fn minimise() -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs us, made to build with libFuzzer's instruments, and with the address sanitizer if this Rust has it.
+/// The cargo that runs us, made to build with libFuzzer's instruments, and with the address sanitizer if this Rust has
+/// it.
 pub fn cargo_fuzz(command: &str) -> Result<Command> {
     let sanitizer = if has_address_sanitizer()? { " -Zsanitizer=address" } else { "" };
     let mut cargo = cargo();
@@ -68,6 +68,7 @@ pub fn cargo_fuzz(command: &str) -> Result<Command> {
     cargo
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", format!("{FLAGS}{sanitizer}"))
+        .env("CUSTOM_LIBFUZZER_PATH", setup::LIBFUZZER)
         .env("CALLTABLE_CAPACITY", CAPACITY);
     Ok(cargo)
 }

@@ -5,13 +5,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use xtask::suite::{OTHER_FOLDER, Suite, cargo, cargo_for, folder, quietly};
+use xtask::{benches, setup};
 
-use crate::suite::{Suite, cargo, cargo_for, folder, quietly};
-use crate::{bench, demo, fuzz, instructions, setup, soak};
+use crate::{demo, fuzz, instructions, soak};
 
 /// Test programs that call through the table; the others look at what compilers make of the source.
-const RUNNING: &[&str] =
-    &["registers", "signatures", "results", "table", "sealed", "interleave", "stale", "seh", "unwind", "faults"];
+const RUNNING: &[&str] = &[
+    "registers",
+    "signatures",
+    "results",
+    "table",
+    "sealed",
+    "interleave",
+    "stale",
+    "seh",
+    "unwind",
+    "faults",
+    "waits",
+];
+
+/// Those that look at what compilers make, and call nothing.
+const LOOKING: [&str; 2] = ["build_script", "object"];
 
 const RUNNING_ON_I686: &[&str] = &[
     "registers",
@@ -27,6 +42,7 @@ const RUNNING_ON_I686: &[&str] = &[
     "capi",
     "faults",
     "soak",
+    "waits",
 ];
 
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
@@ -40,11 +56,10 @@ const TARGETS: &[&str] = &[
     "i686-pc-windows-msvc",
 ];
 
-/// Where other targets are built, so that two versions of the compiler do not share a folder.
-pub const OTHER_FOLDER: [&str; 2] = ["--target-dir", "target/other"];
-
 /// How cargo is told to run test programs through another one.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+
+const ALL_TESTS: [&str; 4] = ["test", "--workspace", "--all-features", "--no-fail-fast"];
 
 /// The oldest Rust that the crate promises to work with, and the Debian packages that hold it.
 const OLDEST_RUST: &str = "1.85.0";
@@ -52,29 +67,38 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    setup::install(setup::HOST)?;
-    let mut suite = Suite::new("host", 19 + TARGETS.len());
+    let mut suite = Suite::new("host", 22 + TARGETS.len());
 
     suite.check("formatting", || {
         quietly(cargo().args(["fmt", "--all", "--check"]))?;
-        for manifest in [bench::MANIFEST, fuzz::MANIFEST] {
+        for manifest in [benches::MANIFEST, fuzz::MANIFEST] {
             quietly(cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
         }
         Ok(())
     });
     suite.check("lints", || {
-        quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"]))?;
-        bench::build(cargo().args(["clippy"]), &["--", "-Dwarnings"])?;
+        lint_workspace()?;
+        benches::build(cargo().args(["clippy"]), &["--", "-Dwarnings"])?;
         quietly(fuzz::cargo_fuzz("clippy")?.args(["--", "-Dwarnings"])).map(drop)
     });
-    let all = ["test", "--workspace", "--all-features", "--no-fail-fast"];
-    suite.tests("all tests", cargo().args(all));
-    suite.tests(
-        "the same in processes that are refused new executable memory",
-        cargo().args(all).env(RUNNER, runner()?),
-    );
+    suite.tests("all tests", cargo().args(ALL_TESTS));
+    suite.tests_of("those that call, in processes that are refused new executable memory", || {
+        let mut command = cargo();
+        command.args(["test", "--no-fail-fast", "--all-features", "--bins"]).env(RUNNER, runner()?);
+        command.args(["--package=calltable", "--package=calltable-capi", "--package=calltable-lua"]);
+        for folder in ["tests", "capi/tests"] {
+            for file in fs::read_dir(folder)? {
+                let file = file?.path();
+                let name = file.file_stem().and_then(|name| name.to_str()).context("a file's name is UTF-8")?;
+                if file.extension().is_some_and(|extension| extension == "rs") && !LOOKING.contains(&name) {
+                    command.arg(format!("--test={name}"));
+                }
+            }
+        }
+        Ok(command)
+    });
     suite.tests("assembled by rustc", running().env("CALLTABLE_ASSEMBLER", "rustc"));
-    suite.tests("optimised", running().arg("--release"));
+    suite.tests("optimised", running().arg("--profile=optimised"));
     suite.tests("a soak of 12 seconds", &mut soak::command(0.2));
     // With one slot, tests that run at the same time take it from each other.
     let few = ["test", "--test=registers", "--test=table"];
@@ -82,11 +106,14 @@ pub fn run() -> Result<bool> {
     let tests = ["--", "--test-threads=1", "lane", "every_slot", "leaked", "stale_handler"];
     suite.tests("1 slot", cargo().env("CALLTABLE_CAPACITY", "1").args(few).args(tests));
     // Every convention of i686, and the handlers that look at its registers. It runs natively.
-    let mut i686 = cargo_for("i686-unknown-linux-gnu", "test", "std,test");
-    i686.args(OTHER_FOLDER)
-        .args(["--no-fail-fast", "--features=std,capi"])
-        .args(RUNNING_ON_I686.iter().map(|name| format!("--test={name}")));
-    suite.tests("32-bit Linux (two minutes more the first time)", &mut i686);
+    let i686 = || {
+        let mut i686 = cargo_for("i686-unknown-linux-gnu", "test", "")?;
+        i686.args(["--target-dir", OTHER_FOLDER])
+            .args(["--no-fail-fast", "--package=calltable", "--package=calltable-capi", "--features=calltable/std"])
+            .args(RUNNING_ON_I686.iter().map(|name| format!("--test={name}")));
+        Ok(i686)
+    };
+    suite.tests_of("32-bit Linux", i686);
     suite.check("a capacity that cannot be is refused", || {
         for capacity in ["0", "65537", "many", ""] {
             let output = cargo().args(["check"]).env("CALLTABLE_CAPACITY", capacity).output()?;
@@ -110,17 +137,59 @@ pub fn run() -> Result<bool> {
     suite.check("the demo, on real input", demo_on_real_input);
     suite.check("the demo, on bad input", demo_on_bad_input);
     suite.check("fuzzing, for 20 seconds each", || fuzz::run(20));
-    suite.check("documentation", || {
-        quietly(cargo().args(["doc", "--no-deps", "--workspace", "--all-features"]).env("RUSTDOCFLAGS", "-Dwarnings"))
-            .map(drop)
+    suite.check("documentation", documentation);
+    suite.check("the package builds by itself, and holds no more than it should", || {
+        let package = ["package", "--package=calltable", "--allow-dirty"];
+        let list = quietly(cargo().args(package).arg("--list"))?;
+        let hidden =
+            list.lines().find(|file| file.starts_with('.') && *file != ".cargo_vcs_info.json" && *file != ".gitignore");
+        ensure!(hidden.is_none(), "{hidden:?} is in it");
+        quietly(cargo().args(package).args(["--target-dir", "target/package"])).map(drop)
     });
     suite.check("instructions of a call, those of benches/instructions.txt", instructions::check);
     for target in TARGETS {
         suite.check(&format!("builds for {target}"), || build_for(target));
     }
-    suite.check("two versions in one program", || two_versions(cargo().arg("run")).map(drop));
+    suite.check("two versions in one program", || two_versions("host", cargo().arg("run")).map(drop));
+    suite.check("the same, with the C interface, as one text of rustc's assembler", || {
+        two_versions(
+            "host",
+            cargo().args(["run", "--profile=fat", "--features=capi"]).env("CALLTABLE_ASSEMBLER", "rustc"),
+        )
+        .map(drop)
+    });
+    suite.check("a program that uses the crate by way of a Rust dylib, optimised", || {
+        let mut run = cargo();
+        run.args(["run", "--release"]).env("RUSTFLAGS", "-Cprefer-dynamic -Crpath");
+        quietly(run.current_dir(in_dylib("host")?)).and_then(|text| check_dylib(&text))
+    });
     suite.check(&format!("the same with Rust {OLDEST_RUST}, the oldest promised"), with_oldest_rust);
     Ok(suite.finish())
+}
+
+/// What finds most mistakes in the shortest time.
+pub fn run_quick() -> Result<bool> {
+    setup::install(setup::HOST)?;
+    let mut suite = Suite::new("quick", 4);
+    suite.check("formatting", || quietly(cargo().args(["fmt", "--all", "--check"])).map(drop));
+    suite.check("lints", lint_workspace);
+    suite.tests("all tests", cargo().args(ALL_TESTS));
+    suite.check("documentation", documentation);
+    println!(
+        "left out: other targets and systems (32 bits, Windows, UEFI, bare machines), other assemblers, capacities and \
+         compilers, optimised builds, refused executable memory, races, fuzzing, the C interface from C, instruction \
+         counts: `cargo xtask test` has them"
+    );
+    Ok(suite.finish())
+}
+
+fn lint_workspace() -> Result<()> {
+    quietly(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-Dwarnings"])).map(drop)
+}
+
+fn documentation() -> Result<()> {
+    quietly(cargo().args(["doc", "--no-deps", "--workspace", "--all-features"]).env("RUSTDOCFLAGS", "-Dwarnings"))
+        .map(drop)
 }
 
 /// Those test programs that call through the table.
@@ -180,26 +249,28 @@ fn demo_on_bad_input() -> Result<()> {
 }
 
 fn build_for(target: &str) -> Result<()> {
-    let mut command = cargo_for(target, "build", "core");
-    command.args(OTHER_FOLDER);
+    let mut command = cargo_for(target, "build", "")?;
+    command.args(["--target-dir", OTHER_FOLDER]);
     // Where cc looks for a plain `clang`, Debian has a numbered one.
     if target.ends_with("-uefi") {
         command.env(format!("CC_{}", target.replace('-', "_")), "clang-19");
     }
     quietly(&mut command)?;
     if target.ends_with("-none") {
-        let library = format!("target/other/{target}/debug/libcalltable.rlib");
+        let library = format!("{OTHER_FOLDER}/{target}/debug/libcalltable.rlib");
         let code = quietly(Command::new("objdump").arg("-d").arg(library))?;
-        ensure!(code.contains("<calltable_frame_saving>:"), "the dispatchers are missing from the library");
+        ensure!(code.contains("_frame_saving>:"), "the dispatchers are missing from the library");
         ensure!(!code.contains("%xmm") && !code.contains("mxcsr"), "a build without SSE touches XMM registers");
     }
     Ok(())
 }
 
-/// A program outside the workspace that links this crate and a copy of it that calls itself 0.1.999.
-fn two_versions(run: &mut Command) -> Result<String> {
-    let folder = folder("two_versions")?;
+/// A program outside the workspace that links this crate and a copy of it that calls itself 0.1.999. Suites may run at
+/// the same time: each has a folder of its own.
+pub fn two_versions(suite: &str, run: &mut Command) -> Result<String> {
+    let folder = folder(&format!("two_versions/{suite}"))?;
     let copy = folder.join("copy");
+    fs::remove_dir_all(&copy).ok(); // of an older source
     fs::create_dir_all(&copy)?;
     for name in ["src", "asm", "docs", "build.rs", "README.md"] {
         quietly(Command::new("cp").arg("-r").arg(name).arg(&copy))?;
@@ -212,12 +283,15 @@ fn two_versions(run: &mut Command) -> Result<String> {
     fs::write(copy.join("Cargo.toml"), other)?;
     fs::create_dir_all(folder.join("src"))?;
     let here = std::env::current_dir()?;
+    let capi = here.join("capi");
     fs::write(
         folder.join("Cargo.toml"),
         format!(
             "[package]\nname = \"two-versions\"\nversion = \"0.0.0\"\nedition = \"2024\"\nrust-version = \"1.85\"\n\
              [workspace]\nresolver = \"3\"\n[dependencies]\ncalltable = {{ path = {here:?} }}\n\
-             other = {{ package = \"calltable\", path = \"copy\" }}\n"
+             other = {{ package = \"calltable\", path = \"copy\" }}\n\
+             calltable-capi = {{ path = {capi:?}, optional = true }}\n\
+             [features]\ncapi = [\"dep:calltable-capi\"]\n[profile.fat]\ninherits = \"release\"\nlto = \"fat\"\n"
         ),
     )?;
     fs::write(folder.join("src/main.rs"), TWO_VERSIONS)?;
@@ -226,7 +300,7 @@ fn two_versions(run: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-const TWO_VERSIONS: &str = r#"type Code = unsafe extern "win64" fn(i32, i32, i32, i32, i32) -> i32;
+const TWO_VERSIONS: &str = r#"type Code = unsafe extern "efiapi" fn(i32, i32, i32, i32, i32) -> i32;
 
 fn main() {
     let sum = |a: i32, b: i32, c: i32, d: i32, e: i32| a + b + c + d + e;
@@ -239,7 +313,83 @@ fn main() {
         assert_eq!((ours.code()(1, 2, 3, 4, 5), theirs.code()(1, 2, 3, 4, 5)), (15, 120));
     }
     assert!(calltable::table::slot_of(theirs.code() as *const _).is_none());
+    #[cfg(feature = "capi")]
+    assert_eq!(calltable_capi::calltable_capacity() as usize, calltable::CAPACITY);
     println!("each has a table of its own");
+}
+"#;
+
+/// A program that has the crate from another's dylib, as engines and plug-in hosts do; and both name it. Returns the
+/// folder.
+pub fn in_dylib(suite: &str) -> Result<PathBuf> {
+    let folder = folder(&format!("dylib/{suite}"))?;
+    let here = std::env::current_dir()?;
+    let capi = here.join("capi");
+    let package =
+        |name, rest: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n{rest}");
+    let engine = format!(
+        "[lib]\ncrate-type = [\"dylib\"]\n[dependencies]\ncalltable = {{ path = {here:?}, features = [\"std\"] }}\n\
+         calltable-capi = {{ path = {capi:?} }}\n"
+    );
+    for (path, text) in [
+        ("Cargo.toml", "[workspace]\nmembers = [\"engine\", \"game\"]\nresolver = \"3\"\n".to_owned()),
+        ("engine/Cargo.toml", package("engine", &engine)),
+        ("engine/src/lib.rs", ENGINE.to_owned()),
+        ("game/Cargo.toml", package("game", "[dependencies]\nengine = { path = \"../engine\" }\n")),
+        ("game/src/main.rs", GAME.to_owned()),
+    ] {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().context("a file in a folder")?)?;
+        fs::write(path, text)?;
+    }
+    Ok(folder)
+}
+
+pub fn check_dylib(text: &str) -> Result<()> {
+    ensure!(text.contains("one table for both\n"), "{text}");
+    Ok(())
+}
+
+const ENGINE: &str = r#"pub use calltable;
+use calltable_capi as _;
+
+pub fn live() -> usize {
+    calltable::table::live_count()
+}
+"#;
+
+/// Names whatever looks at a symbol of the assembly, or at the contexts.
+const GAME: &str = r#"use engine::calltable::{Callback, Contained, seh, table};
+
+type Code = unsafe extern "efiapi" fn(i32) -> i32;
+
+fn main() {
+    let base = std::env::args().count() as i32;
+    let add = |number: i32| number + base;
+    let callback = Callback::<Code>::from_ref(&add).unwrap();
+    // SAFETY: it lives.
+    assert_eq!(unsafe { callback.code()(41) }, 42);
+    let code = callback.code() as *const _;
+    let slot = table::slot_of(code).unwrap();
+    assert_eq!(table::locate(code), Some(table::Location::Entry { slot }));
+    let behind = code.wrapping_byte_add(16 * (engine::calltable::CAPACITY - slot));
+    assert_eq!(table::locate(behind), Some(table::Location::Dispatcher));
+    assert_eq!(table::list().count(), engine::live());
+    let contained = Contained::new(add, |exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(-1));
+    // SAFETY: nothing is dropped, for nothing faults.
+    match unsafe { Callback::<Code>::from_contained(&contained) } {
+        // SAFETY: it lives.
+        Ok(callback) => assert_eq!(unsafe { callback.code()(41) }, 42),
+        Err(error) => assert_eq!(error, engine::calltable::Error::NoExceptions),
+    }
+    // SAFETY: no stale entry is called.
+    unsafe { engine::calltable::set_stale_handler(None).unwrap() };
+    let mut calls = 0;
+    let result = Callback::<Code>::scope_mut(|_| { calls += 1; 0 }, || 0, |code| unsafe { code(1) });
+    assert!(result.is_ok());
+    drop(callback);
+    assert_eq!((engine::live(), calls), (0, 1));
+    println!("one table for both");
 }
 "#;
 
@@ -254,7 +404,7 @@ fn with_oldest_rust() -> Result<()> {
         let root = oldest_from_debian()?;
         run.env("RUSTC", root.join("usr/bin/rustc")).env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
     }
-    two_versions(&mut run).map(drop)
+    two_versions("host", &mut run).map(drop)
 }
 
 /// Unpacks Debian's package of that compiler in `target`, beside what the system has.

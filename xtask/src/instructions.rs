@@ -1,5 +1,6 @@
 //! Instructions of one call on each way through the dispatchers, the foreign loop and the handler included; and of
-//! making and releasing a callback. Valgrind counts them, so they are the same on every machine with the same compilers.
+//! making and releasing a callback. Valgrind counts them, so they are the same on every machine with the same
+//! compilers.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,9 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-
-use crate::bench;
-use crate::suite::cargo;
+use xtask::benches;
+use xtask::suite::cargo;
 
 const FILE: &str = "benches/instructions.txt";
 
@@ -79,7 +79,7 @@ const FILE_HEADING: &[&str] = &[
 /// The difference of a longer and a shorter run is what the calls take.
 fn count() -> Result<Vec<Count>> {
     const CALLS: [u32; 2] = [2_000, 12_000];
-    let program = bench::build(cargo().arg("build"), &[])?.join("release/calltable-bench");
+    let program = benches::build(cargo().arg("build"), &[])?.join("release/calltable-bench");
     let count = |(contender, work): &(&str, &str)| {
         let [few, many] = CALLS.map(|calls| collected(&program, contender, work, calls));
         let calls = f64::from(CALLS[1] - CALLS[0]);

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-
-use crate::setup;
-use crate::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
-use crate::windows::{ARCHITECTURES, gnu, gnu_target, random};
-use crate::wine::Wine;
+use xtask::mingw::{ARCHITECTURES, gnu, gnu_target, random};
+use xtask::setup;
+use xtask::suite::{OTHER_FOLDER, Suite, cargo, cargo_for, folder, quietly, variable};
+use xtask::wine::Wine;
 
 /// How many they are.
 pub const STEPS: usize = 3 + 2 * ARCHITECTURES.len();
@@ -35,14 +34,14 @@ pub fn steps(suite: &mut Suite, wine: &Wine) {
 
     let target = "i686-unknown-linux-gnu";
     let i686 = |command: &str| {
-        let mut cargo = cargo_for(target, command, "std,test");
-        cargo.args(["--release", PACKAGE, "--target-dir=target/other"]);
-        cargo
+        let mut cargo = cargo_for(target, command, "")?;
+        cargo.args(["--release", PACKAGE, "--target-dir", OTHER_FOLDER]);
+        anyhow::Ok(cargo)
     };
-    suite.tests("the Lua runtime's own tests, i686 Linux", &mut i686("test"));
+    suite.tests_of("the Lua runtime's own tests, i686 Linux", || i686("test"));
     suite.check("Lua, i686 Linux", || {
-        quietly(&mut i686("build"))?;
-        let program = Path::new("target/other").join(target).join("release").join(NAME);
+        quietly(&mut i686("build")?)?;
+        let program = Path::new(OTHER_FOLDER).join(target).join("release").join(NAME);
         [ERRORS, SHORT_LIVED].iter().try_for_each(|script| run(Command::new(&program), *script, &[]))
     });
 
@@ -56,10 +55,7 @@ pub fn steps(suite: &mut Suite, wine: &Wine) {
             Ok(cargo)
         };
         let title = format!("the Lua runtime's own tests, {target}");
-        match ready("test") {
-            Ok(mut test) => suite.tests(&title, &mut test),
-            Err(error) => suite.check(&title, || Err(error)),
-        }
+        suite.tests_of(&title, || ready("test"));
         suite.check(&format!("Lua and Windows' own functions, {target}"), || {
             quietly(&mut ready("build")?)?;
             for script in [ERRORS, SHORT_LIVED, WINDOWS, THREADS] {

@@ -1,39 +1,33 @@
 //! `cargo xtask`: everything that is done with this repository.
 
-mod audit;
 mod bare;
-mod bench;
-mod charts;
 mod demo;
-mod dist;
 mod embed;
-mod emulator;
 mod fuzz;
 mod host;
 mod instructions;
 mod lua;
-mod mutants;
 mod races;
-mod setup;
+mod schedule;
 mod soak;
-mod suite;
-mod torture;
 mod uefi;
 mod windows;
-mod wine;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use schedule::Job;
+use setup::Package;
+use xtask::{dist, setup, tools};
 
 #[derive(Parser)]
 #[command(about = "Setup, demo and tests of calltable", bin_name = "cargo xtask")]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -49,13 +43,7 @@ enum Command {
         file: Option<PathBuf>,
     },
     /// Read what is built for each target and hold it against the crate's rules; reports go to target/audit
-    Audit {
-        /// Plant a violation of each kind, too, and see it found
-        #[arg(long)]
-        prove: bool,
-        /// As Rust calls them; all if none is named
-        targets: Vec<String>,
-    },
+    Audit(tools::Audit),
     /// Make what C programs link, in target/dist/TARGET, for all targets if none is named
     Dist {
         /// As Rust calls them
@@ -63,12 +51,8 @@ enum Command {
     },
     /// Measure this crate and other ways to turn closures into function pointers, side by side
     Bench {
-        /// A tenth of the rounds
-        #[arg(long)]
-        quick: bool,
-        /// Put numbers and charts into README.md and docs
-        #[arg(long)]
-        publish: bool,
+        #[command(flatten)]
+        options: tools::Bench,
         /// Only count instructions, and write them to benches/instructions.txt
         #[arg(long)]
         instructions: bool,
@@ -88,33 +72,18 @@ enum Command {
         minimise: bool,
     },
     /// Put small mistakes into copies of the source, and see whether the tests notice; takes hours
-    Mutants {
-        /// All if none is named
-        parts: Vec<mutants::Part>,
-        /// Only a share of them, such as 0/8
-        #[arg(long)]
-        shard: Option<mutants::Shard>,
-        /// Only those in files whose name contains this
-        #[arg(long, default_value = "")]
-        file: String,
-    },
+    Mutants(tools::Mutants),
     /// Run test suites, all of them if none is named
     Test {
         /// The suites
         suites: Vec<SuiteName>,
+        /// Some minutes for work in between: what this machine runs by itself, and once
+        #[arg(long, conflicts_with = "suites")]
+        quick: bool,
     },
-    /// Call entries with random signatures in search of a wrong register, stack word or value; a case that fails is shrunk
-    Torture {
-        /// How many signatures, for each target
-        #[arg(long, default_value_t = 500)]
-        signatures: usize,
-        /// Makes the same signatures again
-        #[arg(long)]
-        seed: Option<u64>,
-        /// As Rust calls it; may be repeated; all four if none is named
-        #[arg(long = "target")]
-        targets: Vec<String>,
-    },
+    /// Call entries with random signatures in search of a wrong register, stack word or value; a case that fails is
+    /// shrunk
+    Torture(tools::Torture),
     /// Run a program that is refused new executable memory (PR_SET_MDWE); the tests use this
     #[command(hide = true)]
     UnderMdwe {
@@ -124,50 +93,60 @@ enum Command {
     },
 }
 
+/// The longest first, which is the order in which they begin.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SuiteName {
-    /// Linux on this machine's processor, and what can be checked of other targets without running them
-    Host,
     /// Windows programs, run by Wine: real APIs, C callers, unwinding, the linkers of both kinds
     Windows,
-    /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE; both widths
-    Bare,
-    /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
-    Uefi,
+    /// Linux on this machine's processor, and what can be checked of other targets without running them
+    Host,
     /// C and C++ programs outside of the workspace that link what `dist` makes; a Lua, on Linux and on Windows
     Embed,
-    /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
-    Cet,
     /// Threads that register, release and call: every order of events (Loom), Miri, ThreadSanitizer
     Races,
     /// Random signatures between C compilers and every lane, on Linux and Windows, both widths
     Torture,
+    /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE; both
+    /// widths
+    Bare,
+    /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
+    Uefi,
+    /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
+    Cet,
 }
 
+/// What is said to whoever names no command.
+const NEXT: &str = "\
+calltable: closures as bare function pointers, without machine code that is written at run time.
+
+  cargo xtask demo           see it work: a real Windows DLL runs here, and calls closures
+  cargo xtask test --quick   after a change: some minutes
+  cargo xtask test           before it lands: every suite
+  cargo xtask help           all commands
+
+docs/architecture.md is the page to read first; CONTRIBUTING.md says what changes together.
+";
+
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
+    let Some(command) = Arguments::parse().command else {
+        print!("{NEXT}");
+        return ExitCode::SUCCESS;
+    };
+    match command {
+        // A test program runs where cargo has started it.
+        Command::UnderMdwe { .. } => xtask::exit_code(run(command)),
+        _ => xtask::main(|| run(command)),
     }
 }
 
 fn run(command: Command) -> Result<()> {
-    // Every path below is relative to the repository.
-    std::env::set_current_dir(root())?;
     match command {
         Command::Setup => {
-            setup::install(setup::HOST)?;
-            setup::install(setup::WINDOWS)?;
-            setup::install(setup::EMBED)?;
-            setup::install(setup::BARE)?;
-            setup::install(setup::RACES)?;
+            install(SuiteName::value_variants())?;
             setup::install(setup::BENCH)
         }
         Command::Demo { dll, file } => demo::run(dll, file),
-        Command::Audit { prove, targets } => audit::run(&targets, prove),
+        Command::Audit(_) => tools::run("audit"),
         Command::Dist { targets } => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;
@@ -181,43 +160,79 @@ fn run(command: Command) -> Result<()> {
             setup::install(setup::HOST)?;
             instructions::write()
         }
-        Command::Bench { quick, publish, .. } => bench::run(quick, publish),
+        Command::Bench { .. } => tools::run("bench"),
         Command::Soak { minutes } => soak::run(minutes),
         Command::Fuzz { minutes, minimise } => {
             fuzz::run((minutes * 60.0) as u64)?;
             if minimise { fuzz::minimise() } else { Ok(()) }
         }
-        Command::Mutants { parts, shard, file } => mutants::run(&parts, shard, &file),
-        Command::Test { mut suites } => {
-            if suites.is_empty() {
-                suites = SuiteName::value_variants().to_vec();
+        Command::Mutants(_) => tools::run("mutants"),
+        Command::Test { quick: true, .. } => judge(host::run_quick()?),
+        Command::Test { suites, .. } => match suites[..] {
+            [suite] => {
+                install(&suites)?;
+                judge(suite.run()?)
             }
-            let mut failed = false;
-            for suite in suites {
-                let result = match suite {
-                    SuiteName::Host => host::run()?,
-                    SuiteName::Windows => windows::run()?,
-                    SuiteName::Bare => bare::run()?,
-                    SuiteName::Uefi => uefi::run()?,
-                    SuiteName::Embed => embed::run()?,
-                    SuiteName::Cet => bare::run_cet()?,
-                    SuiteName::Races => races::run()?,
-                    SuiteName::Torture => torture::run_suite()?,
-                };
-                failed |= !result;
-            }
-            if failed {
-                bail!("tests failed; the lines that begin with FAILED name them");
-            }
-            Ok(())
-        }
-        Command::Torture { signatures, seed, targets } => torture::run(&torture::Options { signatures, seed, targets }),
+            [] => side_by_side(SuiteName::value_variants()),
+            _ => side_by_side(&suites),
+        },
+        Command::Torture(_) => tools::run("torture"),
         Command::UnderMdwe { command } => under_mdwe(&command),
     }
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
+impl SuiteName {
+    /// What it needs of the machine.
+    fn packages(self) -> Vec<Package> {
+        match self {
+            Self::Host => setup::HOST.to_vec(),
+            Self::Windows | Self::Torture => [setup::HOST, setup::WINDOWS].concat(),
+            Self::Bare | Self::Uefi | Self::Cet => setup::BARE.to_vec(),
+            Self::Embed => [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED].concat(),
+            Self::Races => setup::RACES.to_vec(),
+        }
+    }
+
+    /// Returns whether all passed.
+    fn run(self) -> Result<bool> {
+        match self {
+            Self::Host => host::run(),
+            Self::Windows => windows::run(),
+            Self::Bare => bare::run(),
+            Self::Uefi => uefi::run(),
+            Self::Embed => embed::run(),
+            Self::Cet => bare::run_cet(),
+            Self::Races => races::run(),
+            Self::Torture => tools::run_suite("torture"),
+        }
+    }
+}
+
+/// Installs what the suites need.
+fn install(suites: &[SuiteName]) -> Result<()> {
+    setup::install(&suites.iter().flat_map(|suite| suite.packages()).collect::<Vec<_>>())
+}
+
+/// Runs suites, as many at a time as there are processors for.
+fn side_by_side(suites: &[SuiteName]) -> Result<()> {
+    install(suites)?;
+    let program = std::env::current_exe()?;
+    let uses_wine = |suite| matches!(suite, SuiteName::Windows | SuiteName::Embed | SuiteName::Torture);
+    let name = |suite: &SuiteName| suite.to_possible_value().map(|value| value.get_name().to_owned());
+    let jobs = suites.iter().filter_map(|suite| Some(Job { name: name(suite)?, uses_wine: uses_wine(*suite) }));
+    let width = std::thread::available_parallelism()?.get().min(4);
+    judge(schedule::run(jobs.collect(), width, |job| {
+        let mut command = std::process::Command::new(&program);
+        command.args(["test", &job.name]);
+        command
+    })?)
+}
+
+fn judge(all_passed: bool) -> Result<()> {
+    if !all_passed {
+        bail!("tests failed; the lines that begin with FAILED name them");
+    }
+    Ok(())
 }
 
 #[cfg(target_os = "linux")]
@@ -243,4 +258,16 @@ fn under_mdwe(command: &[OsString]) -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn under_mdwe(_command: &[OsString]) -> Result<()> {
     bail!("only Linux has PR_SET_MDWE");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_of_a_command_are_called_the_same() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -3,35 +3,43 @@
 use std::process::Command;
 
 use anyhow::Result;
-
-use crate::setup;
-use crate::suite::{Suite, cargo, cargo_with_library, quietly, variable};
+use xtask::library::{self, Library};
+use xtask::suite::{Suite, cargo, cargo_with_library, quietly, variable};
 
 /// The registry with a dispatcher in Rust: the tools cannot see into assembly.
 const MODEL: [&str; 4] = ["--manifest-path", "tests/model/Cargo.toml", "--target-dir", "target/model"];
+
+/// Features, and what they mean: a slot's state is one word, or two halves.
+const STATES: [(&str, &str); 2] =
+    [("--features=", "the state in one word"), ("--features=narrow", "the state in two halves, as on 32-bit targets")];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    setup::install(setup::RACES)?;
-    let mut suite = Suite::new("races", 4);
+    let mut suite = Suite::new("races", 2 + 2 * STATES.len());
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MODEL[1]]))?;
-        quietly(cargo().arg("clippy").args(MODEL).args(["--all-targets", "--all-features", "--", "-Dwarnings"]))?;
-        quietly(cargo().arg("clippy").args(MODEL).args(["--all-targets", "--", "-Dwarnings"])).map(drop)
+        for features in ["", "narrow", "loom", "loom,narrow"] {
+            let features = ["--all-targets", "--features", features, "--", "-Dwarnings"];
+            quietly(cargo().arg("clippy").args(MODEL).args(features))?;
+        }
+        Ok(())
     });
-    suite.tests(
-        "every order of events with up to five interruptions (Loom)",
-        cargo().arg("test").args(MODEL).arg("--features=loom").env("LOOM_MAX_PREEMPTIONS", "5"),
-    );
-    let title = "Miri";
-    if has_miri() {
-        suite.tests(title, miri().arg("test").args(MODEL));
-    } else {
-        suite.skip(title, "no Miri; with network: rustup toolchain install nightly --component miri,rust-src");
+    let has_miri = has_miri();
+    for (features, state) in STATES {
+        suite.tests(
+            &format!("every order of events with up to five interruptions (Loom), {state}"),
+            cargo().arg("test").args(MODEL).args(["--features", "loom", features]).env("LOOM_MAX_PREEMPTIONS", "5"),
+        );
+        let title = format!("Miri, {state}");
+        if has_miri {
+            suite.tests(&title, miri().arg("test").args(MODEL).arg(features));
+        } else {
+            suite.skip(&title, "no Miri; with network: rustup toolchain install nightly --component miri,rust-src");
+        }
     }
-    suite.tests("ThreadSanitizer (two minutes more the first time)", sanitized().args(MODEL));
+    suite.tests_of("ThreadSanitizer", sanitized);
     Ok(suite.finish())
 }
 
@@ -53,10 +61,9 @@ fn miri() -> Command {
 }
 
 /// Debian's compiler with the run-time library of Debian's Clang.
-fn sanitized() -> Command {
-    let mut command = cargo_with_library(TARGET, "test", "std,test");
-    command
-        .env(variable(TARGET, "LINKER"), "clang-19")
-        .env(variable(TARGET, "RUSTFLAGS"), "-Zsanitizer=thread -Zexternal-clangrt -Clink-arg=-fsanitize=thread");
-    command
+fn sanitized() -> Result<Command> {
+    let library = Library { flags: "-Zsanitizer=thread -Zexternal-clangrt", ..library::of(TARGET) };
+    let mut command = cargo_with_library(TARGET, "test", library, "-Clink-arg=-fsanitize=thread")?;
+    command.env(variable(TARGET, "LINKER"), "clang-19").args(MODEL);
+    Ok(command)
 }

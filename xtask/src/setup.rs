@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// A package, and a file or command that is there when it is installed.
+#[derive(Clone, Copy)]
 pub struct Package {
     name: &'static str,
     proof: &'static str,
@@ -15,7 +16,11 @@ const fn package(name: &'static str, proof: &'static str) -> Package {
     Package { name, proof }
 }
 
-/// For the suite `host` and the demo.
+/// For the demo.
+pub const DEMO: &[Package] =
+    &[package("gcc", "gcc"), package("libc6-dev", "/usr/include/stdio.h"), package("libz-mingw-w64", DLL)];
+
+/// For the suite `host`.
 pub const HOST: &[Package] = &[
     package("gcc", "gcc"),
     package("g++", "g++"),
@@ -23,6 +28,7 @@ pub const HOST: &[Package] = &[
     package("gcc-multilib", "/usr/include/asm/types.h"),
     package("clang-19", "clang-19"),
     package("lld-19", "ld.lld-19"),
+    package("libclang-rt-19-dev", LIBFUZZER),
     package("gcc-mingw-w64-x86-64", "x86_64-w64-mingw32-gcc"),
     package("g++-mingw-w64-x86-64", "x86_64-w64-mingw32-g++"),
     package("gcc-mingw-w64-i686", "i686-w64-mingw32-gcc"),
@@ -87,26 +93,41 @@ pub const RACES: &[Package] = &[
 /// For `cargo xtask bench`, beside those for `host` and `windows`.
 pub const BENCH: &[Package] = &[package("make", "make"), package("golang-go", "go")];
 
+/// Firmware for UEFI, 64 bits.
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// The same, 32 bits.
 pub const OVMF_32: &str = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd";
+/// The ROMs of the machine that Bochs emulates.
 pub const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
+/// Its screen's.
 pub const BOCHS_VGA: &str = "/usr/share/vgabios/vgabios.bin";
+
+/// Clang's own build of libFuzzer.
+pub const LIBFUZZER: &str = "/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a";
 
 /// Debian keeps it out of PATH.
 const WINE: &str = "/usr/lib/wine/wine64";
-/// The real Windows DLL that the demo hosts, and its 32-bit twin, which the demo must refuse.
+/// The real Windows DLL that the demo hosts.
 pub const DLL: &str = "/usr/x86_64-w64-mingw32/lib/zlib1.dll";
+/// Its 32-bit twin, which the demo must refuse.
 pub const DLL_32: &str = "/usr/i686-w64-mingw32/lib/zlib1.dll";
+/// Debian's Rust: one version of compiler, cargo, Clippy and the library's source.
 pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+/// Of the same.
 pub const DEBIAN_RUSTDOC: &str = "/usr/bin/rustdoc";
+/// Of the same.
 pub const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+/// Of the same.
 pub const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+/// Of the same.
 pub const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library";
 
 /// Installs the packages of the list that are not there.
 pub fn install(packages: &[Package]) -> Result<()> {
-    let missing: Vec<&str> =
+    let mut missing: Vec<&str> =
         packages.iter().filter(|package| !is_there(package.proof)).map(|package| package.name).collect();
+    missing.sort_unstable();
+    missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }

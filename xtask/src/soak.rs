@@ -3,15 +3,14 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-
-use crate::setup;
-use crate::suite::cargo;
+use xtask::setup;
+use xtask::suite::cargo;
 
 /// The test program, which is to run that long. Of few slots each is soon somebody else's, so that more calls come
 /// while it changes hands.
 pub fn command(minutes: f64) -> Command {
     let mut command = cargo();
-    command.args(["test", "--release", "--all-features", "--test=soak", "--", "--nocapture"]);
+    command.args(["test", "--profile=optimised", "--all-features", "--test=soak", "--", "--nocapture"]);
     command.env("CALLTABLE_CAPACITY", "256").env("CALLTABLE_SOAK_SECONDS", (60.0 * minutes).to_string());
     command
 }

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::emulator::Machine;
-use crate::setup;
+use crate::emulator::{Machine, read_lines};
+use crate::library::{self, Library};
 
+/// Steps in their order, and what has been counted.
 pub struct Suite {
     name: &'static str,
     steps: usize,
@@ -21,39 +22,48 @@ pub struct Suite {
 }
 
 impl Suite {
+    /// Of that many steps, which is checked at its end.
     pub fn new(name: &'static str, steps: usize) -> Self {
         Self { name, steps, step: 0, passed: 0, failed: Vec::new(), skipped: 0 }
     }
 
     /// Runs `cargo test` or the like; counts what it says of each test program.
     pub fn tests(&mut self, title: &str, command: &mut Command) {
-        self.step(title, |suite| {
-            println!("    {command:?}");
-            let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
-            let mut failed = 0;
-            let mut programs = 0;
-            for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
-                let line = line?;
-                println!("    {line}");
-                if let Some(result) = line.strip_prefix("test result: ") {
-                    programs += 1;
-                    suite.passed += count(result, "passed");
-                    suite.skipped += count(result, "ignored");
-                    failed += count(result, "failed");
-                }
-                if let Some(test) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
-                    suite.failed.push(format!("{title}: {test}"));
-                }
+        self.step(title, |suite| suite.count_tests(title, command));
+    }
+
+    /// The same of a command that may take work to make.
+    pub fn tests_of(&mut self, title: &str, prepare: impl FnOnce() -> Result<Command>) {
+        self.step(title, |suite| suite.count_tests(title, &mut prepare()?));
+    }
+
+    fn count_tests(&mut self, title: &str, command: &mut Command) -> Result<()> {
+        let suite = self;
+        println!("    {command:?}");
+        let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+        let (mut failed, mut named) = (0, 0);
+        let mut programs = 0;
+        for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+            let line = line?;
+            println!("    {line}");
+            if let Some(result) = line.strip_prefix("test result: ") {
+                programs += 1;
+                suite.passed += count(result, "passed");
+                suite.skipped += count(result, "ignored");
+                failed += count(result, "failed");
             }
-            let status = child.wait()?;
-            if programs == 0 {
-                bail!("no test ran ({status})");
+            if let Some(test) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+                suite.failed.push(format!("{title}: {test}"));
+                named += 1;
             }
-            if !status.success() && failed == 0 {
-                bail!("{status}, though no test said that it failed");
-            }
-            Ok(())
-        });
+        }
+        let status = child.wait()?;
+        if programs == 0 {
+            bail!("no test ran ({status})");
+        }
+        ensure!(failed <= named, "{failed} tests failed, of which {named} said so in lines of their own");
+        ensure!(status.success() == (failed == 0), "{status}, though {failed} tests said that they failed");
+        Ok(())
     }
 
     /// One check, which passes or says why not.
@@ -79,13 +89,17 @@ impl Suite {
         self.step(title, |suite| {
             let mut command = prepare()?;
             println!("    {command:?}");
-            let output = command.output().with_context(|| format!("{command:?}"))?;
-            let text = String::from_utf8_lossy(&output.stdout);
-            for line in text.lines() {
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+            let mut lines = Vec::new();
+            read_lines(child.stdout.take().expect("piped"), |line| {
                 println!("    {line}");
-            }
-            let failed = suite.cases(title, text.lines())?;
-            ensure!(output.status.success() == (failed == 0), "{}", output.status);
+                lines.push(line);
+                true
+            });
+            let status = child.wait()?;
+            let failed = suite.cases(title, lines.iter().map(String::as_str))?;
+            ensure!(status.success() == (failed == 0), "{status}");
             Ok(())
         });
     }
@@ -94,7 +108,7 @@ impl Suite {
     pub fn machine(&mut self, title: &str, greeting: &str, prepare: impl FnOnce() -> Result<Machine>) {
         self.step(title, |suite| {
             let (lines, end) = prepare()?.run()?;
-            // Firmware and emulator print lines of their own before and behind.
+            // Firmware and emulator print lines of their own before and after.
             let closing = lines.iter().rposition(|line| line.contains(" passed, ") && line.ends_with(" failed"));
             let own = closing.map_or(&lines[..], |closing| &lines[..=closing]);
             let failed = suite.cases(title, own.iter().map(String::as_str));
@@ -132,15 +146,17 @@ impl Suite {
     fn step(&mut self, title: &str, work: impl FnOnce(&mut Self) -> Result<()>) {
         self.step += 1;
         println!("[{} {}/{}] {title}", self.name, self.step, self.steps);
-        let start = Instant::now();
+        let (start, processor) = (Instant::now(), processor_time());
         if let Err(error) = work(self) {
             println!("    {error:#}");
             self.failed.push(format!("{title}: {error:#}"));
         }
-        println!("    ({:.1} s)", start.elapsed().as_secs_f64());
+        let processor = processor_time() - processor;
+        println!("    ({:.1} s, {:.1} s of processor)", start.elapsed().as_secs_f64(), processor.as_secs_f64());
     }
 
     /// Prints what failed and the closing line. Returns whether all is well.
+    #[must_use]
     pub fn finish(self) -> bool {
         assert_eq!(self.step, self.steps, "the number of steps that the suite announces");
         for failure in &self.failed {
@@ -149,6 +165,24 @@ impl Suite {
         println!("{}: {} passed, {} failed, {} skipped", self.name, self.passed, self.failed.len(), self.skipped);
         self.failed.is_empty()
     }
+}
+
+/// What all programs have taken that were started and have ended.
+#[cfg(target_os = "linux")]
+fn processor_time() -> Duration {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the memory is that of such a structure, for which zeros are a value.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, 1000 * time.tv_usec as u32);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processor_time() -> Duration {
+    Duration::ZERO
 }
 
 /// The number before `word` in a line such as `ok. 5 passed; 0 failed; ...`.
@@ -169,32 +203,32 @@ pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A cargo that can build for `target`: ours if rustup has installed that target's library, else Debian's, which
-/// builds those parts of the library that are named.
-pub fn cargo_for(target: &str, command: &str, library: &str) -> Command {
-    let installed = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
-    let installed = installed.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim_end()).exists());
-    if installed {
-        let mut cargo = cargo();
-        cargo.args([command, "--target", target]);
-        return cargo;
+/// A cargo that builds for `target`, with these flags for the program: ours if rustup has installed that target's
+/// library, else Debian's with one that is built here.
+pub fn cargo_for(target: &str, command: &str, flags: &str) -> Result<Command> {
+    if library::installed(target).is_none() {
+        return cargo_with_library(target, command, library::of(target), flags);
     }
-    cargo_with_library(target, command, library)
+    let mut cargo = cargo();
+    cargo.args([command, "--target", target]);
+    if !flags.is_empty() {
+        cargo.env(variable(target, "RUSTFLAGS"), flags);
+    }
+    Ok(cargo)
 }
 
-/// Debian's cargo, which builds those parts of the library that are named; with the flags that are given for the program.
-pub fn cargo_with_library(target: &str, command: &str, library: &str) -> Command {
-    // By its name alone rustup's clippy would be found.
-    let program = if command == "clippy" { setup::DEBIAN_CLIPPY } else { setup::DEBIAN_CARGO };
-    let mut cargo = Command::new(program);
-    cargo.args([command, "--target", target, &format!("-Zbuild-std={library}")]);
-    if library.starts_with("core") {
-        cargo.arg("-Zbuild-std-features=compiler-builtins-mem");
-    }
-    cargo.env("CARGO", setup::DEBIAN_CARGO).env("RUSTC", setup::DEBIAN_RUSTC).env("RUSTDOC", setup::DEBIAN_RUSTDOC);
-    cargo.env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
-    cargo
+/// Debian's cargo, with a library that is built here, and with these flags for the program.
+pub fn cargo_with_library(target: &str, command: &str, library: Library, flags: &str) -> Result<Command> {
+    let sysroot = format!("--sysroot={}", library::sysroot(target, library)?.display());
+    let mut cargo = library::debian(command);
+    let name = library::name_of(target);
+    cargo.args(["--target", target]).env(variable(name, "RUSTDOCFLAGS"), &sysroot);
+    cargo.env(variable(name, "RUSTFLAGS"), format!("{sysroot} {} {flags}", library.flags));
+    Ok(cargo)
 }
+
+/// Where cargo builds for other targets than the host, so that two versions of the compiler do not share a folder.
+pub const OTHER_FOLDER: &str = "target/other";
 
 /// The environment variable that is cargo's setting `name` for a target.
 pub fn variable(target: &str, name: &str) -> String {
@@ -217,4 +251,79 @@ pub fn quietly(command: &mut Command) -> Result<String> {
         bail!("{command:?}: {}\n{text}", output.status);
     }
     Ok(text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    /// Whether a suite of one step succeeds, and what it has counted: passed, failed, skipped.
+    fn outcome(step: impl FnOnce(&mut Suite)) -> (bool, usize, usize, usize) {
+        let mut suite = Suite::new("suite", 1);
+        step(&mut suite);
+        let (passed, failed, skipped) = (suite.passed, suite.failed.len(), suite.skipped);
+        (suite.finish(), passed, failed, skipped)
+    }
+
+    #[test]
+    fn a_check_counts_as_what_it_says() {
+        assert_eq!(outcome(|suite| suite.check("", || Ok(()))), (true, 1, 0, 0));
+        assert_eq!(outcome(|suite| suite.check("", || bail!("no"))), (false, 0, 1, 0));
+        assert_eq!(outcome(|suite| suite.skip("", "all")), (true, 0, 0, 1));
+    }
+
+    #[test]
+    fn one_failure_among_others_fails_the_suite() {
+        let mut suite = Suite::new("suite", 3);
+        suite.check("", || Ok(()));
+        suite.check("", || bail!("no"));
+        suite.check("", || Ok(()));
+        assert_eq!((suite.passed, suite.failed.len()), (2, 1));
+        assert!(!suite.finish());
+    }
+
+    #[test]
+    #[should_panic(expected = "announces")]
+    fn a_step_that_was_left_out_is_noticed() {
+        let _ = Suite::new("suite", 1).finish();
+    }
+
+    #[test]
+    fn tests_fail_with_any_that_fails_and_with_their_program() {
+        let tests = |script: &str| outcome(|suite| suite.tests("", &mut shell(script)));
+        let good = "echo 'test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured'";
+        let bad = "echo 'test result: FAILED. 3 passed; 1 failed; 0 ignored'";
+        assert_eq!(tests(good), (true, 5, 0, 2));
+        assert_eq!(tests(&format!("{good}; {good}")), (true, 10, 0, 4));
+        assert_eq!(tests(&format!("{good}; exit 1")), (false, 5, 1, 2), "a program that was not built, say");
+        assert_eq!(tests(&format!("echo 'test a::b ... FAILED'; {bad}; exit 101")), (false, 3, 1, 0));
+        assert_eq!(tests(&format!("{bad}; exit 101")), (false, 3, 1, 0), "the test's line is lost among others");
+        assert!(!tests(&format!("echo 'test a::b ... FAILED'; {bad}")).0, "its program says nothing");
+        assert_eq!(tests("true"), (false, 0, 1, 0), "no test");
+        assert!(!outcome(|suite| suite.tests("", &mut Command::new("/no/such/program"))).0);
+    }
+
+    #[test]
+    fn programs_fail_with_any_case_that_fails_and_with_a_wrong_end() {
+        let program = |script: &str| outcome(|suite| suite.program("", || Ok(shell(script))));
+        assert_eq!(program("echo ok a; echo ok b; echo 2 passed, 0 failed"), (true, 2, 0, 0));
+        assert_eq!(program("echo ok a; echo FAILED b; echo 1 passed, 1 failed; exit 1"), (false, 1, 1, 0));
+        for wrong in [
+            "echo ok a; echo FAILED b; echo 1 passed, 1 failed",
+            "echo ok a; echo 1 passed, 0 failed; exit 1",
+            "echo ok a; echo 2 passed, 0 failed",
+            "echo ok a",
+            "echo 0 passed, 0 failed",
+            "true",
+        ] {
+            assert!(!program(wrong).0, "{wrong}");
+        }
+        assert!(!outcome(|suite| suite.program("", || bail!("not built"))).0);
+    }
 }

@@ -5,17 +5,17 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use xtask::emulator::Machine;
+use xtask::setup;
+use xtask::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
 
 use crate::bare::qemu;
-use crate::emulator::Machine;
-use crate::setup;
-use crate::suite::{Suite, cargo, cargo_with_library, folder, quietly, variable};
 
 const MANIFEST: &str = "tests-qemu/uefi/Cargo.toml";
 const FOLDER: &str = "target/uefi";
 
-/// A width: how Rust and QEMU call it, what the firmware boots from a disk, the firmware and its variables, and what its
-/// build wants of the machine.
+/// A width: how Rust and QEMU call it, what the firmware boots from a disk, the firmware and its variables, and what
+/// its build wants of the machine.
 #[derive(Clone, Copy)]
 struct Width {
     name: &'static str,
@@ -48,12 +48,11 @@ const WIDTHS: [Width; 2] = [
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    setup::install(setup::BARE)?;
     let mut suite = Suite::new("uefi", 1 + 2 * WIDTHS.len());
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MANIFEST]))?;
         for width in WIDTHS {
-            quietly(cargo_for_uefi(width, "clippy").args(["--", "-Dwarnings"]))?;
+            quietly(cargo_for_uefi(width, "clippy")?.args(["--", "-Dwarnings"]))?;
         }
         Ok(())
     });
@@ -71,7 +70,7 @@ pub fn run() -> Result<bool> {
 /// A machine that boots the application, beside the image that this one loads.
 fn machine(width: Width, optimised: bool) -> Result<Machine> {
     let profile = if optimised { "release" } else { "debug" };
-    quietly(cargo_for_uefi(width, "build").args(optimised.then_some("--release")))?;
+    quietly(cargo_for_uefi(width, "build")?.args(optimised.then_some("--release")))?;
     let built = Path::new(FOLDER).join(format!("{}-unknown-uefi", width.name)).join(profile);
     boot(width, profile, &built.join("calltable-uefi.efi"), &[&built.join("caller.efi")])
 }
@@ -103,9 +102,9 @@ fn boot(width: Width, name: &str, application: &Path, others: &[&Path]) -> Resul
 }
 
 /// A command of cargo for the application.
-fn cargo_for_uefi(width: Width, command: &str) -> Command {
+fn cargo_for_uefi(width: Width, command: &str) -> Result<Command> {
     let target = format!("{}-unknown-uefi", width.name);
-    let mut cargo = cargo_with_library(&target, command, "core,panic_abort");
+    let mut cargo = cargo_for(&target, command, "")?;
     cargo.args(["--manifest-path", MANIFEST, "--target-dir", FOLDER]).env(variable(&target, "LINKER"), "lld-link-19");
-    cargo
+    Ok(cargo)
 }

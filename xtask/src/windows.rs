@@ -5,26 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use xtask::mingw::{ARCHITECTURES, build_random, gnu, gnu_target};
+use xtask::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
+use xtask::wine::{Wine, for_windows};
+use xtask::{CAPACITY, library};
 
-use crate::setup;
-use crate::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
-use crate::wine::{Wine, for_windows};
+use crate::host;
 
 #[path = "../../tests/windows/build_dll.rs"]
 mod build_dll;
 
-/// As Rust and MinGW call them.
-pub const ARCHITECTURES: [&str; 2] = ["x86_64", "i686"];
-
-/// The number of slots that the guarded program is built with.
-const CAPACITY: usize = 2000;
-
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    setup::install(setup::HOST)?;
-    setup::install(setup::WINDOWS)?;
     let wine = Wine::start()?;
-    let mut suite = Suite::new("windows", 2 + ARCHITECTURES.len() * 7);
+    let mut suite = Suite::new("windows", 3 + ARCHITECTURES.len() * 8);
     let mut targets = Vec::new();
 
     suite.check("formatting and lints", || {
@@ -33,7 +27,7 @@ pub fn run() -> Result<bool> {
             // Clippy takes what `thread_local!` makes of a `const` initializer on this target for none.
             let lints = ["--", "-Dwarnings", "-Aclippy::missing_const_for_thread_local"];
             quietly(gnu(arch, "clippy")?.args(programs(arch, "clippy")).args(lints))?;
-            quietly(msvc(arch, "clippy", "rustc").args(["--", "-Dwarnings"]))?;
+            quietly(msvc(arch, "clippy", "rustc")?.args(["--", "-Dwarnings"]))?;
         }
         Ok(())
     });
@@ -41,7 +35,7 @@ pub fn run() -> Result<bool> {
     for arch in ARCHITECTURES {
         let random = build_random(arch)?;
         let c_side = build_c_side(arch)?;
-        for (title, arguments) in [("", [].as_slice()), (", optimised", &["--release"])] {
+        for (title, arguments) in [("", [].as_slice()), (", optimised", &["--profile=optimised"])] {
             let before = suite.passed();
             let target = format!("{}{title}", gnu_target(arch));
             suite.tests(
@@ -58,6 +52,25 @@ pub fn run() -> Result<bool> {
         }
 
         suite.check(&format!("the examples, {}", gnu_target(arch)), || examples(&wine, arch, &random));
+
+        let run = |flags: &str| -> Result<Command> {
+            let mut run = cargo_for(&gnu_target(arch), "run", flags)?;
+            wine.set(&mut run).env(variable(&gnu_target(arch), "RUNNER"), wine.runner());
+            run.env("WINEPATH", for_windows(&random));
+            Ok(run)
+        };
+        suite.check(
+            &format!("two versions in one program, as one text of rustc's assembler, {}", gnu_target(arch)),
+            || {
+                let mut run = run("")?;
+                run.args(["--profile=fat", "--features=capi"]).env("CALLTABLE_ASSEMBLER", "rustc");
+                host::two_versions("windows", &mut run).map(drop)
+            },
+        );
+        if arch == "x86_64" {
+            let title = "a program that uses the crate by way of a Rust dylib, optimised";
+            suite.check(&format!("{title}, {}", gnu_target(arch)), || in_dylib(&random, run("-Cprefer-dynamic")?));
+        }
 
         for assembler in ["rustc", "cc"] {
             let before = suite.passed();
@@ -87,6 +100,21 @@ pub fn run() -> Result<bool> {
     Ok(suite.finish())
 }
 
+fn in_dylib(random: &Path, mut run: Command) -> Result<()> {
+    let folder = std::env::current_dir()?.join(host::in_dylib("windows")?);
+    let target = gnu_target("x86_64");
+    // GCC's unwinder, which such programs have as a DLL.
+    let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
+    let unwinder = PathBuf::from(quietly(gcc.arg("-print-file-name=libgcc_s_seh-1.dll"))?.trim());
+    let release = folder.join("target").join(&target).join("release");
+    let deps = release.join("deps");
+    let (unwinder, library) = (unwinder.parent().context("GCC has no such DLL")?, library::folder_of(&target)?);
+    let folders = [&release, &deps, random, unwinder, &library].map(for_windows);
+    run.arg("--release");
+    run.env("WINEPATH", folders.join(";")).current_dir(&folder);
+    host::check_dylib(&quietly(&mut run)?)
+}
+
 /// Runs the examples for Windows: one opens a window, the other must list it.
 fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
     let cargo = |command: &str| -> Result<Command> {
@@ -102,7 +130,8 @@ fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
         let mut open = cargo("run")?;
         open.args(["--example=window", "--", "--close-after", &format!("{seconds}000")]);
         println!("    {open:?}");
-        // Files, since the first program to run starts Wine's desktop, which would keep a pipe open as long as it lives.
+        // Files, since the first program to run starts Wine's desktop, which would keep a pipe open as long as it
+        // lives.
         let (said, listed) = (folder("examples")?.join("window"), folder("examples")?.join("list"));
         let mut window = open.stdout(fs::File::create(&said)?).stderr(Stdio::null()).spawn()?;
         let mut list = String::new();
@@ -125,75 +154,31 @@ fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
     bail!("the window was open for up to 45 seconds and never listed")
 }
 
-/// What `WINEPATH` must be for programs with std.
-pub fn random(arch: &str) -> Result<String> {
-    Ok(for_windows(&build_random(arch)?))
-}
-
-pub fn gnu_target(arch: &str) -> String {
-    format!("{arch}-pc-windows-gnu")
-}
-
 fn msvc_target(arch: &str) -> String {
     format!("{arch}-pc-windows-msvc")
 }
+
+/// Those of the workspace that run on Windows.
+const PACKAGES: [&str; 5] = [
+    "--package=calltable",
+    "--package=calltable-callers",
+    "--package=calltable-capi",
+    "--package=calltable-lua",
+    "--package=calltable-torture",
+];
 
 /// What cargo is to build: all that the target has. On i686 some examples lack a convention that they could use.
 fn programs(arch: &str, command: &str) -> Vec<&'static str> {
     let mut programs = vec!["--all-features"];
     match (arch, command) {
         ("i686", _) => programs.push("--tests"),
-        (_, "clippy") => programs.extend(["--workspace", "--all-targets"]),
+        (_, "clippy") => {
+            programs.push("--all-targets");
+            programs.extend(PACKAGES);
+        }
         _ => {} // documentation, too
     }
     programs
-}
-
-/// A command of cargo for programs with std.
-pub fn gnu(arch: &str, command: &str) -> Result<Command> {
-    let target = gnu_target(arch);
-    let mut cargo = cargo_for(&target, command, "std,panic_unwind");
-    if arch == "i686" {
-        cargo.env(variable(&target, "RUSTFLAGS"), format!("-Lnative={}", build_start(&target)?.display()));
-    }
-    Ok(cargo)
-}
-
-/// Two objects that rustc links into every program of this target; `-Zbuild-std` makes none. Returns their folder,
-/// where rustc looks if its own library lacks them.
-fn build_start(target: &str) -> Result<PathBuf> {
-    let out = std::env::current_dir()?.join(folder("start")?);
-    for name in ["rsbegin", "rsend"] {
-        let made = out.join(name).with_extension("o");
-        if made.exists() {
-            continue;
-        }
-        let mut rustc = Command::new(setup::DEBIAN_RUSTC);
-        rustc.args(["--target", target, "--emit=obj"]).env("RUSTC_BOOTSTRAP", "1").arg("-o").arg(made);
-        quietly(rustc.arg(format!("{}/rtstartup/{name}.rs", setup::DEBIAN_LIBRARY)))?;
-    }
-    Ok(out)
-}
-
-/// Rust's std wants one function of a DLL that Wine 8 has not. Returns the folder of a DLL that has it.
-fn build_random(arch: &str) -> Result<PathBuf> {
-    let out = std::env::current_dir()?.join(folder(&format!("wine-extra/{arch}"))?);
-    let made = out.join("bcryptprimitives.dll");
-    if made.exists() {
-        return Ok(out);
-    }
-    let source = out.join("bcryptprimitives.c");
-    fs::write(
-        &source,
-        "unsigned char __stdcall SystemFunction036(void *, unsigned long);\n\
-         __declspec(dllexport) int __stdcall ProcessPrng(unsigned char *buffer, __SIZE_TYPE__ length) {\n\
-         \x20   return SystemFunction036(buffer, (unsigned long)length);\n}\n",
-    )?;
-    let mut gcc = Command::new(format!("{arch}-w64-mingw32-gcc"));
-    // On i686 the name is to have no `@8`.
-    gcc.args(["-shared", "-O2", "-Wl,--kill-at", "-o"]).arg(&made).arg(&source).arg("-ladvapi32");
-    quietly(&mut gcc)?;
-    Ok(out)
 }
 
 /// The DLL that calls back, in C and C++.
@@ -210,25 +195,24 @@ const MSVC_MANIFEST: &str = "tests/windows/msvc/Cargo.toml";
 const MSVC_FOLDER: &str = "target/msvc";
 
 /// A command of cargo for the program without std, which lld-link links.
-fn msvc(arch: &str, command: &str, assembler: &str) -> Command {
+fn msvc(arch: &str, command: &str, assembler: &str) -> Result<Command> {
     let target = msvc_target(arch);
-    let mut cargo = cargo_for(&target, command, "core,panic_abort");
+    let mut cargo = cargo_for(&target, command, "-Clinker-flavor=lld-link -Ccontrol-flow-guard -Zehcont-guard")?;
     let for_cc = target.replace('-', "_");
     // Optimised: else compiler_builtins asks for functions of a C library.
     cargo
         .args(["--release", "--manifest-path", MSVC_MANIFEST, "--target-dir", MSVC_FOLDER])
         .env(variable(&target, "LINKER"), "lld-link-19")
-        .env(variable(&target, "RUSTFLAGS"), "-Clinker-flavor=lld-link -Ccontrol-flow-guard -Zehcont-guard")
         .env(format!("CC_{for_cc}"), "clang-19")
         .env(format!("AR_{for_cc}"), "llvm-lib-19")
         .env("CALLTABLE_ASSEMBLER", assembler)
         .env("CALLTABLE_CAPACITY", CAPACITY.to_string());
-    cargo
+    Ok(cargo)
 }
 
 /// Builds one of its programs, with default features or without.
 fn build_msvc(arch: &str, assembler: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
-    quietly(msvc(arch, "build", assembler).args(["--bin", program]).args(features))?;
+    quietly(msvc(arch, "build", assembler)?.args(["--bin", program]).args(features))?;
     Ok(Path::new(MSVC_FOLDER).join(msvc_target(arch)).join("release").join(program).with_extension("exe"))
 }
 
@@ -241,7 +225,7 @@ fn check_driver(arch: &str) -> Result<()> {
 }
 
 /// Reads the load configuration of an image: Windows would refuse to call an entry that is not listed, to run a handler
-/// of SEH, or to go on after an exception at an address that is not.
+/// of SEH, or to continue after an exception at an address that is not.
 fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
     const STRIDE: u64 = 16;
     let text =
@@ -265,7 +249,7 @@ fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
     if arch == "x86_64" {
         ensure!(text.contains("EX_CET_COMPAT"), "the image is not marked for shadow stacks");
         let resume = list("GuardEHContTable")?.len();
-        ensure!(resume == 1, "{resume} addresses to go on at are listed, not the one of the dispatcher");
+        ensure!(resume == 1, "{resume} addresses to continue at are listed, not the one of the dispatcher");
     } else {
         let handlers = list("SEHTable")?.len();
         ensure!(handlers == 1, "{handlers} handlers of SEH are listed, not the one of the dispatcher");

@@ -18,6 +18,7 @@ pub struct Wine {
 }
 
 impl Wine {
+    /// Makes what is missing of them.
     pub fn start() -> Result<Self> {
         let prefix = std::env::current_dir()?.join(folder("wine-prefix")?);
         let wine = Self { programs: tree()?.join("lib/wine"), prefix, display: Display::start()? };

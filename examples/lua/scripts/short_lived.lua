@@ -83,7 +83,7 @@ local kept = {}
 local ok, message = pcall(function()
     while true do kept[#kept + 1] = ffi.callback("i32(i32)", count) end
 end)
-assert(not ok and tostring(message):find("slots are live", 1, true), message)
+assert(not ok and tostring(message):find("is free", 1, true), message)
 assert(#kept == ffi.capacity - before, #kept)
 kept = nil
 local callback = ffi.callback("i32(i32)", count)

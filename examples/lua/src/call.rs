@@ -128,7 +128,7 @@ mod arch {
             }
         }
         let By(to_float, to_word) = match signature.convention() {
-            Convention::Cdecl => cdecl(),
+            Convention::Cdecl | Convention::Sysv => cdecl(),
             Convention::Thiscall => thiscall(),
             Convention::Fastcall => fastcall(),
             _ => stdcall(),
@@ -205,7 +205,7 @@ mod tests {
             fn $name() {
                 use Type::*;
                 type Pointer = *const c_void;
-                // With fastcall rustc and Microsoft differ in small arguments behind a large one, if a register is
+                // With fastcall rustc and Microsoft differ in small arguments after a large one, if a register is
                 // left.
                 unsafe extern $abi fn all(a: u8, b: f32, c: i16, d: f64, e: i64, f: f64, g: Pointer, h: f32) -> f64 {
                     assert_eq!((a, b, c, d, e, f, g.addr(), h), (250, -1.5, -2, 0.1, -3 << 40, 1e300, 0x1234, 0.25));

@@ -7,14 +7,14 @@
 //! Each registration is tracked: its handler is freed when the slot has been released and no call is running. Neither
 //! a release within the callback itself, nor a call from another thread at the wrong moment meets memory that is gone.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use calltable::table::{self, Registration, Slot};
-use calltable::{Error, Frame, RawFrame};
+use calltable::table::{self, Binding, SlotKey};
+use calltable::{Error, Frame, NotReleased, RawFrame};
 use mlua::{AnyUserData, Function, Lua, MetaMethod, UserData, UserDataMethods, WeakLua};
 
 use crate::declaration::Declaration;
@@ -22,15 +22,14 @@ use crate::runtime::State;
 
 /// A registration, as a script holds it.
 pub struct Callback {
-    registered: Cell<Option<Registered>>,
+    registered: RefCell<Option<Registered>>,
     declaration: Arc<Declaration>,
     state: Rc<State>,
 }
 
 /// What is to be given back.
-#[derive(Clone, Copy)]
 pub struct Registered {
-    slot: Slot,
+    key: SlotKey,
     handler: *mut Handler,
 }
 
@@ -83,23 +82,22 @@ impl Callback {
         };
         let handler = Box::into_raw(Box::new(Handler { shared, lua: lua.weak() }));
         // SAFETY: `handle` takes a handler, from any thread; it is freed after the release.
-        let registration = unsafe { Registration::frame(handle, &declaration.signature, handler.cast()).tracked() };
-        let mut slot = table::register(&registration);
-        if slot == Err(Error::TableFull) {
+        let binding = unsafe { Binding::frame(handle, &declaration.signature, handler.cast()).tracked() };
+        let mut key = table::register(&binding);
+        if key == Err(Error::TableFull) {
             state.collect(lua)?;
-            slot = table::register(&registration);
+            key = table::register(&binding);
         }
-        let slot = slot.map_err(|error| {
+        let key = key.map_err(|error| {
             // SAFETY: it has not been registered.
             drop(unsafe { Box::from_raw(handler) });
             mlua::Error::runtime(error)
         })?;
-        let registered = Registered { slot, handler };
-        let callback =
-            Self { registered: Cell::new(Some(registered)), declaration: declaration.clone(), state: state.clone() };
+        let registered = RefCell::new(Some(Registered { key, handler }));
+        let callback = Self { registered, declaration: declaration.clone(), state: state.clone() };
         let callback = lua.create_userdata(callback)?;
         callback.set_user_value(function)?;
-        state.callbacks.raw_set(registered.key(), &callback)?;
+        state.callbacks.raw_set(handler.addr(), &callback)?;
         Ok(callback)
     }
 
@@ -109,8 +107,9 @@ impl Callback {
 
     /// What foreign code calls.
     pub fn address(&self) -> Result<usize, String> {
-        let registered = self.registered.get().ok_or("the callback has been released")?;
-        Ok(registered.slot.code().as_ptr().expose_provenance())
+        let registered = self.registered.borrow();
+        let registered = registered.as_ref().ok_or("the callback has been released")?;
+        Ok(registered.key.code().as_ptr().expose_provenance())
     }
 
     /// Gives the slot back, now or when its running calls have ended.
@@ -140,20 +139,15 @@ impl UserData for Callback {
 }
 
 impl Registered {
-    /// Its name in [`State::callbacks`].
-    fn key(self) -> usize {
-        self.handler.addr()
-    }
-
-    /// Returns whether all is given back; else it is to be tried again later. For the interpreter's thread.
-    pub fn try_release(self) -> bool {
+    /// Gives all back, or comes back to be tried again later. For the interpreter's thread.
+    pub fn try_release(self) -> Option<Self> {
         use calltable::ReleaseError::{Busy, InFlight};
-        if let Err(Busy | InFlight) = table::try_release(self.slot) {
-            return false;
+        if let Err(NotReleased { handle: key, error: Busy | InFlight }) = table::try_release(self.key) {
+            return Some(Self { key, ..self });
         }
-        // SAFETY: no call is running, and none can begin. `State::release` gets each registration once.
+        // SAFETY: no call is running, and none can begin.
         drop(unsafe { Box::from_raw(self.handler) });
-        true
+        None
     }
 }
 
@@ -194,7 +188,7 @@ unsafe fn run(handler: *mut Handler, frame: *mut RawFrame) {
 }
 
 impl Call {
-    /// Runs it, on the interpreter's thread, and lets the other thread go on.
+    /// Runs it, on the interpreter's thread, and lets the other thread continue.
     pub fn run(self) {
         // SAFETY: only this thread takes calls out of the queue, and the caller waits for `done`.
         unsafe { run(self.handler, self.frame) };

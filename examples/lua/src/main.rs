@@ -22,15 +22,15 @@ mod value;
 cfg_if::cfg_if! {
     if #[cfg(all(target_os = "linux", target_arch = "x86_64"))] {
         #[allow(dead_code, reason = "that example reports more")]
-        #[path = "../../host_dll/image.rs"]
+        #[path = "../../host_dll/src/image.rs"]
         mod image;
         #[allow(dead_code, reason = "as above")]
-        #[path = "../../host_dll/imports.rs"]
+        #[path = "../../host_dll/src/imports.rs"]
         mod imports;
         #[allow(dead_code, reason = "as above")]
-        #[path = "../../host_dll/sandbox.rs"]
+        #[path = "../../host_dll/src/sandbox.rs"]
         mod sandbox;
-        #[path = "../../host_dll/thread.rs"]
+        #[path = "../../host_dll/src/thread.rs"]
         mod thread;
     }
 }

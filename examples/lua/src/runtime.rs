@@ -42,7 +42,7 @@ impl State {
     pub fn release(&self, registered: Option<Registered>) {
         let mut releasing = self.releasing.borrow_mut();
         releasing.extend(registered);
-        releasing.retain(|registered| !registered.try_release());
+        *releasing = releasing.drain(..).filter_map(Registered::try_release).collect();
     }
 
     /// Has Lua collect what it can, for slots.
@@ -55,7 +55,7 @@ impl State {
     }
 
     /// Runs a callback. Once one has failed, the others of the same foreign call return zero at once: the script should
-    /// not go on before it knows.
+    /// not continue before it knows.
     pub fn run(&self, key: usize, declaration: &Declaration, frame: &mut Frame<'_>) {
         if let Some(Some(_)) = self.calls.borrow().last() {
             return;
@@ -164,7 +164,7 @@ pub fn new() -> Result<Lua> {
         ffi.set(name, create)?;
     }
     ffi.set("serve", State::of(&lua).raising.call::<Function>(lua.create_function(serve)?)?)?;
-    ffi.set("live", lua.create_function(|_, ()| Ok(table::live()))?)?;
+    ffi.set("live", lua.create_function(|_, ()| Ok(table::live_count()))?)?;
     ffi.set("capacity", CAPACITY)?;
     memory::add(&lua, &ffi)?;
     lua.globals().set("ffi", ffi)?;
@@ -362,7 +362,7 @@ mod tests {
             std::mem::transmute::<*const c_void, Code>(std::ptr::with_exposed_provenance(address))(1)
         });
         let slot = table::slot_of(std::ptr::without_provenance(address)).unwrap();
-        while table::entry(slot).unwrap().in_flight != Some(1) {
+        while table::live_slot(slot).unwrap().in_flight != Some(1) {
             thread::yield_now();
         }
         drop(lua);

@@ -85,7 +85,7 @@ pub fn set_result(frame: &mut Frame<'_>, bits: u64) -> Result<(), FrameError> {
     }
 }
 
-/// Of a string's bytes, behind which Lua keeps a zero.
+/// Of a string's bytes, after which Lua keeps a zero.
 fn address_of(string: &LuaString) -> u64 {
     string.as_bytes_with_nul().as_ptr().expose_provenance() as u64
 }

@@ -30,8 +30,8 @@ pub fn prepare() {
     unsafe { core::ptr::with_exposed_provenance_mut::<u64>(token).write_volatile(token as u64) };
 }
 
-/// Switches both on, if the processor has them. What called the function that this becomes part of cannot be returned to,
-/// since the shadow stack does not know of it.
+/// Switches both on, if the processor has them. What called the function that this becomes part of cannot be returned
+/// to, since the shadow stack does not know of it.
 #[inline(always)]
 pub fn start() {
     if !is_available() {
@@ -42,8 +42,8 @@ pub fn start() {
     const WRITES: u32 = 1 << 1; // by WRSS, for `set_return`
     const LANDING_PADS: u32 = 1 << 2;
     const NO_TRACK: u32 = 1 << 4; // compilers mark jumps through tables of their own as not to be tracked
-    // SAFETY: the token lies where the first register is told, on a page that is mapped as a shadow stack; all code of the
-    // kernel is compiled with landing pads.
+    // SAFETY: the token lies where the first register is told, on a page that is mapped as a shadow stack; all code of
+    // the kernel is compiled with landing pads.
     unsafe {
         core::arch::asm!(
             "mov {scratch}, cr4",
@@ -65,8 +65,8 @@ pub fn start() {
     }
 }
 
-/// Has the return from a trap accept another instruction pointer. `shadow` is the shadow stack as the trap has left it, or
-/// null: the shadow stack's pointer before, the instruction pointer, CS.
+/// Has the return from a trap accept another instruction pointer. `shadow` is the shadow stack as the trap has left it,
+/// or null: the shadow stack's pointer before, the instruction pointer, CS.
 pub fn set_return(shadow: *mut u64, ip: usize) {
     if shadow.is_null() {
         return;

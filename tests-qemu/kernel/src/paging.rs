@@ -146,7 +146,7 @@ pub fn start() {
     }
 }
 
-/// Makes whole pages of variables read-only, for this processor; others go on as before until they [`forget`].
+/// Makes whole pages of variables read-only, for this processor; others continue as before until they [`forget`].
 pub fn make_read_only(pages: core::ops::Range<*const u8>) {
     for address in (pages.start.addr()..pages.end.addr()).step_by(PAGE) {
         // Not dirty any more either: that would be a shadow stack.

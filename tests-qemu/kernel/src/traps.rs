@@ -83,7 +83,7 @@ unsafe extern "C" {
     static stack_end: u8;
 }
 
-/// Where `attempt` goes on after a fault.
+/// Where `attempt` continues after a fault.
 #[repr(C)]
 struct Place {
     sp: usize,

@@ -1,7 +1,7 @@
 // Traps and interrupts of the 64-bit kernel, and calls that a fault may end.
 .intel_syntax noprefix
 
-//   address     when Rust's `trap` is called, RDI = RBX = that of RAX (src/traps.rs, Frame), RSI = the shadow stack or 0
+//   address     when Rust's `trap` is called, RDI = RBX = that of RAX (src/traps.rs, Frame), RSI = shadow stack or 0
 //   rbx+0x88+   RIP, CS, RFLAGS, RSP, SS, as the processor pushed them
 //   rbx+0x80    error code, or 0
 //   rbx+0x78    number of the trap

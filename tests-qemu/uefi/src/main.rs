@@ -1,7 +1,7 @@
 //! A UEFI application whose notification functions and protocol are callbacks of the table.
 //!
-//! Prints `ok NAME` for each case through the first serial port, or `FAILED NAME: why` for the first that fails, and ends
-//! with `N passed, N failed`.
+//! Prints `ok NAME` for each case through the first serial port, or `FAILED NAME: why` for the first that fails, and
+//! ends with `N passed, N failed`.
 #![no_std]
 #![no_main]
 
@@ -12,7 +12,7 @@ use core::panic::PanicInfo;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use calltable::table::{self, CAPACITY, CodePointer, Registration};
+use calltable::table::{self, Binding, CAPACITY, CodePointer};
 use calltable::{Callback, Convention, Dynamic, Error, Options, Signature, StaleCall, Type, set_stale_handler};
 use calltable_uefi::{CAPTURED, Call, Counter};
 use uefi::boot::{self, EventNotifyFn, EventType, LoadImageSource, SearchType, TimerTrigger, Tpl};
@@ -127,10 +127,10 @@ unsafe extern "efiapi" fn add(value: usize, data: usize) -> usize {
     value + data
 }
 
-fn adding(data: usize) -> Registration {
+fn adding(data: usize) -> Binding {
     let data = core::ptr::without_provenance_mut(data);
     // SAFETY: it takes one argument and its data, by the convention of `efiapi`.
-    unsafe { Registration::direct(Convention::C, add as *const c_void, 1, data) }
+    unsafe { Binding::direct(Convention::C, add as *const c_void, 1, data) }
 }
 
 /// Calls an entry that was registered for [`Unary`].
@@ -140,7 +140,7 @@ fn call(code: CodePointer, value: usize) -> usize {
 }
 
 fn every_slot() {
-    static mut SLOTS: [Option<table::Slot>; CAPACITY] = [None; CAPACITY];
+    static mut SLOTS: [Option<table::SlotKey>; CAPACITY] = [const { None }; CAPACITY];
     let slots = &raw mut SLOTS;
     // SAFETY: only used here, and this runs once.
     let slots = unsafe { &mut *slots };
@@ -151,8 +151,8 @@ fn every_slot() {
     for (number, slot) in slots.iter().flatten().enumerate() {
         assert_eq!(call(slot.code(), 5), number + 5);
     }
-    for &slot in slots.iter().flatten() {
-        make(table::release(slot));
+    for key in slots.iter_mut().filter_map(Option::take) {
+        make(table::release(key));
     }
 }
 
@@ -161,10 +161,12 @@ fn stale() {
     fn note(_: &StaleCall) -> u64 {
         CALLS.fetch_add(1, Ordering::SeqCst) as u64 + 77
     }
-    make(set_stale_handler(Some(note)));
-    let slot = make(table::register(&adding(1)));
-    make(table::release(slot));
-    assert_eq!(call(slot.code(), 1), 77);
+    // SAFETY: every callback of this application that may be refused returns a number.
+    make(unsafe { set_stale_handler(Some(note)) });
+    let key = make(table::register(&adding(1)));
+    let code = key.code();
+    make(table::release(key));
+    assert_eq!(call(code, 1), 77);
     assert_eq!(count(&CALLS), 1);
 }
 
@@ -368,7 +370,8 @@ fn read_caller() -> &'static [u8] {
 }
 
 /// The order: notification functions of the event group run while the firmware still calls; only when ExitBootServices
-/// has returned are their callbacks given back. Table and registry need nothing of the firmware, so they go on after it.
+/// has returned are their callbacks given back. Table and registry need nothing of the firmware, so they continue after
+/// it.
 fn exit_boot_services() {
     let calls = AtomicUsize::new(0);
     let closure = |_: Event, _: Option<NonNull<c_void>>| {
@@ -376,7 +379,8 @@ fn exit_boot_services() {
     };
     let callback = make(Callback::<EventNotifyFn>::from_ref(&closure));
     let _event = event(EventType::SIGNAL_EXIT_BOOT_SERVICES, Tpl::CALLBACK, callback.code(), core::ptr::null_mut());
-    // SAFETY: every other event has been closed and every protocol taken off, and nothing of the firmware is used below.
+    // SAFETY: every other event has been closed and every protocol taken off, and nothing of the firmware is used
+    // below.
     let map = unsafe { boot::exit_boot_services(None) };
     assert_eq!(count(&calls), 1);
     drop(callback);

@@ -103,9 +103,9 @@ pub struct Registers {
     pub general: [u64; 16],
     /// XMM0 to XMM15.
     pub xmm: [[u64; 2]; 16],
-    /// Of a call: positions 4 to 33 on the stack. Seen by a handler: the words above its return address, of which
+    /// Of a call: positions 4 to 65 on the stack. Seen by a handler: the words above its return address, of which
     /// the first four are its home space.
-    pub stack: [u64; 34],
+    pub stack: [u64; 66],
     pub flags: u64,
     pub mxcsr: u64,
     pub x87_control: u64,
@@ -122,7 +122,7 @@ pub struct Registers {
     pub general: [u32; 8],
     /// Of a call: the words on the stack, of which the last two are nobody's. Seen by a handler: those above its return
     /// address.
-    pub stack: [u32; 36],
+    pub stack: [u32; 132],
     pub flags: u32,
     pub mxcsr: u32,
     pub x87_control: u32,

@@ -1,5 +1,5 @@
-// Looks at every register around a call, and handlers that wreck them. 32-bit; the test program is no position-independent
-// code where it uses absolute addresses: they are relocated when it starts.
+// Looks at every register around a call, and handlers that wreck them. 32-bit; the test program is no
+// position-independent code where it uses absolute addresses: they are relocated when it starts.
 .intel_syntax noprefix
 
 #ifdef __ELF__
@@ -18,7 +18,7 @@
 // struct Registers of lib.rs
 .set GENERAL, 0
 .set STACK,   GENERAL + 8 * 4
-.set FLAG_BITS, STACK + 36 * 4
+.set FLAG_BITS, STACK + 132 * 4
 .set MXCSR_AT, FLAG_BITS + 4
 .set X87,     MXCSR_AT + 4
 .set FRAME,   X87 + 4
@@ -59,9 +59,9 @@ calltable_call_with:
     mov     eax, [esp + 36]
     mov     [after], eax
     mov     [outer_esp], esp
-    sub     esp, 4 * 36
+    sub     esp, 4 * 132
     mov     [call_esp], esp
-    mov     ecx, 36
+    mov     ecx, 132
 1:  mov     eax, [esi + STACK + 4 * ecx - 4]
     mov     [esp + 4 * ecx - 4], eax
     dec     ecx
@@ -97,7 +97,7 @@ calltable_call_with:
     pushfd
     pop     dword ptr [eax + FLAG_BITS]
     cld
-    mov     ecx, 36
+    mov     ecx, 132
 2:  mov     edx, [esp + 4 * ecx - 4]
     mov     [eax + STACK + 4 * ecx - 4], edx
     dec     ecx
@@ -124,7 +124,7 @@ calltable_call_with:
     mov     [calltable_seen + GENERAL + 0x14], ebp
     mov     [calltable_seen + GENERAL + 0x18], esi
     mov     [calltable_seen + GENERAL + 0x1c], edi
-    mov     ecx, 36
+    mov     ecx, 132
 1:  mov     eax, [esp + 4 * ecx]                // words above the return address
     mov     [calltable_seen + STACK + 4 * ecx - 4], eax
     dec     ecx
@@ -181,10 +181,14 @@ HANDLER calltable_wreck_control
     WRECK_PRESERVED
     ldmxcsr [other_mxcsr]
     fldcw   [other_x87]
+    fldz                                        // an invalid operation, masked: pending, once it is not masked
+    fldz
+    fdivp
+    fstp    st(0)
     std
     LEAVE
 
-// The same, with the x87 stack full, and then a fault.
+// The same, with the x87 stack full and, in a kernel, AC set, and then a fault.
 HANDLER calltable_wreck_and_fault
     WRECK_PRESERVED
     ldmxcsr [other_mxcsr]
@@ -193,7 +197,13 @@ HANDLER calltable_wreck_and_fault
     fldpi
 .endr
     std
-    ud2
+    mov     eax, cs
+    test    al, 3
+    jnz     1f
+    pushfd                                      // in a kernel: memory of user mode is open (AC)
+    or      dword ptr [esp], 1 << 18
+    popfd
+1:  ud2
 
 #ifdef __ELF__
     .section .note.GNU-stack, "", @progbits

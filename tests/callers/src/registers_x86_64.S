@@ -6,7 +6,7 @@
 .set GENERAL, 0
 .set XMM,     GENERAL + 16 * 8
 .set STACK,   XMM + 16 * 16
-.set FLAG_BITS, STACK + 34 * 8
+.set FLAG_BITS, STACK + 66 * 8
 .set MXCSR_AT, FLAG_BITS + 8
 .set X87,     MXCSR_AT + 8
 .set FRAME,   X87 + 8
@@ -75,7 +75,7 @@
 
     .text
 // void calltable_call_with(code, const Registers *before, Registers *after)
-// At the call: 32 bytes of home space, 30 stack arguments, two words that are nobody's and must stay.
+// At the call: 32 bytes of home space, 62 stack arguments, two words that are nobody's and must stay.
     .globl calltable_call_with
     .type calltable_call_with, @function
 calltable_call_with:
@@ -93,18 +93,18 @@ calltable_call_with:
 #endif
     mov     [rip + after], rdx
     mov     [rip + outer_rsp], rsp
-    sub     rsp, 8 * 36                         // RSP is a multiple of 16 again
+    sub     rsp, 8 * 68                         // RSP is a multiple of 16 again
     mov     [rip + call_rsp], rsp
     mov     r11, rsi
-    mov     rcx, 30
+    mov     rcx, 62
 1:  mov     rax, [r11 + STACK + 8 * rcx - 8]
     mov     [rsp + 0x20 + 8 * rcx - 8], rax
     dec     rcx
     jnz     1b
-    mov     rax, [r11 + STACK + 8 * 30]         // the guard words
-    mov     [rsp + 0x20 + 8 * 30], rax
-    mov     rax, [r11 + STACK + 8 * 31]
-    mov     [rsp + 0x20 + 8 * 31], rax
+    mov     rax, [r11 + STACK + 8 * 62]         // the guard words
+    mov     [rsp + 0x20 + 8 * 62], rax
+    mov     rax, [r11 + STACK + 8 * 63]
+    mov     [rsp + 0x20 + 8 * 63], rax
 #ifndef CALLTABLE_NO_SSE
     LOAD_XMM r11
     ldmxcsr [r11 + MXCSR_AT]
@@ -135,10 +135,10 @@ calltable_call_with:
     mov     [rax + GENERAL], rcx
     mov     rcx, [rip + call_rsp]
     sub     [rax + GENERAL + 0x20], rcx         // RSP as a difference: 0 if it is as before
-    mov     rdx, [rcx + 0x20 + 8 * 30]
-    mov     [rax + STACK + 8 * 30], rdx
-    mov     rdx, [rcx + 0x20 + 8 * 31]
-    mov     [rax + STACK + 8 * 31], rdx
+    mov     rdx, [rcx + 0x20 + 8 * 62]
+    mov     [rax + STACK + 8 * 62], rdx
+    mov     rdx, [rcx + 0x20 + 8 * 63]
+    mov     [rax + STACK + 8 * 63], rdx
     mov     rsp, rcx                            // whatever the callee did to it
     pushfq
     pop     qword ptr [rax + FLAG_BITS]
@@ -164,7 +164,7 @@ calltable_call_with:
     pop     qword ptr [rip + calltable_seen + FLAG_BITS]
     lea     rax, [rip + calltable_seen]
     STORE_ALL rax
-    mov     r10, 34
+    mov     r10, 66
 1:  mov     r11, [rsp + 8 * r10]                // words above the return address
     mov     [rax + STACK + 8 * r10 - 8], r11
     dec     r10
@@ -260,11 +260,15 @@ HANDLER calltable_wreck_control
 #ifndef CALLTABLE_NO_SSE
     ldmxcsr [rip + other_mxcsr]
     fldcw   [rip + other_x87]
+    fldz                                        // an invalid operation, masked: pending, once it is not masked
+    fldz
+    fdivp
+    fstp    st(0)
 #endif
     WRECK_VOLATILE
     ret
 
-// The same, with the x87 stack full, and then a fault.
+// The same, with the x87 stack full and, in a kernel, AC set, and then a fault.
 HANDLER calltable_wreck_and_fault
     WRECK_PRESERVED
 #ifndef CALLTABLE_NO_SSE
@@ -274,7 +278,13 @@ HANDLER calltable_wreck_and_fault
     fldpi
 .endr
 #endif
-    ud2
+    mov     eax, cs
+    test    al, 3
+    jnz     1f
+    pushfq                                      // in a kernel: memory of user mode is open (AC)
+    or      dword ptr [rsp], 1 << 18
+    popfq
+1:  ud2
 
     .section .rodata
     .p2align 2

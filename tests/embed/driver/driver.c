@@ -23,7 +23,7 @@ struct monitor {
 
 static struct monitor monitor;
 
-/* The callbacks' own parameters, and the data behind them. */
+/* The callbacks' own parameters, and the data after them. */
 static void NTAPI on_process(HANDLE parent, HANDLE process, BOOLEAN is_new, void *data) {
     struct processes *processes = data;
     (void)parent;
@@ -41,10 +41,10 @@ static void NTAPI on_tick(KDPC *dpc, void *context, void *first, void *second, v
 }
 
 static int is_registered(calltable_function handler, uint32_t positions, void *data, calltable_slot *slot) {
-    calltable_registration registration = CALLTABLE_DIRECT(handler, positions, data);
-    registration.convention = CALLTABLE_NATIVE;
+    calltable_binding binding = CALLTABLE_DIRECT(handler, positions, data);
+    binding.convention = CALLTABLE_NATIVE;
     /* i686 counts words on the stack, x86_64 positions: the same if no parameter is wider than a pointer. */
-    return calltable_register(&registration, slot) == CALLTABLE_OK;
+    return calltable_register(&binding, slot) == CALLTABLE_OK;
 }
 
 /* Ends what is registered: nothing calls an entry any more when its slot is released. */

@@ -12,11 +12,13 @@ use loom::sync::atomic::AtomicU64;
 use crate::Weakness;
 
 thread_local! {
-    /// Loom's atomic for each of the component's, by address: the component's has the size that the layout wants, and can
-    /// be made at compile time. Loom's is made when it is first used in an execution, with the value that is in memory and
-    /// stays there. Loom runs all threads of an execution in one of the system's.
+    /// Loom's atomic for each of the component's, by address: the component's has the size that the layout wants, and
+    /// can be made at compile time. Loom's is made when it is first used in an execution, with the value that is in
+    /// memory and stays there. Loom runs all threads of an execution in one of the system's.
     static ATOMICS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
     static WEAKNESS: std::cell::Cell<Option<Weakness>> = const { std::cell::Cell::new(None) };
+    /// A 0 that is stored too late.
+    static DELAYED: RefCell<Option<Rc<AtomicU64>>> = RefCell::default();
 }
 
 /// The number of the execution that runs.
@@ -95,6 +97,8 @@ pub mod sync {
         /// As in `core`.
         pub type AtomicU32 = Atomic<u32>;
         /// As in `core`.
+        pub type AtomicU64 = Atomic<u64>;
+        /// As in `core`.
         pub type AtomicUsize = Atomic<usize>;
         /// As in `core`.
         pub type AtomicPtr<T> = Atomic<*mut T>;
@@ -126,6 +130,15 @@ impl Word for u32 {
     }
     fn from_bits(bits: u64) -> Self {
         bits as u32
+    }
+}
+
+impl Word for u64 {
+    fn to_bits(self) -> u64 {
+        self
+    }
+    fn from_bits(bits: u64) -> Self {
+        bits
     }
 }
 
@@ -171,14 +184,34 @@ impl<T: Word> Atomic<T> {
 
     /// As in `core`.
     pub fn load(&self, ordering: Ordering) -> T {
-        let weak = is_weak(Weakness::Loads);
-        T::from_bits(self.checked().load(if weak { Ordering::Relaxed } else { ordering }))
+        T::from_bits(self.checked().load(ordering))
     }
 
     /// As in `core`.
     pub fn store(&self, value: T, ordering: Ordering) {
+        let (checked, bits) = (self.checked(), value.to_bits());
+        if is_weak(Weakness::UpperHalfFirst) && bits == 0 && size_of::<T>() == size_of::<u32>() {
+            DELAYED.set(Some(checked));
+            return;
+        }
         let weak = is_weak(Weakness::Stores);
-        self.checked().store(value.to_bits(), if weak { Ordering::Relaxed } else { ordering });
+        checked.store(bits, if weak { Ordering::Relaxed } else { ordering });
+        if let Some(delayed) = DELAYED.take() {
+            delayed.store(0, Ordering::Release);
+        }
+    }
+}
+
+impl Atomic<u64> {
+    /// As in `core`.
+    pub fn compare_exchange(&self, current: u64, new: u64, success: Ordering, failure: Ordering) -> Result<u64, u64> {
+        let success = if is_weak(Weakness::Exchanges) { Ordering::Relaxed } else { success };
+        self.checked().compare_exchange(current, new, success, failure)
+    }
+
+    /// As in `core`.
+    pub fn fetch_sub(&self, number: u64, ordering: Ordering) -> u64 {
+        self.checked().fetch_sub(number, ordering)
     }
 }
 
@@ -186,7 +219,6 @@ impl<T: Word> Atomic<T> {
 pub fn fence(ordering: Ordering) {
     match ordering {
         Ordering::Release if is_weak(Weakness::ReleaseFence) => {}
-        Ordering::SeqCst if is_weak(Weakness::SequentialFence) => loom::sync::atomic::fence(Ordering::AcqRel),
         _ => loom::sync::atomic::fence(ordering),
     }
 }
@@ -194,30 +226,27 @@ pub fn fence(ordering: Ordering) {
 /// How the processor orders what the dispatcher does, as weakly as Loom can say it: in truth x86 reorders nothing but a
 /// store with a later load of another place.
 pub mod x86 {
-    use super::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+    use super::sync::atomic::{AtomicU64, Ordering};
     use super::{Atomic, Word};
-    use loom::sync::atomic::fence;
 
     /// A MOV from memory is an acquire load.
-    pub fn load(place: &AtomicUsize) -> usize {
-        acquire(place)
-    }
-
-    /// The same of a pointer.
-    pub fn load_pointer<T>(place: &AtomicPtr<T>) -> *mut T {
-        acquire(place)
-    }
-
-    fn acquire<T: Word>(place: &Atomic<T>) -> T {
+    pub fn load<T: Word>(place: &Atomic<T>) -> T {
         T::from_bits(place.checked().load(Ordering::Acquire))
     }
 
-    /// LOCK XADD, LOCK DEC: nothing behind them comes before them. (Neither does what is before them come behind, which
-    /// nobody relies on.) Loom takes SeqCst of an operation for AcqRel, so a fence says it.
-    pub fn locked_add(place: &AtomicU32, number: u32) -> u32 {
-        let before = place.checked().fetch_add(u64::from(number), Ordering::AcqRel);
-        fence(Ordering::SeqCst);
-        before as u32
+    /// A MOV to memory is a release store.
+    pub fn store(place: &AtomicU64, value: u64) {
+        place.checked().store(value, Ordering::Release);
+    }
+
+    /// LOCK CMPXCHG. It is a full barrier, which nobody relies on.
+    pub fn locked_exchange(place: &AtomicU64, current: u64, new: u64) -> Result<u64, u64> {
+        place.checked().compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// LOCK DEC.
+    pub fn locked_decrement(place: &AtomicU64) {
+        place.checked().fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -1,12 +1,14 @@
 //! What the registry runs on when it is looked at by tools that cannot see into assembly (`tests/protocol`).
 //!
 //! - With the feature `loom`: a model checker's atomics, lock and threads. It tries the orders of events one after the
-//!   other, and each value that a load may return by its memory ordering. The crate takes the place of `core` and `spin`,
-//!   so that the component's source stays as it is.
+//!   other, and each value that a load may return by its memory ordering. The crate takes the place of `core` and
+//!   `spin`, so that the component's source stays as it is.
 //! - Without it: the real ones, for Miri and ThreadSanitizer.
 //!
-//! `cargo xtask test races` runs all of it; by hand, in this folder, `cargo test --features loom` and
-//! `cargo +nightly miri test`.
+//! With the feature `narrow` the state of a slot is in two halves, as on 32-bit targets.
+//!
+//! `cargo xtask test races` runs all of it; by hand, in this folder, `cargo test --features loom`,
+//! `cargo test --features loom,narrow` and `cargo +nightly miri test`.
 
 #[cfg(feature = "loom")]
 mod checked;
@@ -29,10 +31,10 @@ pub use std::thread;
 pub enum Weakness {
     /// `fence(Release)` does nothing.
     ReleaseFence,
-    /// `fence(SeqCst)` is one of release and acquire only.
-    SequentialFence,
     /// Stores with `Release` are relaxed.
     Stores,
-    /// Loads with `Acquire` are relaxed.
-    Loads,
+    /// `compare_exchange` is relaxed.
+    Exchanges,
+    /// The 0 of a state's lower half is stored only after the store that follows it, the one of the upper half.
+    UpperHalfFirst,
 }

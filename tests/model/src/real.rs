@@ -36,22 +36,50 @@ pub fn model(scenario: impl Fn() + Send + Sync + 'static) {
 
 /// How the processor orders what the dispatcher does.
 pub mod x86 {
-    use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+    use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+    /// What can be loaded.
+    pub trait Load {
+        /// What it holds.
+        type Value;
+        /// With the ordering of a MOV.
+        fn acquire(&self) -> Self::Value;
+    }
+
+    macro_rules! load {
+        ($($atomic:ty: $value:ty),*) => { $(impl Load for $atomic {
+            type Value = $value;
+            fn acquire(&self) -> $value {
+                self.load(Ordering::Acquire)
+            }
+        })* };
+    }
+    load!(AtomicU32: u32, AtomicU64: u64, AtomicUsize: usize);
+
+    impl<T> Load for AtomicPtr<T> {
+        type Value = *mut T;
+        fn acquire(&self) -> *mut T {
+            self.load(Ordering::Acquire)
+        }
+    }
 
     /// A MOV from memory is an acquire load.
-    pub fn load(place: &AtomicUsize) -> usize {
-        place.load(Ordering::Acquire)
+    pub fn load<T: Load>(place: &T) -> T::Value {
+        place.acquire()
     }
 
-    /// The same of a pointer.
-    pub fn load_pointer<T>(place: &AtomicPtr<T>) -> *mut T {
-        place.load(Ordering::Acquire)
+    /// A MOV to memory is a release store.
+    pub fn store(place: &AtomicU64, value: u64) {
+        place.store(value, Ordering::Release);
     }
 
-    /// LOCK XADD, LOCK DEC: full barriers, which Rust's SeqCst is not.
-    pub fn locked_add(place: &AtomicU32, number: u32) -> u32 {
-        let before = place.fetch_add(number, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        before
+    /// LOCK CMPXCHG.
+    pub fn locked_exchange(place: &AtomicU64, current: u64, new: u64) -> Result<u64, u64> {
+        place.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// LOCK DEC.
+    pub fn locked_decrement(place: &AtomicU64) {
+        place.fetch_sub(1, Ordering::AcqRel);
     }
 }

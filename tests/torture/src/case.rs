@@ -3,6 +3,11 @@
 
 use std::fmt;
 
+/// Bytes for one value in a block.
+pub const ROOM: usize = 64;
+/// How many arguments a block has room for; the result comes after them.
+pub const MOST: usize = 72;
+
 /// What the sizes of types and the places of arguments depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Platform {

@@ -1,6 +1,6 @@
 //! What stands between a C caller and the entry, and between the dispatcher and a handler: it looks at registers and
-//! stack words or wrecks them. Each takes the return address off the stack while the function behind it runs, so that
-//! the stack arguments stay where they are.
+//! stack words or wrecks them. Each takes the return address off the stack while the function that it calls runs, so
+//! that the stack arguments stay where they are.
 
 use std::arch::global_asm;
 use std::mem::offset_of;

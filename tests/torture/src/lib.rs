@@ -14,15 +14,11 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
-use calltable::table::{self, MAX_POSITIONS, Registration};
-use calltable::{Convention, Error, Frame, RawFrame, Scalar, Signature, SignatureError, Value};
+use calltable::table::{self, Binding, MAX_POSITIONS};
+use calltable::{Convention, Error, Frame, RawFrame, Scalar, Signature, Value};
 
-use case::{Case, Platform, Type};
+use case::{Case, MOST, Platform, ROOM, Type};
 use check::{GUARDS, STATE, WRECK, torture_check, torture_wreck};
-
-/// Bytes for one value; the result comes after the arguments.
-pub const ROOM: usize = 64;
-pub const MOST: usize = 40;
 
 const PLATFORM: Platform = Platform { is_64_bit: cfg!(target_pointer_width = "64"), is_windows: cfg!(windows) };
 
@@ -280,7 +276,7 @@ fn call(case: &Case, caller: Caller, code: *const c_void, outside: &mut Block) -
         let is_result = case.has_hidden_result(PLATFORM) && address.wrapping_sub(state.first & !7) < ROOM + 8;
         if !is_result && state.guards[index] != state.guards_after[index] {
             let (old, new) = (state.guards[index], state.guards_after[index]);
-            return Err(format!("stack word {index} behind the arguments was {old:#x}, is {new:#x}"));
+            return Err(format!("stack word {index} after the arguments was {old:#x}, is {new:#x}"));
         }
     }
     Ok(())
@@ -302,16 +298,16 @@ fn compare(case: &Case, outside: &Block, inside: &Block) -> Outcome {
     Ok(())
 }
 
-fn with_options(case: &Case, registration: Registration) -> Registration {
-    let registration = match case.save {
-        1 => registration.saving(),
-        2 => registration.saving_control_words(),
-        _ => registration,
+fn with_options(case: &Case, binding: Binding) -> Binding {
+    let binding = match case.save {
+        1 => binding.saving(),
+        2 => binding.saving_control_words(),
+        _ => binding,
     };
     match case.count {
-        1 => registration.tracked(),
-        2 => registration.exclusive(),
-        _ => registration,
+        1 => binding.tracked(),
+        2 => binding.exclusive(),
+        _ => binding,
     }
 }
 
@@ -341,17 +337,17 @@ fn check_entry() -> Outcome {
     }
 }
 
-fn register_and_call(case: &Case, caller: Caller, registration: Registration, outside: &mut Block) -> Outcome {
-    let slot = match table::register(&with_options(case, registration)) {
-        Ok(slot) => slot,
+fn register_and_call(case: &Case, caller: Caller, binding: Binding, outside: &mut Block) -> Outcome {
+    let key = match table::register(&with_options(case, binding)) {
+        Ok(key) => key,
         Err(error) => return Err(format!("refused: {error:?}")),
     };
-    let outcome = call(case, caller, slot.code().as_ptr(), outside);
-    let running = table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
+    let outcome = call(case, caller, key.code().as_ptr(), outside);
+    let running = table::live_slot(key.index()).and_then(|entry| entry.in_flight).unwrap_or(0);
     if running != 0 {
         return Err(format!("{running} calls are counted after the call"));
     }
-    table::release(slot).map_err(|error| format!("release: {error:?}"))?;
+    table::release(key).map_err(|error| format!("release: {error:?}"))?;
     outcome.and_then(|()| check_entry())
 }
 
@@ -360,15 +356,14 @@ fn direct(case: &Case, caller: Caller, handler: *const ()) -> Outcome {
     let positions = case.positions(PLATFORM);
     let handler = wrapped(case, handler);
     // SAFETY: the case's own handler, which takes the block as its data.
-    let registration =
-        unsafe { Registration::direct(convention(case), handler.cast(), positions, (&raw mut inside).cast()) };
+    let binding = unsafe { Binding::direct(convention(case), handler.cast(), positions, (&raw mut inside).cast()) };
     if positions > MAX_POSITIONS {
-        return match table::register(&registration) {
+        return match table::register(&binding) {
             Err(Error::TooManyPositions { positions: found }) if found == positions => Ok(()),
             other => Err(format!("{positions} positions: {other:?}")),
         };
     }
-    register_and_call(case, caller, registration, &mut outside)?;
+    register_and_call(case, caller, binding, &mut outside)?;
     compare(case, &outside, &inside)
 }
 
@@ -384,23 +379,22 @@ fn frame(case: &Case, caller: Caller) -> Outcome {
     let positions = case.positions(PLATFORM);
     let types: Vec<_> = case.parameters.iter().map(type_of).collect();
     let signature = match Signature::new(convention(case), &types, case.result.as_ref().map(type_of)) {
-        Err(SignatureError::TooManyParameters { .. }) if positions > MAX_POSITIONS => return Ok(()),
-        Ok(signature) if positions <= MAX_POSITIONS => signature,
+        Ok(signature) => signature,
         other => return Err(format!("{positions} positions: {other:?}")),
     };
     let mut data = Dynamic { signature: &signature, block: &mut inside, error: None };
     let pointer = (&raw mut data).cast();
     let handler = wrapped(case, handle as *const ());
     // SAFETY: a handler of that lane with its data, or the wrapper that calls it.
-    let registration = unsafe {
+    let binding = unsafe {
         if case.save == 0 {
             let handler = std::mem::transmute::<*const (), table::FrameHandler>(handler);
-            Registration::frame(handler, &signature, pointer)
+            Binding::frame(handler, &signature, pointer)
         } else {
-            Registration::frame_foreign(handler.cast(), &signature, pointer)
+            Binding::frame_foreign(handler.cast(), &signature, pointer)
         }
     };
-    register_and_call(case, caller, registration, &mut outside)?;
+    register_and_call(case, caller, binding, &mut outside)?;
     match data.error {
         Some(error) => Err(error),
         None => compare(case, &outside, &inside),

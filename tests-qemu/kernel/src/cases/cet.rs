@@ -51,7 +51,7 @@ pub fn entries() {
     type Unary = unsafe extern "efiapi" fn(isize) -> isize;
     let before = shadow_pointer();
     assert_ne!(before, 0, "there is no shadow stack");
-    let mut slots = [None; CAPACITY];
+    let mut slots = [const { None }; CAPACITY];
     for (number, slot) in slots.iter_mut().enumerate() {
         *slot = table::register(&adding(number as isize)).ok();
     }
@@ -59,8 +59,8 @@ pub fn entries() {
         assert_eq!(repeat(address(slot.code()), 2), 2 * number as isize + 1);
         assert_eq!(shadow_pointer(), before);
     }
-    for &slot in slots.iter().flatten() {
-        assert_eq!(table::release(slot), Ok(()));
+    for key in slots.into_iter().flatten() {
+        assert_eq!(table::release(key), Ok(()));
     }
     // Inside a handler it holds what is still to be answered: at least those of the entry and of its dispatcher.
     let closure = |_: isize| shadow_pointer() as isize;

@@ -36,7 +36,8 @@ macro_rules! run {
 
 /// The direct lane: a closure with the case's own types.
 macro_rules! case_typed {
-    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
+        [$($types:expr),*], $result:expr) => {{
         #[inline(never)]
         fn run() {
             type Code = unsafe extern $abi fn($($P),*) -> $R;
@@ -58,7 +59,8 @@ macro_rules! case_typed {
 
 /// The frame lane: the same case from its description.
 macro_rules! case_dynamic {
-    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty, [$($types:expr),*], $result:expr) => {{
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
+        [$($types:expr),*], $result:expr) => {{
         #[inline(never)]
         fn run() {
             let signature = make(Signature::new(dynamic::convention($abi), &[$($types),*], $result));

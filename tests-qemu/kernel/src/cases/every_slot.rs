@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::without_provenance_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::table::{self, CAPACITY, Registration, Slot};
+use calltable::table::{self, Binding, CAPACITY, SlotId, SlotKey};
 use calltable::{Convention, Error, Frame, RawFrame, Signature, StaleCall, StaleReason, Type, set_stale_handler};
 
 /// The data of the first registration; those that follow have one more each.
@@ -49,7 +49,8 @@ macro_rules! conventions {
                     a + b + data
                 }
                 fn call(code: *const c_void, a: usize, b: usize) -> usize {
-                    // SAFETY: the entry was registered for this convention and these types, or its handler ignores them.
+                    // SAFETY: the entry was registered for this convention and these types, or its handler ignores
+                    // them.
                     unsafe {
                         core::mem::transmute::<*const c_void, unsafe extern $abi fn(usize, usize) -> usize>(code)(a, b)
                     }
@@ -76,7 +77,7 @@ fn note(call: &StaleCall) -> u64 {
         StaleReason::Running => 3,
         _ => 4,
     };
-    reason * 0x10_0000 + call.slot as u64
+    reason * 0x10_0000 + call.slot.expect("the entry stays in its place") as u64
 }
 
 fn entry(slot: usize) -> *const c_void {
@@ -85,7 +86,8 @@ fn entry(slot: usize) -> *const c_void {
 }
 
 pub fn before_the_first() {
-    set_stale_handler(Some(note)).expect("not sealed");
+    // SAFETY: every callback of the kernel that may be refused returns a number or nothing.
+    unsafe { set_stale_handler(Some(note)).expect("not sealed") };
     for_each(|index, _, _, call| {
         // An entry that nobody has registered cannot know what its caller wants removed from the stack.
         if matches!(CONVENTIONS[index], Convention::Stdcall | Convention::Thiscall) {
@@ -101,29 +103,28 @@ pub fn all() {
     for_each(|index, direct, words, call| {
         let signature = signature(CONVENTIONS[index]);
         for lane in 0..6 {
-            let mut slots = [None; CAPACITY];
+            let mut slots = [const { None }; CAPACITY];
             for (number, slot) in slots.iter_mut().enumerate() {
                 let data = without_provenance_mut(FIRST + number);
                 // SAFETY: the handlers have this convention and these words, and take any data.
-                let registration = unsafe {
+                let binding = unsafe {
                     match lane {
-                        0..=3 => Registration::direct(CONVENTIONS[index], direct, words, data),
-                        4 => Registration::frame(frame, &signature, data),
-                        _ => Registration::frame_foreign(frame as *const c_void, &signature, data),
+                        0..=3 => Binding::direct(CONVENTIONS[index], direct, words, data),
+                        4 => Binding::frame(frame, &signature, data),
+                        _ => Binding::frame_foreign(frame as *const c_void, &signature, data),
                     }
                 };
-                let registration = match lane {
-                    1 => registration.saving_control_words(),
-                    2 => registration.tracked(),
-                    3 => registration.exclusive().saving(),
-                    4 => registration.tracked(),
-                    _ => registration,
+                let binding = match lane {
+                    1 => binding.saving_control_words(),
+                    2 => binding.tracked(),
+                    3 => binding.exclusive().saving(),
+                    4 => binding.tracked(),
+                    _ => binding,
                 };
-                *slot = table::register(&registration).ok();
+                *slot = table::register(&binding).ok();
             }
             // SAFETY: never called.
-            let one_more =
-                unsafe { Registration::direct(CONVENTIONS[index], direct, words, without_provenance_mut(1)) };
+            let one_more = unsafe { Binding::direct(CONVENTIONS[index], direct, words, without_provenance_mut(1)) };
             assert_eq!(table::register(&one_more), Err(Error::TableFull));
             let mut seen = [false; CAPACITY];
             for (number, slot) in slots.iter().enumerate() {
@@ -133,8 +134,9 @@ pub fn all() {
                 let sum = call(slot.code().as_ptr(), 3 * number, 7);
                 assert_eq!(sum, 4 * number + FIRST + 7, "slot {}, lane {lane}, {}", slot.index(), CONVENTIONS[index]);
             }
-            for &slot in slots.iter().flatten() {
-                assert_eq!(table::release(slot), Ok(()));
+            for key in slots.into_iter().flatten() {
+                let slot = key.slot();
+                assert_eq!(table::release(key), Ok(()));
                 let result = call(slot.code().as_ptr(), 1, 2);
                 assert_eq!(result, 0x20_0000 + slot.index(), "stale, lane {lane}, {}", CONVENTIONS[index]);
             }
@@ -144,19 +146,19 @@ pub fn all() {
 }
 
 /// A slot for each convention and each lane that counts no calls.
-pub type Uncounted = [[Option<Slot>; 4]; 4];
+pub type Uncounted = [[Option<SlotId>; 4]; 4];
 
 pub fn register_uncounted() -> Uncounted {
     let mut slots = Uncounted::default();
     for_each(|index, direct, words, _| {
         let (signature, data) = (signature(CONVENTIONS[index]), without_provenance_mut(FIRST + index));
         // SAFETY: the handlers have this convention and these words, and take any data.
-        let registrations = unsafe {
-            let in_place = Registration::direct(CONVENTIONS[index], direct, words, data);
-            let foreign = Registration::frame_foreign(frame as *const c_void, &signature, data);
-            [in_place, in_place.saving_control_words(), Registration::frame(frame, &signature, data), foreign]
+        let bindings = unsafe {
+            let in_place = Binding::direct(CONVENTIONS[index], direct, words, data);
+            let foreign = Binding::frame_foreign(frame as *const c_void, &signature, data);
+            [in_place, in_place.saving_control_words(), Binding::frame(frame, &signature, data), foreign]
         };
-        slots[index] = registrations.map(|registration| table::register(&registration).ok());
+        slots[index] = bindings.map(|binding| table::register(&binding).ok().as_ref().map(SlotKey::slot));
     });
     slots
 }

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 use core::ptr::without_provenance;
 use core::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
-use calltable::seh::{Answer, Exception, ExceptionFilter, Verdict};
-use calltable::table::{self, CAPACITY, Location, Registration, Slot};
+use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
+use calltable::table::{self, Binding, CAPACITY, Location, SlotId};
 use calltable::{Convention, Error, Frame, RawFrame, ReleaseError, Signature, Type};
 
 use super::{adding, address, repeat};
@@ -27,7 +27,7 @@ const NONE: usize = usize::MAX;
 
 const DATA: isize = 1000;
 
-fn set(slot: Slot) {
+fn set(slot: SlotId) {
     CODE.store(address(slot.code()).addr() as isize, Ordering::SeqCst);
     for counter in [&ALL, &INSIDE, &BUSY, &FREE] {
         counter.store(0, Ordering::SeqCst);
@@ -72,7 +72,7 @@ pub fn work(interrupted: &Interrupted) {
             BUSY.fetch_add(1, Ordering::SeqCst);
             assert_eq!(error, Error::Busy);
             assert_eq!(table::try_share(&adding(8)), Err(Error::Busy));
-            assert!(matches!(table::try_entry(0), Err(Error::Busy)));
+            assert!(matches!(table::try_live_slot(0), Err(Error::Busy)));
         }
     }
 }
@@ -112,7 +112,7 @@ unsafe extern "efiapi" fn add_filtered(value: isize, data: *const Filtered) -> i
     value + unsafe { (*data).number }
 }
 
-unsafe extern "efiapi" fn pass(_: *mut c_void, _: *const Exception, _: *mut Answer) -> Verdict {
+unsafe extern "efiapi" fn pass(_: *mut c_void, _: *const Exception, _: *mut Outcome) -> Verdict {
     Verdict::SEARCH_ON
 }
 
@@ -122,18 +122,18 @@ pub fn stepped_calls() {
     // SAFETY: the handler takes any data.
     let (kept, foreign) = unsafe {
         (
-            Registration::frame(frame::<1>, &signature, data),
-            Registration::frame_foreign(frame::<1> as *const c_void, &signature, data),
+            Binding::frame(frame::<1>, &signature, data),
+            Binding::frame_foreign(frame::<1> as *const c_void, &signature, data),
         )
     };
     let data = Filtered { filter: pass, number: 5 };
     // SAFETY: it takes one word and that data, which begins with a filter.
     let contained = unsafe {
         let data = (&raw const data).cast_mut().cast();
-        Registration::direct(Convention::C, add_filtered as *const c_void, 1, data).contained()
+        Binding::direct(Convention::C, add_filtered as *const c_void, 1, data).contained()
     };
     let inner = table::register(&adding(DATA)).expect("a slot");
-    for (lane, registration) in [
+    for (lane, binding) in [
         ("direct", adding(5)),
         ("tracked", adding(5).tracked()),
         ("exclusive", adding(5).exclusive()),
@@ -147,8 +147,8 @@ pub fn stepped_calls() {
         ("contained, tracked", contained.tracked()),
         ("contained, saving", contained.saving()),
     ] {
-        let slot = table::register(&registration).expect("a slot");
-        set(inner);
+        let slot = table::register(&binding).expect("a slot");
+        set(inner.slot());
         STEPPED.store(slot.index(), Ordering::SeqCst);
         let sum = stepped(work, || repeat(address(slot.code()), 3));
         STEPPED.store(NONE, Ordering::SeqCst);
@@ -156,7 +156,7 @@ pub fn stepped_calls() {
         // An entry has 3 instructions, the shortest dispatcher more than 10.
         assert!(count(&INSIDE) > 3 * 13, "{lane}: only {} of {} traps inside", count(&INSIDE), count(&ALL));
         assert_eq!(count(&BUSY), 0, "{lane}");
-        assert_eq!(table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0), 0, "{lane}");
+        assert_eq!(table::live_slot(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0), 0, "{lane}");
         assert_eq!(table::release(slot), Ok(()), "{lane}");
     }
     assert_eq!(table::release(inner), Ok(()));
@@ -164,14 +164,17 @@ pub fn stepped_calls() {
 
 pub fn stepped_registration() {
     let inner = table::register(&adding(DATA)).expect("a slot");
-    set(inner);
+    set(inner.slot());
     for _ in 0..3 {
         let slot = stepped(work, || table::register(&adding(1))).expect("a slot");
         assert_eq!(repeat(address(slot.code()), 1), 1);
         let shared = stepped(work, || table::share(&adding(2))).expect("a slot");
         assert_eq!(stepped(work, || table::release(shared)), Ok(()));
+        // SAFETY: the same key once more, to see that it is of no use.
+        let again = unsafe { slot.slot().key() };
         assert_eq!(stepped(work, || table::release(slot)), Ok(()));
-        assert_eq!(stepped(work, || table::release(slot)), Err(ReleaseError::NotLive));
+        let released = stepped(work, || table::release(again));
+        assert_eq!(released.map_err(|failed| failed.error), Err(ReleaseError::NotLive));
     }
     assert!(count(&BUSY) > 100 && count(&FREE) > 100, "{} busy, {} free", count(&BUSY), count(&FREE));
     assert_eq!(table::release(inner), Ok(()));
@@ -188,20 +191,21 @@ const NEW: isize = 0x4e3;
 const LANES: [&str; 3] = ["direct", "saving", "frame"];
 
 /// A registration that adds `FACTOR` times `data`.
-fn owner<const FACTOR: isize>(lane: usize, data: isize) -> Registration {
+fn owner<const FACTOR: isize>(lane: usize, data: isize) -> Binding {
     let data = core::ptr::without_provenance_mut(data as usize);
     let Ok(signature) = Signature::new(Convention::C, &[Type::ISIZE], Some(Type::ISIZE)) else { panic!("signature") };
     // SAFETY: the handlers take one word and any data.
     unsafe {
-        let direct = Registration::direct(Convention::C, direct::<FACTOR> as *const c_void, 1, data);
-        [direct, direct.saving(), Registration::frame(frame::<FACTOR>, &signature, data)][lane]
+        let direct = Binding::direct(Convention::C, direct::<FACTOR> as *const c_void, 1, data);
+        [direct, direct.saving(), Binding::frame(frame::<FACTOR>, &signature, data)][lane]
     }
 }
 
 fn hand_over(interrupted: &Interrupted) {
     if paging::table().contains(&interrupted.ip) && LEFT.fetch_sub(1, Ordering::SeqCst) == 0 {
-        let Ok(Some(old)) = table::try_entry(SLOT.load(Ordering::SeqCst)) else { panic!("nobody holds the lock") };
-        assert_eq!(table::try_release(old.slot), Ok(()));
+        let Ok(Some(old)) = table::try_live_slot(SLOT.load(Ordering::SeqCst)) else { panic!("nobody holds the lock") };
+        // SAFETY: `changing_hands` does not use its own key then.
+        assert_eq!(table::try_release(unsafe { old.slot.key() }), Ok(()));
         assert!(table::try_register(&owner::<2>(LANE.load(Ordering::SeqCst), NEW)).is_ok());
     }
 }
@@ -221,8 +225,9 @@ pub fn changing_hands() {
                 assert_eq!(table::release(slot), Ok(()), "the call had fewer instructions");
                 break;
             }
-            let Some(entry) = table::entry(slot.index()) else { panic!("the new owner") };
-            assert_eq!(table::release(entry.slot), Ok(()));
+            let Some(entry) = table::live_slot(slot.index()) else { panic!("the new owner") };
+            // SAFETY: `hand_over` has dropped its key.
+            assert_eq!(table::release(unsafe { entry.slot.key() }), Ok(()));
             match result {
                 OLD => old += 1,
                 result if result == 2 * NEW => new += 1,
@@ -253,7 +258,7 @@ pub fn timer() {
     const TURNS: usize = 3_000_000;
     let inner = table::register(&adding(DATA)).expect("a slot");
     let outer = table::register(&adding(3).tracked()).expect("a slot");
-    set(inner);
+    set(inner.slot());
     traps::set_hook(TIMER, Some(tick));
     apic::set_timer(TIMER, 10_000);
     allow_interrupts(true);
@@ -267,7 +272,7 @@ pub fn timer() {
     apic::stop_timer();
     allow_interrupts(false);
     traps::set_hook(TIMER, None);
-    assert_eq!(table::entry(outer.index()).and_then(|entry| entry.in_flight), Some(0));
+    assert_eq!(table::live_slot(outer.index()).and_then(|entry| entry.in_flight), Some(0));
     for slot in [outer, inner] {
         assert_eq!(table::release(slot), Ok(()));
     }

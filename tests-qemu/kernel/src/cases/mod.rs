@@ -11,7 +11,7 @@ pub mod seh;
 
 use core::ffi::c_void;
 
-use calltable::table::{CodePointer, Registration};
+use calltable::table::{Binding, CodePointer};
 use calltable_callers::REPEAT;
 
 /// What a case needs of the machine.
@@ -75,7 +75,8 @@ pub fn prepare() {
     assert_eq!(seh::declare(), Ok(()));
 }
 
-/// The C caller: `code` is an `extern "efiapi" fn(isize) -> isize`, called with 0 up to `times` - 1; the sum of its results.
+/// The C caller: `code` is an `extern "efiapi" fn(isize) -> isize`, called with 0 up to `times` - 1; the sum of its
+/// results.
 fn repeat(code: *const c_void, times: isize) -> isize {
     // SAFETY: every caller here passes such a function.
     unsafe { REPEAT(code, times) }
@@ -87,10 +88,10 @@ unsafe extern "efiapi" fn add(value: isize, data: isize) -> isize {
 }
 
 /// A registration of [`add`].
-fn adding(data: isize) -> Registration {
+fn adding(data: isize) -> Binding {
     let data = core::ptr::without_provenance_mut(data as usize);
     // SAFETY: it takes one word and its data, by the convention of `efiapi`.
-    unsafe { Registration::direct(calltable::Convention::C, add as *const c_void, 1, data) }
+    unsafe { Binding::direct(calltable::Convention::C, add as *const c_void, 1, data) }
 }
 
 fn address(code: CodePointer) -> *const c_void {

@@ -79,17 +79,20 @@ pub fn sealed() {
     let (kept, uncounted) = (table::register(&adding(2)).expect("a slot"), register_uncounted());
     CODE.store(address(kept.code()).cast_mut(), Ordering::SeqCst);
     // The cases before this one have set a handler that answers.
-    let released = table::register(&adding(2)).expect("a slot");
-    assert_eq!(table::release(released), Ok(()));
+    let key = table::register(&adding(2)).expect("a slot");
+    let released = key.slot();
+    assert_eq!(table::release(key), Ok(()));
     let stale = repeat(address(released.code()), 3);
     let faulty = |kind: isize| {
         seh::fault(kind as i32);
         kind
     };
     let faulty = Contained::new(faulty, |_| Some(-1));
-    let contained = Callback::<unsafe extern "efiapi" fn(isize) -> isize>::from_contained(&faulty).expect("a slot");
+    // SAFETY: when the closure faults it holds nothing that must be dropped.
+    let contained = unsafe { Callback::<unsafe extern "efiapi" fn(isize) -> isize>::from_contained(&faulty) };
+    let contained = contained.expect("a slot");
     let tracked = table::register(&adding(2).tracked()).expect("a slot");
-    let live = table::live();
+    let live = table::live_count();
     // SAFETY: no call is running, and none begins when what it needs has gone.
     let seal = || unsafe { table::seal() };
     assert_eq!(seal(), Err(Error::Counted { slot: tracked.index() }));
@@ -118,8 +121,9 @@ pub fn sealed() {
     }
     assert_eq!(table::register(&adding(2)), Err(Error::Sealed));
     assert_eq!(table::share(&adding(2)), Err(Error::Sealed));
-    assert_eq!(set_stale_handler(None), Err(Error::Sealed));
+    // SAFETY: it is refused.
+    assert_eq!(unsafe { set_stale_handler(None) }, Err(Error::Sealed));
     assert_eq!(seh::declare(), Err(Error::Sealed));
-    assert_eq!(table::release(kept), Err(ReleaseError::Sealed));
-    assert_eq!((table::live(), repeat_kept()), (live - 1, 9));
+    assert_eq!(table::release(kept).map_err(|failed| failed.error), Err(ReleaseError::Sealed));
+    assert_eq!((table::live_count(), repeat_kept()), (live - 1, 9));
 }

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
-use calltable::table::{self, Registration, Slot};
-use calltable::{Callback, Convention, ReleaseError};
+use calltable::table::{self, Binding, SlotKey};
+use calltable::{Callback, Convention, NotReleased, ReleaseError};
 
 use super::{adding, address, repeat};
 use crate::cpu::apic;
@@ -34,9 +34,9 @@ fn code() -> *const c_void {
     core::ptr::without_provenance(CODE.load(Ordering::SeqCst) as usize)
 }
 
-fn register(registration: &Registration) -> Slot {
-    match table::register(registration) {
-        Ok(slot) => slot,
+fn register(binding: &Binding) -> SlotKey {
+    match table::register(binding) {
+        Ok(key) => key,
         Err(error) => panic!("{error}"),
     }
 }
@@ -44,14 +44,14 @@ fn register(registration: &Registration) -> Slot {
 const TIMES: isize = 100_000;
 
 pub fn one_callback() {
-    for registration in [adding(1), adding(1).tracked(), adding(1).saving()] {
-        let slot = register(&registration);
+    for binding in [adding(1), adding(1).tracked(), adding(1).saving()] {
+        let slot = register(&binding);
         set(address(slot.code()));
         let sum = while_second_runs(|| SUM.store(repeat(code(), TIMES), Ordering::SeqCst), || repeat(code(), TIMES));
         let low = |sum: isize| sum as u32;
         let want = (0..TIMES).fold(TIMES as u32, |sum, value| sum.wrapping_add(value as u32));
         assert_eq!((low(sum), low(SUM.load(Ordering::SeqCst))), (want, want));
-        assert_eq!(table::entry(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0), 0);
+        assert_eq!(table::live_slot(slot.index()).and_then(|entry| entry.in_flight).unwrap_or(0), 0);
         assert_eq!(table::release(slot), Ok(()));
     }
 }
@@ -79,13 +79,14 @@ pub fn changing_hands() {
     }
     const TURNS: usize = 2000;
     // All slots but one are taken, so that it is always the same one.
-    let mut others = [None; table::CAPACITY - 1];
+    let mut others = [const { None }; table::CAPACITY - 1];
     for slot in &mut others {
         *slot = Some(register(&adding(1)));
     }
-    let the_one = register(&adding(1));
+    let key = register(&adding(1));
+    let the_one = key.slot();
     set(address(the_one.code()));
-    assert_eq!(table::release(the_one), Ok(()));
+    assert_eq!(table::release(key), Ok(()));
     while_second_runs(call, || {
         let mut turns = 0;
         // Until the other processor has met it live and stale.
@@ -100,9 +101,9 @@ pub fn changing_hands() {
             let handler = if turns % 2 == 1 { odd } else { even } as unsafe extern "efiapi" fn(isize, usize) -> isize;
             let data = core::ptr::without_provenance_mut(turns);
             // SAFETY: the handlers take one word and any data.
-            let registration = unsafe { Registration::direct(Convention::C, handler as *const c_void, 1, data) };
-            let registration = if turns % 3 == 0 { registration.tracked() } else { registration };
-            let slot = register(&registration);
+            let binding = unsafe { Binding::direct(Convention::C, handler as *const c_void, 1, data) };
+            let binding = if turns % 3 == 0 { binding.tracked() } else { binding };
+            let slot = register(&binding);
             assert_eq!(slot.code(), the_one.code());
             for _ in 0..turns % 50 {
                 spin_loop();
@@ -111,8 +112,8 @@ pub fn changing_hands() {
         }
         STOP.store(true, Ordering::SeqCst);
     });
-    for &slot in others.iter().flatten() {
-        assert_eq!(table::release(slot), Ok(()));
+    for key in others.into_iter().flatten() {
+        assert_eq!(table::release(key), Ok(()));
     }
 }
 
@@ -146,9 +147,8 @@ pub fn tracked() {
         value
     }
     // SAFETY: the handler takes one word and any data.
-    let registration =
-        unsafe { Registration::direct(Convention::C, slow as *const c_void, 1, core::ptr::null_mut()) }.tracked();
-    let slot = register(&registration);
+    let binding = unsafe { Binding::direct(Convention::C, slow as *const c_void, 1, core::ptr::null_mut()) }.tracked();
+    let slot = register(&binding);
     set(address(slot.code()));
     while_second_runs(
         || SUM.store(repeat(code(), 1), Ordering::SeqCst),
@@ -156,9 +156,10 @@ pub fn tracked() {
             while !ENTERED.load(Ordering::SeqCst) {
                 spin_loop();
             }
-            assert_eq!(table::try_release(slot), Err(ReleaseError::InFlight));
+            let Err(NotReleased { handle, error }) = table::try_release(slot) else { panic!("it is running") };
+            assert_eq!(error, ReleaseError::InFlight);
             GO_ON.store(true, Ordering::SeqCst);
-            assert_eq!(table::release(slot), Ok(()));
+            assert_eq!(table::release(handle), Ok(()));
             assert!(LEFT.load(Ordering::SeqCst), "release has not waited");
         },
     );

@@ -10,16 +10,16 @@ pub use cases::*;
 #[cfg(target_arch = "x86")]
 pub fn without_the_save() {
     use calltable::Convention;
-    use calltable::table::{self, Registration};
+    use calltable::table::{self, Binding};
     use calltable_callers::{calltable_call_with, calltable_pops, calltable_wreck_preserved};
     use core::ffi::c_void;
 
     // SAFETY: the handler takes any arguments and, being told so, removes its four words.
-    let registration = unsafe {
+    let binding = unsafe {
         calltable_pops = 16;
-        Registration::direct(Convention::Stdcall, calltable_wreck_preserved as *const c_void, 3, DATA as *mut c_void)
+        Binding::direct(Convention::Stdcall, calltable_wreck_preserved as *const c_void, 3, DATA as *mut c_void)
     };
-    let slot = table::register(&registration).expect("a slot");
+    let slot = table::register(&binding).expect("a slot");
     let (before, mut after) = (pattern(), pattern());
     // SAFETY: the assembly restores what this function relies on; the dispatcher has lost its frame, and faults.
     let fault = crate::traps::catch(|| unsafe { calltable_call_with(slot.code().as_ptr(), &before, &mut after) });

@@ -1,5 +1,5 @@
-//! Structured exception handling on bare machines: FS (i686) or GS (x86_64) leads to a block of the processor's, and the
-//! processor's faults become exceptions that the chain is asked about.
+//! Structured exception handling on bare machines: FS (i686) or GS (x86_64) leads to a block of the processor's, and
+//! the processor's faults become exceptions that the chain is asked about.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(sse)]
 use calltable::Dynamic;
-use calltable::seh::{self, Block, ChainError, END, ExceptionRecord, Record, Verdict};
-use calltable::table::{self, Registration};
+use calltable::seh::{self, CHAIN_END, ChainError, ExceptionRecord, Record, ThreadBlock, Verdict};
+use calltable::table::{self, Binding};
 use calltable::{Callback, Contained, Convention, Error, Options, RawFrame, Signature, Type};
 
 use crate::traps::{Fault, Frame, PAGE_FAULT, catch};
@@ -19,7 +19,7 @@ use crate::traps::{Fault, Frame, PAGE_FAULT, catch};
 /// What of a thread information block is used.
 #[repr(C)]
 struct Tib {
-    block: Block,
+    block: ThreadBlock,
     #[cfg(target_arch = "x86")]
     unused: [usize; 3],
     this: *mut Self,
@@ -38,7 +38,7 @@ unsafe impl Sync for Blocks {}
 static BLOCKS: Blocks = Blocks(UnsafeCell::new(
     [const {
         Tib {
-            block: Block { head: END, stack_base: 0, stack_limit: 0 },
+            block: ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 },
             #[cfg(target_arch = "x86")]
             unused: [0; 3],
             this: null_mut(),
@@ -86,7 +86,7 @@ pub fn set_block(processor: usize) {
 }
 
 /// This processor's block. It wrecks what a function may: the dispatcher that asks has to keep it.
-unsafe extern "efiapi" fn block() -> *mut Block {
+unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
     let block;
     // SAFETY: registers that nobody relies on after a call.
     #[cfg(target_arch = "x86_64")]
@@ -170,7 +170,7 @@ fn exception(frame: &Frame) -> Option<ExceptionRecord> {
     Some(record)
 }
 
-/// Asks the chain about a fault. Returns whether what has faulted is to go on.
+/// Asks the chain about a fault. Returns whether what has faulted is to continue.
 pub fn raise(frame: &mut Frame) -> bool {
     let Some(mut record) = exception(frame) else { return false };
     // SAFETY: the traps run on the stack of what has faulted, whose chain this is.
@@ -242,8 +242,8 @@ fn chain() -> ([usize; 8], usize) {
     (records, count)
 }
 
-fn in_flight(slot: calltable::table::Slot) -> Option<u32> {
-    table::entry(slot.index()).and_then(|entry| entry.in_flight)
+fn in_flight(slot: calltable::table::SlotId) -> Option<u32> {
+    table::live_slot(slot.index()).and_then(|entry| entry.in_flight)
 }
 
 pub fn record_while_running() {
@@ -255,24 +255,24 @@ pub fn record_while_running() {
         assert!(records[..count].iter().all(is_close), "in this stack, close by");
         COUNT.store(count, Ordering::SeqCst);
     }
-    assert_eq!(head(), END);
+    assert_eq!(head(), CHAIN_END);
     for &convention in CONVENTIONS {
         let Ok(signature) = Signature::new(convention, &[], None) else { panic!("signature") };
         // SAFETY: the handler takes any data.
-        let plain = unsafe { Registration::frame(frame, &signature, null_mut()) };
-        for (is_counted, registration) in [
+        let plain = unsafe { Binding::frame(frame, &signature, null_mut()) };
+        for (is_counted, binding) in [
             (false, plain),
             (false, plain.saving()),
             (true, plain.tracked()),
             (true, plain.exclusive().saving_control_words()),
         ] {
-            let slot = table::register(&registration).expect("a slot");
+            let slot = table::register(&binding).expect("a slot");
             // SAFETY: it lives; without arguments all conventions are the same.
             unsafe { slot.code().cast::<unsafe extern "efiapi" fn()>()() };
             assert_eq!(table::release(slot), Ok(()));
-            assert_eq!(head(), END, "{registration:?}");
+            assert_eq!(head(), CHAIN_END, "{binding:?}");
             let expected = usize::from(EVERY_CALL || is_counted);
-            assert_eq!(COUNT.swap(0, Ordering::SeqCst), expected, "{registration:?}");
+            assert_eq!(COUNT.swap(0, Ordering::SeqCst), expected, "{binding:?}");
         }
     }
     // Records of nested calls, seen from the innermost.
@@ -294,12 +294,13 @@ pub fn record_while_running() {
     let second = second.expect("a slot");
     // SAFETY: as above.
     let outermost = Contained::new(|kind: i32| unsafe { second.code()(kind) }, |_| None);
-    let third = Callback::<Unary>::from_contained(&outermost).expect("a slot");
+    // SAFETY: nothing faults.
+    let third = unsafe { Callback::<Unary>::from_contained(&outermost).expect("a slot") };
     // SAFETY: as above.
     assert_eq!(unsafe { third.code()(1) }, 3);
     let expected = [first.slot(), second.slot(), third.slot()].map(|slot| slot.index());
     assert_eq!(SLOTS.each_ref().map(|slot| slot.load(Ordering::SeqCst)), expected);
-    assert_eq!(head(), END);
+    assert_eq!(head(), CHAIN_END);
 }
 
 pub fn left_on_the_chain() {
@@ -311,7 +312,7 @@ pub fn left_on_the_chain() {
     let callback = Callback::<unsafe extern "efiapi" fn()>::from_mut(&mut closure).expect("a slot");
     // SAFETY: it lives.
     unsafe { callback.code()() };
-    assert_eq!(head(), END);
+    assert_eq!(head(), CHAIN_END);
 }
 
 pub fn contained() {
@@ -325,7 +326,9 @@ pub fn contained() {
         },
         |exception| Some(i64::from(exception.code()) << 8),
     );
-    let callback = Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).expect("a slot");
+    // SAFETY: when the closure faults it holds nothing that must be dropped.
+    let callback =
+        unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &handler).expect("a slot") };
     let mut first = 0;
     for round in 0..10_000 {
         let kind = round % 5;
@@ -333,7 +336,7 @@ pub fn contained() {
         let result = unsafe { callback.code()(kind) };
         let code = CODES.get((kind as usize).wrapping_sub(1)).map(|code| i64::from(*code) << 8);
         assert_eq!(result, code.unwrap_or(i64::from(kind) << 32));
-        assert_eq!(head(), END);
+        assert_eq!(head(), CHAIN_END);
         assert_eq!(in_flight(callback.slot()), Some(0));
         let place = PLACE.load(Ordering::SeqCst);
         if round == 0 {
@@ -360,7 +363,8 @@ pub fn results() {
             assert_eq!(set, Ok(()));
             Verdict::RETURN
         });
-        let callback = Callback::from_contained_dynamic(&handler).expect("a slot");
+        // SAFETY: when the closure faults it holds nothing that must be dropped.
+        let callback = unsafe { Callback::from_contained_dynamic(&handler).expect("a slot") };
         let code = callback.code();
         for _ in 0..20 {
             // SAFETY: those are the signatures.
@@ -390,10 +394,10 @@ struct Faulty {
 unsafe extern "efiapi" fn answer_code(
     _: *mut c_void,
     exception: *const seh::Exception,
-    answer: *mut seh::Answer,
+    outcome: *mut seh::Outcome,
 ) -> Verdict {
     // SAFETY: `dispatch` passes both.
-    unsafe { (*answer).frame.result[0] = (*exception).code() as _ };
+    unsafe { (*outcome).frame.result[0] = (*exception).code() as _ };
     Verdict::RETURN
 }
 
@@ -431,10 +435,10 @@ pub fn every_lane() {
         let data = (&raw mut data).cast::<c_void>();
         // SAFETY: the handlers take these arguments and that data, which begins with its filter.
         let ways = unsafe {
-            let direct = Registration::direct(Convention::C, direct as *const c_void, 1, data).contained();
-            let many = Registration::direct(Convention::C, many as *const c_void, 5, data).contained();
-            let frame = Registration::frame(frame, &signature, data).contained();
-            let foreign = Registration::frame_foreign(foreign as *const c_void, &signature, data).contained();
+            let direct = Binding::direct(Convention::C, direct as *const c_void, 1, data).contained();
+            let many = Binding::direct(Convention::C, many as *const c_void, 5, data).contained();
+            let frame = Binding::frame(frame, &signature, data).contained();
+            let foreign = Binding::frame_foreign(foreign as *const c_void, &signature, data).contained();
             [
                 direct,
                 direct.saving(),
@@ -449,15 +453,15 @@ pub fn every_lane() {
                 foreign.saving_control_words(),
             ]
         };
-        for registration in ways {
-            let slot = table::register(&registration).expect("a slot");
+        for binding in ways {
+            let slot = table::register(&binding).expect("a slot");
             type Five = unsafe extern "efiapi" fn(isize, isize, isize, isize, isize) -> isize;
             for _ in 0..2 {
                 // SAFETY: it lives; handlers of one argument do not look at the others.
                 let result = unsafe { slot.code().cast::<Five>()(5, 6, 7, 8, 9) };
                 let expected = (kind as usize).checked_sub(1).map_or(5, |kind| CODES[kind]);
-                assert_eq!((result as u32, head()), (expected, END), "{kind}, {registration:?}");
-                assert_eq!(in_flight(slot).unwrap_or(0), 0, "{kind}, {registration:?}");
+                assert_eq!((result as u32, head()), (expected, CHAIN_END), "{kind}, {binding:?}");
+                assert_eq!(in_flight(slot.slot()).unwrap_or(0), 0, "{kind}, {binding:?}");
             }
             assert_eq!(table::release(slot), Ok(()));
         }
@@ -472,7 +476,8 @@ pub fn passing() {
         },
         |_| None,
     );
-    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).expect("a slot");
+    // SAFETY: when the closure faults, neither it nor those further out hold anything that must be dropped.
+    let inner = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).expect("a slot") };
     // SAFETY: it lives.
     let middle = |kind: i32| unsafe { inner.code()(kind) };
     let middle = Callback::<Unary>::from_ref_with(Options::new().tracked(), &middle).expect("a slot");
@@ -481,12 +486,13 @@ pub fn passing() {
         |kind: i32| unsafe { middle.code()(kind) },
         |exception| Some(-i64::from(exception.code())),
     );
-    let outer = Callback::<Unary>::from_contained(&outer).expect("a slot");
+    // SAFETY: as above.
+    let outer = unsafe { Callback::<Unary>::from_contained(&outer).expect("a slot") };
     for round in 0..400 {
         let kind = round % 4 + 1;
         // SAFETY: as above.
         assert_eq!(unsafe { outer.code()(kind) }, -i64::from(CODES[kind as usize - 1]));
-        assert_eq!((in_flight(inner.slot()), in_flight(middle.slot()), head()), (Some(0), Some(0), END));
+        assert_eq!((in_flight(inner.slot()), in_flight(middle.slot()), head()), (Some(0), Some(0), CHAIN_END));
     }
 }
 
@@ -502,7 +508,8 @@ pub fn passing_out() {
             None
         },
     );
-    let inner = Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).expect("a slot");
+    // SAFETY: when the closure faults, neither it nor those further out hold anything that must be dropped.
+    let inner = unsafe { Callback::<Unary>::from_contained_with(Options::new().tracked(), &inner).expect("a slot") };
     // SAFETY: it lives.
     let outer = |kind: i32| unsafe { inner.code()(kind) };
     let outer = Callback::<Unary>::from_ref_with(Options::new().tracked(), &outer).expect("a slot");
@@ -514,14 +521,18 @@ pub fn passing_out() {
         });
         let number = [PAGE_FAULT, 0, 6, 13][kind as usize - 1];
         assert!(matches!(ended, Err(Fault { number: got, .. }) if got == number), "{ended:?}, not {number}");
-        assert_eq!((in_flight(inner.slot()), in_flight(outer.slot()), head()), (Some(0), Some(0), END));
+        assert_eq!((in_flight(inner.slot()), in_flight(outer.slot()), head()), (Some(0), Some(0), CHAIN_END));
     }
     assert_eq!(ASKED.load(Ordering::SeqCst), 40);
 }
 
 pub fn mended() {
     const UD2: usize = 2; // bytes
-    unsafe extern "efiapi" fn filter(_: *mut c_void, exception: *const seh::Exception, _: *mut seh::Answer) -> Verdict {
+    unsafe extern "efiapi" fn filter(
+        _: *mut c_void,
+        exception: *const seh::Exception,
+        _: *mut seh::Outcome,
+    ) -> Verdict {
         // SAFETY: `raise` passes the exception and, as its context, the trap's frame.
         unsafe {
             assert_eq!((*exception).code(), seh::ILLEGAL_INSTRUCTION);
@@ -539,13 +550,12 @@ pub fn mended() {
     static FILTER: seh::ExceptionFilter = filter;
     let data = (&raw const FILTER).cast_mut().cast();
     // SAFETY: it takes one word and its data, which begins with a filter.
-    let registration =
-        unsafe { Registration::direct(Convention::C, traps_twice as *const c_void, 1, data).contained() };
-    let slot = table::register(&registration).expect("a slot");
+    let binding = unsafe { Binding::direct(Convention::C, traps_twice as *const c_void, 1, data).contained() };
+    let slot = table::register(&binding).expect("a slot");
     for value in 0..100 {
         // SAFETY: it lives, and this is its type.
         let result = unsafe { slot.code().cast::<unsafe extern "efiapi" fn(isize) -> isize>()(value) };
-        assert_eq!((result, head()), (value + 1, END));
+        assert_eq!((result, head()), (value + 1, CHAIN_END));
     }
     assert_eq!(table::release(slot), Ok(()));
 }
@@ -574,7 +584,7 @@ unsafe extern "C" fn number(
 }
 
 fn with_record(index: usize, run: impl FnOnce() -> i64) -> i64 {
-    let mut numbered = Numbered { record: Record { next: END, handler: Some(number) }, number: index };
+    let mut numbered = Numbered { record: Record { next: CHAIN_END, handler: Some(number) }, number: index };
     let record = black_box(&raw mut numbered).cast::<Record>();
     // SAFETY: it is taken off below, or with the frames when they are unwound.
     unsafe { seh::push(record) };
@@ -600,7 +610,8 @@ pub fn unwound_in_order() {
         |kind: i32| with_record(1, || unsafe { middle.code()(kind) }),
         |_| Some(5),
     );
-    let outer = Callback::<Unary>::from_contained(&outer).expect("a slot");
+    // SAFETY: records have no destructor, and nothing else on the way here must be dropped.
+    let outer = unsafe { Callback::<Unary>::from_contained(&outer).expect("a slot") };
     for kind in 1..=4 {
         ORDER.store(0, Ordering::SeqCst);
         // Outside of all of them: nobody asks or unwinds it.
@@ -609,7 +620,7 @@ pub fn unwound_in_order() {
         // First all are asked, from the inside outwards, then all are unwound (flag 2) in that order.
         let order = ORDER.load(Ordering::SeqCst);
         assert_eq!((result, order), (5, 0x3020_1032_2212), "{order:x}");
-        assert_eq!((in_flight(inner.slot()), in_flight(middle.slot()), head()), (Some(0), Some(0), END));
+        assert_eq!((in_flight(inner.slot()), in_flight(middle.slot()), head()), (Some(0), Some(0), CHAIN_END));
     }
 }
 
@@ -617,9 +628,9 @@ pub fn corrupt() {
     let on_stack = black_box([0x90_u8; 4]);
     // SAFETY: never called.
     let on_stack = unsafe { core::mem::transmute::<*const u8, seh::RecordHandler>(on_stack.as_ptr()) };
-    let mut records = [const { Record { next: END, handler: Some(pass) } }; 3];
+    let mut records = [const { Record { next: CHAIN_END, handler: Some(pass) } }; 3];
     let [low, high, bad] = records.each_mut().map(|record| &raw mut *record);
-    static mut OUTSIDE: Record = Record { next: END, handler: Some(pass) };
+    static mut OUTSIDE: Record = Record { next: CHAIN_END, handler: Some(pass) };
     unsafe extern "C" fn pass(_: *mut ExceptionRecord, _: *mut Record, _: *mut c_void, _: *mut c_void) -> i32 {
         ORDER.fetch_add(1, Ordering::SeqCst);
         1
@@ -635,7 +646,7 @@ pub fn corrupt() {
             fault(3);
         });
         assert!(matches!(ended, Err(Fault { number: 6, .. })), "{ended:?}");
-        assert_eq!(head(), END);
+        assert_eq!(head(), CHAIN_END);
         (ORDER.load(Ordering::SeqCst), BAD_CHECK.load(Ordering::SeqCst), BAD_RECORD.load(Ordering::SeqCst))
     }
     let outside = &raw mut OUTSIDE;
@@ -670,5 +681,5 @@ pub fn corrupt() {
         unsafe { callback.code()(0) };
     });
     assert!(matches!(ended, Err(Fault { number: PAGE_FAULT, .. })), "{ended:?}");
-    assert_eq!((head(), BAD_CHECK.load(Ordering::SeqCst)), (END, 1));
+    assert_eq!((head(), BAD_CHECK.load(Ordering::SeqCst)), (CHAIN_END, 1));
 }

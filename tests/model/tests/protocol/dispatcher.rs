@@ -1,11 +1,14 @@
-//! What `asm/x86_64.S` does with a context, step by step, in Rust: whoever changes the one changes the other.
+//! What `asm/x86_64.S` does with a context, step by step, in Rust; with the feature `narrow`, what `asm/x86.S` does.
+//! Whoever changes the one changes the other.
 
 use std::ffi::c_void;
 
 use calltable_model::x86;
 
-use crate::context::layout::*;
-use crate::context::{CONTEXTS, Context};
+use crate::context::{Context, contexts};
+use crate::core_atomics::*;
+use crate::entry;
+use crate::layout::*;
 use crate::table::CodePointer;
 
 /// All handlers of the tests.
@@ -16,8 +19,10 @@ pub type Handler = fn(data: *mut c_void) -> usize;
 pub enum Outcome {
     /// What the handler returned.
     Ran(usize),
-    /// The stale handler would run.
+    /// The stale handler would run: the slot is not live, or not for this caller.
     Stale,
+    /// The stale handler would run: another call is running.
+    Refused,
 }
 
 /// A step that is left out, to see the model fail.
@@ -30,6 +35,17 @@ pub enum Flaw {
     LateCount,
     /// The call is no longer counted when its handler starts.
     EarlyUncount,
+    /// The call is counted, whoever's calls are counted now.
+    AnyGeneration,
+    /// Another call's entry is overwritten, instead of counted on.
+    NoExchange,
+}
+
+/// The state as the dispatcher has read it, not necessarily at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    shape: usize,
+    generation: u64,
 }
 
 /// Foreign code calls an entry.
@@ -39,49 +55,112 @@ pub fn call(code: CodePointer) -> Outcome {
 
 /// The same through a flawed dispatcher.
 pub fn call_with(code: CodePointer, flaw: Flaw) -> Outcome {
-    let Some(context) = context(code) else { return Outcome::Stale };
-    let state = x86::load(&context.state);
-    // calltable_dispatch: no flags, at most 4 positions.
-    if (1..=5).contains(&(state as u16)) {
-        let data = x86::load_pointer(&context.data);
-        let handler = x86::load_pointer(&context.handler);
-        if state == x86::load(&context.state) || flaw == Flaw::NoSecondLook {
-            return run(handler, data);
-        }
-        return select(context, 0, flaw);
+    start(code).finish(flaw)
+}
+
+/// A call that has read the state, and nothing else.
+pub struct Started(Option<(&'static Context, State)>);
+
+/// Foreign code calls an entry, and is interrupted.
+pub fn start(code: CodePointer) -> Started {
+    Started(context(code).map(|context| (context, read(context))))
+}
+
+impl Started {
+    /// It continues.
+    pub fn finish(self, flaw: Flaw) -> Outcome {
+        let Some((context, state)) = self.0 else { return Outcome::Stale };
+        if state.shape & STATE_COUNTED != 0 { count(context, state, flaw) } else { select(context, state, flaw) }
     }
-    if state & STATE_COUNTED != 0 { count(context, state, flaw) } else { select(context, state, flaw) }
+}
+
+/// An atomic of a context, by its offset, as assembly finds it.
+fn at<T>(context: &Context, offset: usize) -> &T {
+    // SAFETY: the layout is that of contexts; it says which atomic is there.
+    unsafe { &*(&raw const *context).byte_add(offset).cast() }
+}
+
+#[cfg(not(split_state))]
+fn read(context: &Context) -> State {
+    let state = x86::load(at::<AtomicU64>(context, CONTEXT_STATE));
+    State { shape: (state % GENERATION) as usize, generation: state / GENERATION }
+}
+
+/// In two halves: first the generation.
+#[cfg(split_state)]
+fn read(context: &Context) -> State {
+    let generation = read_generation(context);
+    State { shape: x86::load(at::<AtomicU32>(context, CONTEXT_STATE)) as usize, generation }
+}
+
+#[cfg(split_state)]
+fn read_generation(context: &Context) -> u64 {
+    x86::load(at::<AtomicU32>(context, CONTEXT_STATE + 4)).into()
+}
+
+/// Whether what has been read meanwhile belongs to the state that was read before.
+fn is_still(context: &Context, state: State) -> bool {
+    #[cfg(not(split_state))]
+    let again = read(context) == state;
+    #[cfg(split_state)]
+    let again = read_generation(context) == state.generation;
+    again
 }
 
 /// calltable_count.
-fn count(context: &Context, mut state: usize, flaw: Flaw) -> Outcome {
+fn count(context: &Context, state: State, flaw: Flaw) -> Outcome {
+    let calls = at::<AtomicU64>(context, CONTEXT_CALLS);
     if flaw == Flaw::LateCount {
         let outcome = select(context, state, flaw);
-        x86::locked_add(&context.in_flight, 1);
-        x86::locked_add(&context.in_flight, 1_u32.wrapping_neg());
-        return outcome;
+        return enter(calls, state, flaw).map_or_else(
+            |refused| refused,
+            |()| {
+                x86::locked_decrement(calls);
+                outcome
+            },
+        );
     }
-    let others = x86::locked_add(&context.in_flight, 1);
-    if others != 0 && state & STATE_EXCLUSIVE != 0 {
-        state = 0;
+    if let Err(refused) = enter(calls, state, flaw) {
+        return refused;
     }
     if flaw == Flaw::EarlyUncount {
-        x86::locked_add(&context.in_flight, 1_u32.wrapping_neg());
+        x86::locked_decrement(calls);
         return select(context, state, flaw);
     }
     let outcome = select(context, state, flaw);
-    x86::locked_add(&context.in_flight, 1_u32.wrapping_neg());
+    x86::locked_decrement(calls);
     outcome
 }
 
+/// Counts a call of the generation that it has read, or nothing.
+fn enter(calls: &AtomicU64, state: State, flaw: Flaw) -> Result<(), Outcome> {
+    let mut seen = x86::load(calls);
+    loop {
+        if seen / GENERATION != state.generation && flaw != Flaw::AnyGeneration {
+            return Err(Outcome::Stale);
+        }
+        if seen % GENERATION != 0 && state.shape & STATE_EXCLUSIVE != 0 {
+            return Err(Outcome::Refused);
+        }
+        if flaw == Flaw::NoExchange {
+            x86::store(calls, seen + 1);
+            return Ok(());
+        }
+        match x86::locked_exchange(calls, seen, seen + 1) {
+            Ok(_) => return Ok(()),
+            Err(now) => seen = now,
+        }
+    }
+}
+
 /// calltable_select, of what is not counted or has been.
-fn select(context: &Context, state: usize, flaw: Flaw) -> Outcome {
-    if state as u16 == 0 {
+fn select(context: &Context, state: State, flaw: Flaw) -> Outcome {
+    if state.shape == 0 {
         return Outcome::Stale;
     }
-    let handler = x86::load_pointer(&context.handler);
-    let data = x86::load_pointer(&context.data);
-    if state == x86::load(&context.state) || flaw == Flaw::NoSecondLook {
+    let handler = x86::load(&context.handler);
+    let data = x86::load(&context.data);
+    if is_still(context, state) || flaw == Flaw::NoSecondLook {
         return run(handler, data);
     }
     Outcome::Stale
@@ -96,11 +175,13 @@ fn run(handler: *mut c_void, data: *mut c_void) -> Outcome {
 
 /// Found as the dispatcher finds it: from what `fill` has stored, and the return address in the entry.
 pub fn context(code: CodePointer) -> Option<&'static Context> {
-    let all = &raw const CONTEXTS;
-    // SAFETY: what makes addresses of return addresses comes first.
-    let base = x86::load(unsafe { &*all.cast() });
-    let return_address = code.as_ptr().addr() + ENTRY_RETURN;
-    let context = all.cast::<Context>().with_addr(base.wrapping_add(2 * return_address));
-    // SAFETY: there is a context for each entry, if there are any.
-    (base != 0).then(|| unsafe { &*context })
+    let all = &raw const *contexts();
+    // SAFETY: the address of the first context comes first, then the span of entries that have one.
+    let [first, span] = unsafe { &*all.cast::<[AtomicUsize; 2]>() };
+    let offset = code.as_ptr().addr() - entry::entry(0).as_ptr().addr();
+    if offset >= x86::load(span) {
+        return None;
+    }
+    // SAFETY: such an entry has a context.
+    Some(unsafe { &*all.cast::<Context>().with_addr(x86::load(first) + 2 * offset) })
 }

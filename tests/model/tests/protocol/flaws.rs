@@ -48,19 +48,38 @@ fn finds_that_a_registration_begins_without_its_fence() {
 }
 
 #[test]
-#[should_panic(expected = "Causality violation")]
-fn finds_that_a_release_has_a_weaker_fence() {
-    weakened(Weakness::SequentialFence, || drop(tracked_release(tracked, 1, call)));
+#[should_panic(expected = "a call of the new registration")]
+fn finds_a_late_caller_that_is_counted_for_others() {
+    late_caller(exclusive, true, Flaw::AnyGeneration);
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "a release of the new registration")]
+fn finds_a_late_caller_that_others_wait_for() {
+    late_caller(tracked, false, Flaw::AnyGeneration);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_a_count_that_is_not_exchanged() {
+    exclusive_calls(exclusive, |code| call_with(code, Flaw::NoExchange));
+}
+
+#[cfg(split_state)]
+#[test]
+#[should_panic(expected = "the data of another")]
+fn finds_a_release_that_writes_the_generation_first() {
+    weakened(Weakness::UpperHalfFirst, || drop(one_registration(direct, call)));
+}
+
+#[test]
+#[should_panic(expected = "the data of another")]
 fn finds_that_a_registration_is_published_too_weakly() {
     weakened(Weakness::Stores, || drop(one_registration(direct, call)));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn finds_that_a_release_reads_the_count_too_weakly() {
-    weakened(Weakness::Loads, || drop(tracked_release(tracked, 1, call)));
+fn finds_that_a_release_ends_the_count_too_weakly() {
+    weakened(Weakness::Exchanges, || drop(tracked_release(tracked, 1, call)));
 }

@@ -1,7 +1,7 @@
 //! The registry, unchanged, with a dispatcher in Rust: what holds while slots change hands.
 //!
-//! With the feature `loom` a test tries one order of events after the other, and those of `flaws` show that it would see
-//! a mistake.
+//! With the feature `loom` a test tries one order of events after the other, and those of `flaws` show that it would
+//! see a mistake.
 
 #[cfg(feature = "loom")]
 extern crate calltable_model as core;
@@ -20,14 +20,34 @@ mod dispatcher;
 mod error;
 #[cfg(feature = "loom")]
 mod flaws;
+#[path = "../../../../src/layout.rs"]
+mod layout;
 mod neighbours;
+#[path = "../../../../src/registry.rs"]
+#[allow(dead_code, reason = "some of it is for other modules of the crate")]
+mod registry;
 mod scenarios;
 #[path = "../../../../src/table.rs"]
 #[allow(dead_code, reason = "some of it is for other modules of the crate")]
 mod table;
+#[path = "../../../../src/types.rs"]
+#[allow(dead_code, reason = "some of it is for other modules of the crate")]
+mod types;
 
-use dispatcher::{Outcome, call};
-use neighbours::{Signature, Type, arch, callback, frame, seh, signature};
+/// Those that contexts are made of.
+#[cfg(feature = "loom")]
+#[allow(unused_imports, reason = "halves are for the feature `narrow`")]
+mod core_atomics {
+    pub use calltable_model::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+}
+#[cfg(not(feature = "loom"))]
+#[allow(unused_imports, reason = "as above")]
+mod core_atomics {
+    pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+}
+
+use dispatcher::{Flaw, Outcome, call};
+use neighbours::{abi, entry, frame, lock, own_call, platform, seh, signature};
 use scenarios::*;
 
 /// Loom comes upon everything that can happen, real threads upon some of it.
@@ -68,8 +88,25 @@ fn a_late_call_does_not_disturb_the_next_registration() {
 }
 
 #[test]
+fn a_late_call_does_not_have_others_refused() {
+    for make in [tracked, exclusive] {
+        for is_call in [true, false] {
+            expect(&late_caller(make, is_call, Flaw::None), &[OLD, STALE]);
+        }
+    }
+}
+
+#[cfg(feature = "loom")]
+#[test]
+fn a_slot_whose_generations_are_used_up_is_retired() {
+    for make in LANES {
+        expect(&retired(make, call), &[OLD, STALE]);
+    }
+}
+
+#[test]
 fn an_exclusive_handler_runs_once_at_a_time() {
-    expect(&exclusive_calls(exclusive, call), &[OLD, STALE]);
+    expect(&exclusive_calls(exclusive, call), &[OLD, REFUSED]);
 }
 
 #[test]

@@ -1,41 +1,30 @@
 //! What the registry needs of the modules that are not looked at here.
 
-pub use signature::{Signature, Type};
-
 /// A table of which only the addresses matter.
-pub mod arch {
+pub mod entry {
     use std::ffi::c_void;
+    use std::ptr::NonNull;
 
-    use super::Signature;
-    use crate::context::layout::{CAPACITY, ENTRY_STRIDE};
-    use crate::convention::Convention;
-    use crate::table::{CodePointer, Location};
+    use crate::layout::{CAPACITY, ENTRY_STRIDE};
 
     static TABLE: [u8; CAPACITY * ENTRY_STRIDE] = [0; CAPACITY * ENTRY_STRIDE];
 
-    pub const NATIVE: Convention = Convention::Win64;
-    pub const C: Convention = Convention::Win64;
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct CodePointer(NonNull<c_void>);
 
-    #[derive(Clone, Copy, Debug)]
-    pub struct Place {
-        pub positions: usize,
-        pub flags: usize,
+    // SAFETY: nothing is read or written there.
+    unsafe impl Send for CodePointer {}
+
+    impl CodePointer {
+        pub fn as_ptr(self) -> *const c_void {
+            self.0.as_ptr()
+        }
     }
 
-    pub const fn is_available(convention: Convention) -> bool {
-        matches!(convention, Convention::Win64)
-    }
-
-    pub fn place_of(_convention: Convention, positions: usize) -> Place {
-        Place { positions, flags: 0 }
-    }
-
-    pub fn place_of_frame(_signature: &Signature) -> Place {
-        Place { positions: 0, flags: 0 }
-    }
+    pub enum Location {}
 
     pub fn entry(slot: usize) -> CodePointer {
-        CodePointer::new((&raw const TABLE).wrapping_byte_add(slot * ENTRY_STRIDE).cast())
+        CodePointer(NonNull::new((&raw const TABLE).cast_mut().wrapping_byte_add(slot * ENTRY_STRIDE).cast()).unwrap())
     }
 
     pub fn slot_at(_code: *const c_void) -> Option<usize> {
@@ -47,11 +36,27 @@ pub mod arch {
     }
 }
 
-pub mod callback {
-    use crate::table::CodePointer;
+pub mod abi {
+    use crate::convention::Convention;
 
-    pub trait FunctionPointer {
-        unsafe fn from_code(code: CodePointer) -> Self;
+    #[derive(Clone, Copy, Debug)]
+    pub struct Shape {
+        pub positions: usize,
+        pub flags: usize,
+    }
+
+    pub struct Prototype;
+
+    pub fn shape_of(_convention: Convention, positions: usize) -> Shape {
+        Shape { positions, flags: 0 }
+    }
+
+    pub fn with_result_in_memory(_convention: Convention, shape: Shape) -> Shape {
+        shape
+    }
+
+    pub fn shape_of_frame(_prototype: &Prototype) -> Shape {
+        Shape { positions: 0, flags: 0 }
     }
 }
 
@@ -64,24 +69,88 @@ pub mod seh {
         std::ptr::null_mut()
     }
 
-    pub fn prepare(_unwinder: *mut ()) {}
-
     pub fn is_available() -> bool {
+        false
+    }
+
+    pub fn counts_here(_context: *const crate::context::Context) -> bool {
         false
     }
 }
 
 pub mod signature {
+    use super::abi::Prototype;
     use crate::convention::Convention;
 
     pub struct Signature;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Type;
 
     impl Signature {
         pub fn convention(&self) -> Convention {
             Convention::Win64
         }
+
+        pub fn prototype(&self) -> Prototype {
+            Prototype
+        }
+    }
+}
+
+/// `src/lock.rs` without an operating system below it.
+pub mod lock {
+    use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+    pub struct Lock<T>(SpinMutex<T>);
+
+    #[allow(dead_code, reason = "no process is copied or ends here")]
+    pub trait Recover {
+        fn recover(&mut self);
+        fn inherit(&mut self);
+    }
+
+    impl<T: Recover> Lock<T> {
+        pub const fn new(contents: T) -> Self {
+            Self(SpinMutex::new(contents))
+        }
+
+        pub fn lock(&self) -> SpinMutexGuard<'_, T> {
+            self.0.lock()
+        }
+
+        pub fn try_lock(&self) -> Option<SpinMutexGuard<'_, T>> {
+            self.0.try_lock()
+        }
+    }
+}
+
+/// `src/platform` where there is none.
+pub mod platform {
+    pub fn is_ending() -> bool {
+        false
+    }
+
+    pub struct Wait;
+
+    impl Wait {
+        pub const fn new() -> Self {
+            Self
+        }
+
+        pub fn slept(&self) -> u32 {
+            0
+        }
+
+        pub fn is_getting_long(&self) -> bool {
+            false
+        }
+
+        pub fn pause(&mut self) {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+pub mod own_call {
+    pub fn is_on_stack(_slot: usize) -> bool {
+        false
     }
 }

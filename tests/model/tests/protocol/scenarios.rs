@@ -8,15 +8,18 @@ use std::sync::{Arc, Mutex};
 use calltable_model::{Cell, Flag, model, thread};
 
 use crate::context::Context;
-use crate::dispatcher::{Handler, Outcome};
-use crate::error::{Error, ReleaseError};
-use crate::table::{self, CAPACITY, CodePointer, Registration, Slot};
-use crate::{Signature, arch, dispatcher};
+use crate::convention::Convention;
+use crate::dispatcher::{Flaw, Handler, Outcome};
+use crate::error::{Error, NotReleased, ReleaseError};
+use crate::signature::Signature;
+use crate::table::{self, Binding, CAPACITY, CodePointer, SlotId, SlotKey};
+use crate::{dispatcher, entry};
 
 /// Names of registrations: their handlers return them.
 pub const OLD: Outcome = Outcome::Ran(1);
 pub const NEW: Outcome = Outcome::Ran(2);
 pub const STALE: Outcome = Outcome::Stale;
+pub const REFUSED: Outcome = Outcome::Refused;
 
 /// What a registration's data point to.
 pub struct Data {
@@ -52,44 +55,50 @@ pub fn data(name: Outcome) -> Arc<Data> {
     Arc::new(Data { name, cell: Cell::default() })
 }
 
-pub fn direct(handler: Handler, data: &Arc<Data>) -> Registration {
+pub fn direct(handler: Handler, data: &Arc<Data>) -> Binding {
     // SAFETY: the dispatcher of these tests calls it as what it is.
-    unsafe { Registration::direct(arch::C, handler as *const c_void, 0, Arc::as_ptr(data).cast_mut().cast()) }
+    unsafe { Binding::direct(Convention::C, handler as *const c_void, 0, Arc::as_ptr(data).cast_mut().cast()) }
 }
 
-pub fn frame_lane(handler: Handler, data: &Arc<Data>) -> Registration {
+pub fn frame_lane(handler: Handler, data: &Arc<Data>) -> Binding {
     // SAFETY: as above.
-    unsafe { Registration::frame_foreign(handler as *const c_void, &Signature, Arc::as_ptr(data).cast_mut().cast()) }
+    unsafe { Binding::frame_foreign(handler as *const c_void, &Signature, Arc::as_ptr(data).cast_mut().cast()) }
 }
 
-pub fn tracked(handler: Handler, data: &Arc<Data>) -> Registration {
+pub fn tracked(handler: Handler, data: &Arc<Data>) -> Binding {
     direct(handler, data).tracked()
 }
 
-pub fn exclusive(handler: Handler, data: &Arc<Data>) -> Registration {
+pub fn exclusive(handler: Handler, data: &Arc<Data>) -> Binding {
     direct(handler, data).exclusive()
 }
 
 pub const LANES: [Make; 3] = [direct, frame_lane, tracked];
 
 pub type Call = fn(CodePointer) -> Outcome;
-pub type Make = fn(Handler, &Arc<Data>) -> Registration;
+pub type Make = fn(Handler, &Arc<Data>) -> Binding;
 
 /// Makes the contexts and leaves one slot free, which the next registrations will get one after the other.
-pub fn take_all_but_one() -> Vec<Slot> {
+pub fn take_all_but_one() -> Vec<SlotKey> {
     let data = data(OLD);
     let taken = (1..CAPACITY).map(|_| table::register(&direct(READ_OLD, &data)).unwrap()).collect();
     touch(contexts());
     taken
 }
 
-pub fn give_back(slots: Vec<Slot>) {
-    slots.into_iter().for_each(|slot| table::release(slot).unwrap());
-    assert_eq!(table::live(), 0);
+pub fn give_back(keys: Vec<SlotKey>) {
+    keys.into_iter().for_each(|key| table::release(key).unwrap());
+    assert_eq!(table::live_count(), 0);
+}
+
+/// The key of a registration once more.
+fn key(slot: SlotId) -> SlotKey {
+    // SAFETY: the scenarios release with the first key, and see that the second one is of no use.
+    unsafe { slot.key() }
 }
 
 fn contexts() -> [&'static Context; CAPACITY] {
-    std::array::from_fn(|slot| dispatcher::context(arch::entry(slot)).expect("the table has been used"))
+    std::array::from_fn(|slot| dispatcher::context(entry::entry(slot)).expect("the table has been used"))
 }
 
 /// Uses each atomic that threads are going to share: Loom wants them made before.
@@ -98,7 +107,7 @@ fn touch(contexts: [&Context; CAPACITY]) {
         context.load_state();
         context.handler.load(Ordering::Relaxed);
         context.data.load(Ordering::Relaxed);
-        context.in_flight.load(Ordering::Relaxed);
+        context.running();
     }
 }
 
@@ -122,11 +131,11 @@ pub fn one_registration(make: Make, call: Call) -> Vec<Outcome> {
         let taken = take_all_but_one();
         let (old, new) = (data(OLD), data(NEW));
         let slot = table::register(&make(READ_OLD, &old)).unwrap();
-        let code = slot.code();
+        let (index, code) = (slot.index(), slot.code());
         let caller = thread::spawn(move || call(code));
         table::release(slot).unwrap();
         let second = table::register(&make(READ_NEW, &new)).unwrap();
-        assert_eq!(second.index(), slot.index());
+        assert_eq!(second.index(), index);
         outcomes.add(caller.join().unwrap());
         table::release(second).unwrap();
         give_back(taken);
@@ -199,19 +208,79 @@ pub fn late_call(call: Call) -> Vec<Outcome> {
         let taken = take_all_but_one();
         let (old, new) = (data(OLD), data(NEW));
         let slot = table::register(&tracked(READ_OLD, &old)).unwrap();
-        let code = slot.code();
+        let (index, code) = (slot.index(), slot.code());
         let caller = thread::spawn(move || call(code));
         table::release(slot).unwrap();
         old.cell.increment();
         let second = table::register(&tracked(READ_NEW, &new)).unwrap();
-        assert_eq!(second.index(), slot.index());
+        assert_eq!(second.index(), index);
         table::release(second).unwrap();
         new.cell.increment();
         outcomes.add(caller.join().unwrap());
         let third = table::register(&tracked(READ_NEW, &new)).unwrap();
-        assert_eq!(table::entry(third.index()).unwrap().in_flight, Some(0));
+        assert_eq!(table::live_slot(third.index()).unwrap().in_flight, Some(0));
         table::release(third).unwrap();
         give_back(taken);
+    })
+}
+
+/// A call that has seen its registration live, and no more, when that is released. The slot's next one is exclusive:
+/// while nobody calls it, its own call runs (if there `is_call`), and its release need not wait.
+pub fn late_caller(make: Make, is_call: bool, flaw: Flaw) -> Vec<Outcome> {
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        let (old, new) = (data(OLD), data(NEW));
+        let first = table::register(&make(READ_OLD, &old)).unwrap();
+        let (index, code) = (first.index(), first.code());
+        let started = dispatcher::start(code);
+        let caller = thread::spawn(move || started.finish(flaw));
+        table::release(first).unwrap();
+        old.cell.increment();
+        let mut second = Some(table::register(&exclusive(READ_NEW, &new)).unwrap());
+        assert_eq!(second.as_ref().map(SlotKey::index), Some(index));
+        if is_call {
+            assert_eq!(dispatcher::call(code), NEW, "a call of the new registration");
+        } else {
+            second.take().map(table::try_release).unwrap().expect("a release of the new registration");
+        }
+        outcomes.add(caller.join().unwrap());
+        second.into_iter().for_each(|key| table::release(key).unwrap());
+        give_back(taken);
+    })
+}
+
+/// A slot that has been released as often as there are generations.
+#[cfg(feature = "loom")]
+pub fn retired(make: Make, call: Call) -> Vec<Outcome> {
+    use crate::layout::LAST_GENERATION;
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        let old = data(OLD);
+        let register = || table::register(&make(READ_OLD, &old));
+        let mut slots = Vec::new();
+        let mut last = register().unwrap();
+        for _ in 1..LAST_GENERATION {
+            slots.push(last.slot());
+            table::release(last).unwrap();
+            last = register().unwrap();
+            assert_eq!(last.index(), slots[0].index());
+        }
+        let code = last.code();
+        let caller = thread::spawn(move || call(code));
+        slots.push(last.slot());
+        table::release(last).unwrap();
+        assert_eq!(register(), Err(Error::TableFull), "its generations are used up");
+        outcomes.add(caller.join().unwrap());
+        assert_eq!(call(code), STALE);
+        for slot in slots {
+            assert_eq!(table::release(key(slot)).unwrap_err().error, ReleaseError::NotLive);
+        }
+        assert_eq!(table::live_count(), CAPACITY - 1);
+        give_back(taken);
+        let others: Vec<_> = (1..CAPACITY).map(|_| register().unwrap()).collect();
+        assert!(others.iter().all(|other| other.code() != code));
+        assert_eq!(register(), Err(Error::TableFull), "the others only");
+        give_back(others);
     })
 }
 
@@ -241,16 +310,18 @@ pub fn shared() {
         let users = [(); 2].map(|()| {
             let old = Arc::clone(&old);
             thread::spawn(move || {
-                let slot = table::share(&direct(READ_OLD, &old)).unwrap();
+                let key = table::share(&direct(READ_OLD, &old)).unwrap();
+                let slot = key.slot();
                 assert_eq!(dispatcher::call(slot.code()), OLD);
-                table::release(slot).unwrap();
+                table::release(key).unwrap();
                 slot
             })
         });
         let slots = users.map(|user| user.join().unwrap());
         assert_eq!(slots[0].index(), slots[1].index());
         assert_eq!(dispatcher::call(slots[0].code()), STALE);
-        slots.iter().for_each(|slot| assert_eq!(table::release(*slot), Err(ReleaseError::NotLive)));
+        let again = slots.map(|slot| table::release(key(slot)).unwrap_err().error);
+        assert_eq!(again, [ReleaseError::NotLive; 2]);
         give_back(taken);
     });
 }
@@ -261,7 +332,7 @@ pub fn complete(make: Make, call: Call) -> Vec<Outcome> {
         let taken = take_all_but_one();
         let (old, new, registered) = (data(OLD), data(NEW), Arc::new(Flag::new(false)));
         let slot = table::register(&make(READ_OLD, &old)).unwrap();
-        let code = slot.code();
+        let (index, code) = (slot.index(), slot.code());
         table::release(slot).unwrap();
         let caller = thread::spawn({
             let registered = Arc::clone(&registered);
@@ -269,7 +340,7 @@ pub fn complete(make: Make, call: Call) -> Vec<Outcome> {
         });
         new.cell.increment();
         let second = table::register(&make(READ_NEW, &new)).unwrap();
-        assert_eq!(second.index(), slot.index());
+        assert_eq!(second.index(), index);
         registered.store(true, Ordering::Release);
         caller.join().unwrap().into_iter().for_each(|outcome| outcomes.add(outcome));
         table::release(second).unwrap();
@@ -284,17 +355,17 @@ pub fn first_use(call: Call) -> Vec<Outcome> {
     model({
         let places = Arc::clone(&places);
         move || {
-            assert_eq!(table::live(), 0);
+            assert_eq!(table::live_count(), 0);
             *places.lock().unwrap() = Some(contexts());
         }
     });
     explore(move |outcomes| {
         if cfg!(feature = "loom") {
-            assert_eq!(call(arch::entry(0)), STALE, "there is no context yet");
+            assert_eq!(call(entry::entry(0)), STALE, "there is no context yet");
             touch(places.lock().unwrap().unwrap());
         }
         let old = data(OLD);
-        let caller = thread::spawn(move || call(arch::entry(0)));
+        let caller = thread::spawn(move || call(entry::entry(0)));
         let slot = table::register(&direct(READ_OLD, &old)).unwrap();
         outcomes.add(caller.join().unwrap());
         table::release(slot).unwrap();
@@ -306,7 +377,8 @@ pub fn listed() {
     model(|| {
         let taken = take_all_but_one();
         let (old, new) = (data(OLD), data(NEW));
-        let slot = table::register(&tracked(READ_OLD, &old)).unwrap();
+        let first = table::register(&tracked(READ_OLD, &old)).unwrap();
+        let slot = first.slot();
         let pair = |handler: Handler, data: &Arc<Data>| (handler as usize, Arc::as_ptr(data).addr());
         let pairs = [pair(READ_OLD, &old), pair(READ_NEW, &new)];
         let reader = thread::spawn(move || {
@@ -316,7 +388,7 @@ pub fn listed() {
                 assert_eq!((entry.uses, entry.in_flight), (0, (!is_new).then_some(0)));
             }
         });
-        table::release(slot).unwrap();
+        table::release(first).unwrap();
         let second = table::register(&direct(READ_NEW, &new)).unwrap();
         reader.join().unwrap();
         table::release(second).unwrap();
@@ -330,13 +402,15 @@ pub fn line() {
         let old = data(OLD);
         let register = move || table::register(&direct(READ_OLD, &old)).unwrap();
         let all = [(); CAPACITY].map(|()| register());
-        table::release(all[0]).unwrap();
-        let releasing = thread::spawn(move || table::release(all[1]).unwrap());
-        table::release(all[2]).unwrap();
+        let indices = all.each_ref().map(SlotKey::index);
+        let [first, second, third] = all;
+        table::release(first).unwrap();
+        let releasing = thread::spawn(move || table::release(second).unwrap());
+        table::release(third).unwrap();
         releasing.join().unwrap();
         let again = [(); CAPACITY].map(|()| register());
-        assert_eq!(again[0].index(), all[0].index(), "it was free first");
-        assert!(again[1..].iter().all(|slot| all[1..].iter().any(|free| free.index() == slot.index())));
+        assert_eq!(again[0].index(), indices[0], "it was free first");
+        assert!(again[1..].iter().all(|key| indices[1..].contains(&key.index())));
         assert_ne!(again[1].index(), again[2].index());
         give_back(again.into());
     });
@@ -351,15 +425,14 @@ pub fn busy() {
             let old = Arc::clone(&old);
             move || table::register(&direct(READ_OLD, &old)).unwrap()
         });
-        let slot = table::try_register(&direct(READ_OLD, &old));
-        let released = slot.map(table::try_release);
+        let released = table::try_register(&direct(READ_OLD, &old)).map(table::try_release);
         let mut left = vec![other.join().unwrap()];
-        match (slot, released) {
-            (Err(Error::Busy), _) | (_, Ok(Ok(()))) => {}
-            (Ok(slot), Ok(Err(ReleaseError::Busy))) => left.push(slot),
+        match released {
+            Err(Error::Busy) | Ok(Ok(())) => {}
+            Ok(Err(NotReleased { handle, error: ReleaseError::Busy })) => left.push(handle),
             other => panic!("{other:?}"),
         }
-        assert_eq!(table::live(), left.len());
+        assert_eq!(table::live_count(), left.len());
         give_back(left);
     });
 }

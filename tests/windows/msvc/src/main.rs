@@ -13,8 +13,10 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(target_arch = "x86")]
 use calltable::Value;
-use calltable::table::{self, CAPACITY, Registration};
-use calltable::{Callback, Contained, Convention, Dynamic, Error, Options, Signature, Type, seh, set_stale_handler};
+use calltable::table::{self, Binding, CAPACITY};
+use calltable::{
+    Callback, Contained, Convention, Dynamic, Error, Frame, Options, Signature, Type, seh, set_stale_handler,
+};
 
 type Compare = unsafe extern "C" fn(*const c_void, *const c_void) -> c_int;
 type EnumWindow = unsafe extern "system" fn(*mut c_void, isize) -> i32;
@@ -221,7 +223,8 @@ fn contains_faults() -> bool {
             _ => None,
         },
     );
-    let callback = Callback::<Divide>::from_contained(&handler).unwrap();
+    // SAFETY: what faults holds nothing that must be dropped.
+    let callback = unsafe { Callback::<Divide>::from_contained(&handler).unwrap() };
     (0..10_000).all(|_| {
         // SAFETY: the callback lives.
         let results = [5, 0, 7].map(|by| unsafe { callback.code()(by) });
@@ -234,10 +237,11 @@ fn passes_outwards() -> bool {
     let inner = Callback::<Divide>::from_ref_with(Options::new().tracked(), &inner).unwrap();
     // SAFETY: the callback lives.
     let outer = Contained::new(|by: i32| unsafe { inner.code()(by) }, |_| Some(-2));
-    let outer = Callback::<Divide>::from_contained(&outer).unwrap();
-    // SAFETY: as above.
+    // SAFETY: when the inner closure faults, nothing on the way here must be dropped.
+    let outer = unsafe { Callback::<Divide>::from_contained(&outer).unwrap() };
+    // SAFETY: it lives.
     let results = [0, 10, 0].map(|by| unsafe { outer.code()(by) });
-    results == [-2, 10, -2] && table::entry(inner.slot().index()).unwrap().in_flight == Some(0)
+    results == [-2, 10, -2] && table::live_slot(inner.slot().index()).unwrap().in_flight == Some(0)
 }
 
 fn passes_types() -> bool {
@@ -253,15 +257,22 @@ fn passes_types() -> bool {
     unsafe { callback.code()(1.5, -2, Triple(1.0, 7, 3.0), 2.25, 200, 0.5) == Triple(3.25, 6, 4.5) }
 }
 
-fn passes_dynamically() -> bool {
-    type Code = unsafe extern "system" fn(f64, i32, i64, i64, f64) -> f64;
+/// Apart from its caller, since each has room for a signature, of 2 KB, on the stack, and nobody here has the function
+/// that compilers call where more than a page of it is taken.
+#[inline(never)]
+fn sum() -> Dynamic<impl Fn(&mut Frame<'_>) + Sync> {
     let types = [Type::F64, Type::I32, Type::I64, Type::I64, Type::F64];
     let signature = Signature::new(Convention::NATIVE, &types, Some(Type::F64)).unwrap();
-    let dynamic = Dynamic::new(signature, |frame| {
+    Dynamic::new(signature, |frame: &mut Frame<'_>| {
         let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
         let rest = frame.get::<i64>(2).unwrap() * frame.get::<i64>(3).unwrap();
         frame.set_result(sum + rest as f64 - frame.get::<f64>(4).unwrap()).unwrap();
-    });
+    })
+}
+
+fn passes_dynamically() -> bool {
+    type Code = unsafe extern "system" fn(f64, i32, i64, i64, f64) -> f64;
+    let dynamic = sum();
     let callback = Callback::from_dynamic(&dynamic).unwrap();
     // SAFETY: that is the signature; the callback lives.
     unsafe { callback.code().cast::<Code>()(0.5, 2, 3, -4, 0.25) == 0.5 + 2.0 - 12.0 - 0.25 }
@@ -271,25 +282,26 @@ fn fills_the_table() -> bool {
     unsafe extern "system" fn handler(value: usize, data: *mut c_void) -> usize {
         value + data.addr()
     }
-    let registration = |number: usize| {
+    let binding = |number: usize| {
         let data = core::ptr::without_provenance_mut(number * 10);
         // SAFETY: the handler takes any data.
-        unsafe { Registration::direct(Convention::NATIVE, handler as *const c_void, 1, data) }
+        unsafe { Binding::direct(Convention::NATIVE, handler as *const c_void, 1, data) }
     };
     let mut passed = true;
     for number in 0..CAPACITY {
-        passed &= table::register(&registration(number)).is_ok();
+        passed &= table::register(&binding(number)).is_ok();
     }
-    passed &= table::register(&registration(0)) == Err(Error::TableFull);
+    passed &= table::register(&binding(0)) == Err(Error::TableFull);
     let mut count = 0;
     for entry in table::list() {
         // SAFETY: the slot is live and takes one word.
         let result = unsafe { entry.slot.code().cast::<unsafe extern "system" fn(usize) -> usize>()(7) };
         passed &= result == 7 + entry.data.addr();
-        passed &= table::release(entry.slot).is_ok();
+        // SAFETY: its key was dropped above.
+        passed &= table::release(unsafe { entry.slot.key() }).is_ok();
         count += 1;
     }
-    passed && count == CAPACITY && table::live() == 0
+    passed && count == CAPACITY && table::live_count() == 0
 }
 
 fn is_stale() -> bool {
@@ -299,10 +311,12 @@ fn is_stale() -> bool {
     // SAFETY: it lives.
     let live = unsafe { code(null_mut()) };
     drop(callback);
-    set_stale_handler(Some(|_| 77)).unwrap();
+    // SAFETY: every callback that may be refused returns a number.
+    unsafe { set_stale_handler(Some(|_| 77)).unwrap() };
     // SAFETY: stale, and the stale handler returns.
     let result = unsafe { code(null_mut()) };
-    set_stale_handler(None).unwrap();
+    // SAFETY: the default does not return.
+    unsafe { set_stale_handler(None).unwrap() };
     (live, result) == (3, 77)
 }
 
@@ -327,26 +341,30 @@ macro_rules! in_convention {
             #[repr(C)]
             struct Words([u32; 3]);
             type Code = unsafe extern $abi fn(usize, i16, f64, i64, Words) -> Words;
-            let arguments = (5, -6, 7.5, -8 << 40, Words([9, 10, 11]));
+            const ARGUMENTS: (usize, i16, f64, i64, Words) = (5, -6, 7.5, -8 << 40, Words([9, 10, 11]));
+            #[inline(never)] // as `sum`
+            fn dynamic() -> Dynamic<impl Fn(&mut Frame<'_>) + Sync> {
+                let words = Type::Struct { size: 12 };
+                let types = [Type::USIZE, Type::I16, Type::F64, Type::I64, words];
+                let signature = Signature::new(Convention::$convention, &types, Some(words)).unwrap();
+                Dynamic::new(signature, |frame: &mut Frame<'_>| {
+                    let (a, b) = (frame.get::<usize>(0).unwrap(), frame.get::<i16>(1).unwrap());
+                    let (c, d) = (frame.get::<f64>(2).unwrap(), frame.get::<i64>(3).unwrap());
+                    let Ok(Value::Struct(bytes)) = frame.value(4) else { return };
+                    let right = (a, b, c, d) == (ARGUMENTS.0, ARGUMENTS.1, ARGUMENTS.2, ARGUMENTS.3);
+                    if right && bytes == [9, 0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0] {
+                        frame.result_bytes().unwrap().copy_from_slice(&[12, 0, 0, 0, 13, 0, 0, 0, 14, 0, 0, 0]);
+                    }
+                })
+            }
             let result = Words([12, 13, 14]);
             let closure = |a: usize, b: i16, c: f64, d: i64, e: Words| {
-                if (a, b, c, d, e) == arguments { result } else { Words([0; 3]) }
+                if (a, b, c, d, e) == ARGUMENTS { result } else { Words([0; 3]) }
             };
             let callback = Callback::<Code>::from_ref(&closure).unwrap();
-            let words = Type::Struct { size: 12 };
-            let types = [Type::USIZE, Type::I16, Type::F64, Type::I64, words];
-            let signature = Signature::new(Convention::$convention, &types, Some(words)).unwrap();
-            let dynamic = Dynamic::new(signature, |frame| {
-                let (a, b) = (frame.get::<usize>(0).unwrap(), frame.get::<i16>(1).unwrap());
-                let (c, d) = (frame.get::<f64>(2).unwrap(), frame.get::<i64>(3).unwrap());
-                let Ok(Value::Struct(bytes)) = frame.value(4) else { return };
-                let right = (a, b, c, d) == (arguments.0, arguments.1, arguments.2, arguments.3);
-                if right && bytes == [9, 0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0] {
-                    frame.result_bytes().unwrap().copy_from_slice(&[12, 0, 0, 0, 13, 0, 0, 0, 14, 0, 0, 0]);
-                }
-            });
+            let dynamic = dynamic();
             let described = Callback::from_dynamic(&dynamic).unwrap();
-            let (a, b, c, d, e) = arguments;
+            let (a, b, c, d, e) = ARGUMENTS;
             // Often, so that a stack that is not cleaned up would run over.
             (0..1_000_000).all(|_| {
                 // SAFETY: both live, and have this type.

@@ -1,0 +1,572 @@
+/*
+ * calltable: functions with data as bare C function pointers with a Windows calling convention.
+ *
+ * A code pointer of the table can be given to foreign code that takes a callback and no user pointer. No code is
+ * written when the program runs and no memory is allocated. A program has one table with this interface.
+ *
+ *     static int32_t CALLTABLE_CALL add(int32_t a, int32_t b, void *data) { return a + b + *(int32_t *)data; }
+ *
+ *     int32_t offset = 40;
+ *     calltable_binding binding = CALLTABLE_DIRECT(add, 2, &offset);
+ *     calltable_slot slot;
+ *     calltable_status status = calltable_register(&binding, &slot);
+ *     if (status != CALLTABLE_OK) fail(calltable_status_text(status));
+ *     foreign_code((int32_t(CALLTABLE_CALL *)(int32_t, int32_t))calltable_code(slot));
+ *     calltable_release(slot);
+ *
+ * Threads: every function may be called by every thread, by handlers, and while others run. A function that does not
+ * say that it waits does not. "Waits for the lock" means some dozens of instructions of another thread, which holds it
+ * (the first user fills the table, which takes some 50 microseconds for 2000 slots);
+ * an interrupt handler, which may have interrupted that thread, must use the calltable_try_ functions. No lock is held
+ * while a handler runs.
+ *
+ * Errors: each function that can fail returns a calltable_status, and calltable_status_text says what to do. One that
+ * fails has changed nothing but what is said of it here, and sets a slot that it should give to CALLTABLE_NO_SLOT.
+ *
+ * Calling an entry whose slot is not live runs the stale handler: see calltable_set_stale_handler.
+ */
+#ifndef CALLTABLE_H
+#define CALLTABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of this interface: a registration carries it, and a library of another version refuses it. */
+#define CALLTABLE_VERSION 1u
+
+/* The convention of handlers: win64 on x86_64, cdecl on i686. Where C has another one, it must be said. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CALLTABLE_CALL __attribute__((ms_abi))
+#elif defined(__i386__) && defined(__GNUC__)
+#define CALLTABLE_CALL __attribute__((cdecl))
+#elif defined(_M_IX86)
+#define CALLTABLE_CALL __cdecl
+#else
+#define CALLTABLE_CALL
+#endif
+
+/* Defined by whoever links the DLL. */
+#if defined(CALLTABLE_SHARED) && defined(_WIN32)
+#define CALLTABLE_API __declspec(dllimport)
+#else
+#define CALLTABLE_API
+#endif
+
+/* What became of a call. New ones may be added. */
+typedef int calltable_status;
+
+enum {
+    CALLTABLE_OK = 0,
+    /* A pointer that must not be null is. */
+    CALLTABLE_NULL_POINTER = 1,
+    /* The caller was compiled with the header of another version. */
+    CALLTABLE_OTHER_VERSION = 2,
+    /* Numbers that mean nothing. */
+    CALLTABLE_UNKNOWN_OPTION = 3,
+    CALLTABLE_UNKNOWN_CONVENTION = 4,
+    CALLTABLE_UNKNOWN_TYPE = 5,
+    /* A registration that cannot be. */
+    CALLTABLE_TABLE_FULL = 6,
+    CALLTABLE_NULL_HANDLER = 7,
+    CALLTABLE_TOO_MANY_POSITIONS = 8,
+    CALLTABLE_CONVENTION_UNAVAILABLE = 9,
+    CALLTABLE_TOO_MANY_USES = 10,
+    CALLTABLE_NO_EXCEPTIONS = 11,
+    CALLTABLE_NULL_FILTER = 12,
+    /* A calltable_try_ function found the lock taken. */
+    CALLTABLE_BUSY = 13,
+    /* No registration: released before, never made, or no handle at all. */
+    CALLTABLE_NOT_LIVE = 14,
+    /* Released, but calls that began before are running: to be released again. */
+    CALLTABLE_IN_FLIGHT = 15,
+    /* Not the address of an entry. */
+    CALLTABLE_NOT_AN_ENTRY = 16,
+    /* An index beyond the capacity. */
+    CALLTABLE_NO_SUCH_SLOT = 17,
+    /* A signature that cannot be, or that calltable_signature_init has not filled. */
+    CALLTABLE_TOO_MANY_PARAMETERS = 18,
+    CALLTABLE_ZERO_SIZED = 19,
+    CALLTABLE_TYPE_UNAVAILABLE = 20,
+    CALLTABLE_BAD_SIGNATURE = 21,
+    /* An argument or result that the signature does not declare. */
+    CALLTABLE_NO_SUCH_PARAMETER = 22,
+    CALLTABLE_OTHER_TYPE = 23,
+    /* The table stays as it is: see calltable_seal. */
+    CALLTABLE_SEALED = 24,
+    /* The table cannot be sealed: calls of a slot are counted. */
+    CALLTABLE_COUNTED = 25,
+    /* The chain of exception records is not as it should be. */
+    CALLTABLE_BAD_CHAIN = 26,
+    /* A release would wait for the call that it is made in. */
+    CALLTABLE_OWN_CALL = 27,
+    /* Signatures that cannot be. */
+    CALLTABLE_TOO_MANY_BYTES = 28,
+    CALLTABLE_NOT_A_METHOD = 29
+};
+
+/* A sentence in English that says what is wrong and what to do about it; never null, and there for ever. */
+CALLTABLE_API const char *calltable_status_text(calltable_status status);
+
+/*
+ * Whether the library has the version of a header: calltable_check_version(CALLTABLE_VERSION). To be asked first by a
+ * program that may find another DLL than it was built with.
+ *
+ * CALLTABLE_OTHER_VERSION.
+ */
+CALLTABLE_API calltable_status calltable_check_version(uint32_t version);
+
+/* The number of slots that the library was built with. */
+CALLTABLE_API uint32_t calltable_capacity(void);
+
+/* Any function; it is to be cast to its own type. */
+typedef void (*calltable_function)(void);
+
+/* How the foreign code calls. The last five are for i686, CALLTABLE_WIN64 is for x86_64. */
+enum {
+    /* What callbacks of Windows' own interfaces are: win64, or stdcall (CALLTABLE_C on i686 that is not Windows). */
+    CALLTABLE_NATIVE = 0,
+    /* Plain C of foreign code, and the convention of handlers: win64; on i686 cdecl for Windows and UEFI, else
+       CALLTABLE_SYSV. */
+    CALLTABLE_C = 1,
+    CALLTABLE_WIN64 = 2,
+    CALLTABLE_STDCALL = 3,
+    CALLTABLE_CDECL = 4,
+    CALLTABLE_THISCALL = 5,
+    CALLTABLE_FASTCALL = 6,
+    /* C of i686 systems that are not Windows: as CALLTABLE_CDECL, but all structures are returned through a hidden
+       pointer (on FreeBSD, OpenBSD and DragonFly not those of 1, 2, 4 and 8 bytes), which the callee removes. */
+    CALLTABLE_SYSV = 7
+};
+
+/*
+ * To be joined by | to the convention of a signature: an instance method of C++ by Microsoft's rule, as the methods of
+ * COM are. Its first parameter is `this`, a CALLTABLE_POINTER, and a result that is a structure, whatever its size,
+ * comes through a hidden pointer after that. (C++ of MinGW treats a method as a function: there it is not to be
+ * joined.)
+ */
+#define CALLTABLE_METHOD 0x80000000u
+
+/* The type of a parameter or result: one of the constants, or CALLTABLE_STRUCT with a size in bytes. */
+typedef uint32_t calltable_type;
+
+enum {
+    /* No result. */
+    CALLTABLE_VOID = 0,
+    /* _Bool of C, bool of C++. The Windows type BOOL is a CALLTABLE_I32. */
+    CALLTABLE_BOOL = 1,
+    CALLTABLE_I8 = 2,
+    CALLTABLE_U8 = 3,
+    CALLTABLE_I16 = 4,
+    CALLTABLE_U16 = 5,
+    CALLTABLE_I32 = 6,
+    CALLTABLE_U32 = 7,
+    CALLTABLE_I64 = 8,
+    CALLTABLE_U64 = 9,
+    /* __int128; x86_64 alone has it. */
+    CALLTABLE_I128 = 10,
+    CALLTABLE_U128 = 11,
+    CALLTABLE_F32 = 12,
+    CALLTABLE_F64 = 13,
+    /* A pointer or handle, to data or to a function. */
+    CALLTABLE_POINTER = 14
+};
+
+/* A structure or union passed by value. */
+#define CALLTABLE_STRUCT(size) ((calltable_type)(0x80000000u | (uint32_t)(size)))
+
+/*
+ * What a callback takes and returns, as known when the program runs. The caller provides the memory, and
+ * calltable_signature_init fills it. It may be copied, and may go away when nothing uses it any more: a registration
+ * does not, but handlers want it to read their arguments.
+ */
+typedef struct calltable_signature {
+    uintptr_t mark;
+    uint32_t words[518];
+} calltable_signature;
+
+/*
+ * Fills a signature. `parameters` may be null if `count` is 0.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_CONVENTION, CALLTABLE_CONVENTION_UNAVAILABLE, CALLTABLE_UNKNOWN_TYPE,
+ * CALLTABLE_TOO_MANY_PARAMETERS (255), CALLTABLE_TOO_MANY_BYTES (on i686, 65532 on the stack), CALLTABLE_NOT_A_METHOD,
+ * CALLTABLE_ZERO_SIZED, CALLTABLE_TYPE_UNAVAILABLE (this target passes no such type by value): the signature is not
+ * valid then.
+ */
+CALLTABLE_API calltable_status calltable_signature_init(
+    calltable_signature *signature, uint32_t convention, const calltable_type *parameters, size_t count,
+    calltable_type result);
+
+/*
+ * One call, as a handler of the frame lane gets it; calltable_get and calltable_set read and write it.
+ *
+ * On x86_64, `arguments` has 8 bytes for each position, a hidden result pointer first, and `floats` the low halves of
+ * XMM0 to XMM3. On i686, `arguments` has the words on the stack, and `registers` ECX and EDX.
+ */
+typedef struct calltable_frame {
+#if defined(__x86_64__) || defined(_M_X64)
+    uint64_t result[2];
+    uint64_t *arguments;
+    uint64_t floats[4];
+#else
+    uint32_t result[2];
+    uint32_t *arguments;
+    uint32_t registers[2];
+#endif
+} calltable_frame;
+
+/* A handler of the frame lane. */
+typedef void(CALLTABLE_CALL *calltable_frame_handler)(void *data, calltable_frame *frame);
+
+/*
+ * Copies argument `index`, counted from 0, to `value`. `type` must be what the signature declares, and `value` have
+ * room for it. For use in a handler, with the signature of its registration; below are forms for each type.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_BAD_SIGNATURE, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_NO_SUCH_PARAMETER,
+ * CALLTABLE_OTHER_TYPE.
+ */
+CALLTABLE_API calltable_status calltable_get(
+    const calltable_frame *frame, const calltable_signature *signature, uint32_t index, calltable_type type,
+    void *value);
+
+/*
+ * Copies the result from `value`. `type` must be what the signature declares. A handler that sets no result returns
+ * zero; but if the result is a structure, it must set one. The last one that was set counts.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_BAD_SIGNATURE, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_OTHER_TYPE.
+ */
+CALLTABLE_API calltable_status calltable_set(
+    calltable_frame *frame, const calltable_signature *signature, calltable_type type, const void *value);
+
+/* calltable_get_i32(frame, signature, index, &value), calltable_set_i32(frame, signature, value); so for each type. */
+#define CALLTABLE_FORMS(name, code, type)                                                                             \
+    static inline calltable_status calltable_get_##name(                                                              \
+        const calltable_frame *frame, const calltable_signature *signature, uint32_t index, type *value) {            \
+        return calltable_get(frame, signature, index, code, value);                                                   \
+    }                                                                                                                 \
+    static inline calltable_status calltable_set_##name(                                                              \
+        calltable_frame *frame, const calltable_signature *signature, type value) {                                   \
+        return calltable_set(frame, signature, code, &value);                                                         \
+    }
+
+#ifdef __cplusplus
+CALLTABLE_FORMS(bool, CALLTABLE_BOOL, bool)
+#else
+CALLTABLE_FORMS(bool, CALLTABLE_BOOL, _Bool)
+#endif
+CALLTABLE_FORMS(i8, CALLTABLE_I8, int8_t)
+CALLTABLE_FORMS(u8, CALLTABLE_U8, uint8_t)
+CALLTABLE_FORMS(i16, CALLTABLE_I16, int16_t)
+CALLTABLE_FORMS(u16, CALLTABLE_U16, uint16_t)
+CALLTABLE_FORMS(i32, CALLTABLE_I32, int32_t)
+CALLTABLE_FORMS(u32, CALLTABLE_U32, uint32_t)
+CALLTABLE_FORMS(i64, CALLTABLE_I64, int64_t)
+CALLTABLE_FORMS(u64, CALLTABLE_U64, uint64_t)
+CALLTABLE_FORMS(pointer, CALLTABLE_POINTER, void *)
+/* Code that touches no XMM register cannot even pass such a value. */
+#if defined(__SSE2__) || !defined(__x86_64__)
+CALLTABLE_FORMS(f32, CALLTABLE_F32, float)
+CALLTABLE_FORMS(f64, CALLTABLE_F64, double)
+#endif
+#undef CALLTABLE_FORMS
+
+/* How to register; to be joined by |. */
+enum {
+    /* Running calls are counted, so that a release can tell whether there are any, or wait for their end. */
+    CALLTABLE_TRACKED = 1,
+    /* A call that comes while another one runs is stale. Counts, too. */
+    CALLTABLE_EXCLUSIVE = 2,
+    /* The handler keeps no register but the stack pointer; on x86_64 a handler of the frame lane may also be of the
+       System V convention, as plain C functions on Linux are. */
+    CALLTABLE_SAVING = 4,
+    /* The same, and it may change MXCSR and the x87 control word. */
+    CALLTABLE_SAVING_CONTROL_WORDS = 8,
+    /* Exceptions of the handler may end here: the data points to a structure that begins with a calltable_filter. */
+    CALLTABLE_CONTAINED = 16,
+    /* Direct lane: the result is returned through a hidden pointer, and `positions` counts it. To be given for
+       CALLTABLE_C and CALLTABLE_SYSV, where on i686 handlers remove that pointer; elsewhere it means nothing. */
+    CALLTABLE_RESULT_IN_MEMORY = 32
+};
+
+/*
+ * What is to run when a slot's entry is called. CALLTABLE_DIRECT and CALLTABLE_FRAME make one.
+ *
+ * Direct lane, for signatures known to the compiler: the handler has the callback's own parameters and a trailing
+ * `void *`, its data. On x86_64 it is CALLTABLE_CALL, whatever Windows code calls the convention, and `positions` is
+ * the number of the other parameters, plus one if the result is a structure of other than 1, 2, 4 or 8 bytes. On i686
+ * it has the callback's own convention, and `positions` is the number of 4-byte words that the others take on the
+ * stack (with thiscall and fastcall, registers are not counted, and must be taken by other parameters), the address of
+ * a result in memory among them; then CALLTABLE_RESULT_IN_MEMORY is to be given.
+ *
+ * A C++ method by Microsoft's rule that returns a structure has a handler that says so itself: it gets the address of
+ * the result as the parameter after `this`, counted like any other, and returns that address: `size *CALLTABLE_CALL
+ * get_size(void *self, size *result, void *data)` has 2 positions.
+ *
+ * Frame lane: the handler is a calltable_frame_handler, and the arguments are in memory.
+ *
+ * While the registration lives, foreign code may call the handler from every thread.
+ */
+typedef struct calltable_binding {
+    /* CALLTABLE_VERSION */
+    uint32_t version;
+    /* CALLTABLE_TRACKED and the like; 0 for none */
+    uint32_t options;
+    calltable_function handler;
+    void *data;
+    /* frame lane; null for the direct lane. Not used after the registration. */
+    const calltable_signature *signature;
+    /* direct lane */
+    uint32_t convention;
+    uint32_t positions;
+} calltable_binding;
+
+/* Initializers: of the direct lane for CALLTABLE_C, and of the frame lane. */
+#define CALLTABLE_DIRECT(handler, positions, data) \
+    {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, NULL, CALLTABLE_C, positions}
+#define CALLTABLE_FRAME(handler, signature, data) \
+    {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, signature, CALLTABLE_C, 0}
+
+/* One registration of a slot. A released one is told from later ones of the same slot. */
+typedef uint64_t calltable_slot;
+
+/* No registration has this one. */
+#define CALLTABLE_NO_SLOT ((calltable_slot)0)
+
+/*
+ * Registers, and sets the slot. From now on every call of its code pointer runs the handler. Waits for the lock.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_OTHER_VERSION, CALLTABLE_UNKNOWN_OPTION, CALLTABLE_UNKNOWN_CONVENTION,
+ * CALLTABLE_CONVENTION_UNAVAILABLE, CALLTABLE_NULL_HANDLER, CALLTABLE_TOO_MANY_POSITIONS (over 64; on i686, over 128
+ * words), CALLTABLE_BAD_SIGNATURE,
+ * CALLTABLE_NULL_FILTER, CALLTABLE_NO_EXCEPTIONS, CALLTABLE_TABLE_FULL.
+ */
+CALLTABLE_API calltable_status calltable_register(
+    const calltable_binding *binding, calltable_slot *slot);
+
+/* The same; if the lock is taken, CALLTABLE_BUSY at once. */
+CALLTABLE_API calltable_status calltable_try_register(
+    const calltable_binding *binding, calltable_slot *slot);
+
+/*
+ * Registers, or counts one more use of a live registration that was made by this function and is equal (handler, data,
+ * convention, lane, positions, options): then the slot is the same. To be released once for each use. Waits for the
+ * lock.
+ *
+ * As calltable_register, and CALLTABLE_TOO_MANY_USES.
+ */
+CALLTABLE_API calltable_status calltable_share(const calltable_binding *binding, calltable_slot *slot);
+
+/* The same; if the lock is taken, CALLTABLE_BUSY at once. */
+CALLTABLE_API calltable_status calltable_try_share(
+    const calltable_binding *binding, calltable_slot *slot);
+
+/* What foreign code calls. Null for CALLTABLE_NO_SLOT and numbers that no registration can have; whether this one is
+   live is not looked at. */
+CALLTABLE_API calltable_function calltable_code(calltable_slot slot);
+
+/*
+ * Releases one use, with the last one the slot: calls that begin later are stale. Waits for the lock.
+ *
+ * CALLTABLE_NOT_LIVE (nothing has changed). CALLTABLE_IN_FLIGHT if running calls are counted and there are some, such
+ * as the caller's own: new ones are refused already, but the slot is not free, and the data still in use, before
+ * another release has returned CALLTABLE_OK. Without CALLTABLE_TRACKED and CALLTABLE_EXCLUSIVE, calls that began before
+ * may still be running.
+ */
+CALLTABLE_API calltable_status calltable_release(calltable_slot slot);
+
+/* The same; if the lock is taken, CALLTABLE_BUSY at once: nothing has changed. */
+CALLTABLE_API calltable_status calltable_try_release(calltable_slot slot);
+
+/*
+ * Blocks: as calltable_release, and waits until no counted call is running. For a call that never returns it
+ * waits for ever.
+ *
+ * CALLTABLE_NOT_LIVE. CALLTABLE_OWN_CALL: it is called in a call of its own registration, which it would wait for; on
+ * Linux and bare machines that is seen only once calltable_declare_exceptions has been called, and before that it waits
+ * for ever. CALLTABLE_IN_FLIGHT, after a while, if the calls are of threads that are gone, or may be: at the end of a
+ * Windows process, in a child of fork. After these two new calls are refused already; release again when the calls have
+ * returned.
+ */
+CALLTABLE_API calltable_status calltable_release_and_wait(calltable_slot slot);
+
+/* The number of live slots, and of released ones that wait for running calls. Waits for the lock. */
+CALLTABLE_API uint32_t calltable_live_count(void);
+
+/* A slot in a list. */
+typedef struct calltable_live_slot {
+    calltable_slot slot;
+    calltable_function code;
+    calltable_function handler;
+    void *data;
+    /* how many times it is shared; 0 for one that was registered by itself */
+    uint32_t uses;
+    /* calls that run now; CALLTABLE_NOT_COUNTED without CALLTABLE_TRACKED and CALLTABLE_EXCLUSIVE */
+    uint32_t in_flight;
+} calltable_live_slot;
+
+#define CALLTABLE_NOT_COUNTED 0xffffffffu
+
+/*
+ * Fills `live_slot` with the live registration of a slot. For a leak report, ask for each index from 0 to
+ * calltable_capacity() - 1; the table may change in between. Waits for the lock.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_NO_SUCH_SLOT, CALLTABLE_NOT_LIVE.
+ */
+CALLTABLE_API calltable_status calltable_live_slot_at(uint32_t index, calltable_live_slot *live_slot);
+
+/* The same; if the lock is taken, CALLTABLE_BUSY at once. */
+CALLTABLE_API calltable_status calltable_try_live_slot_at(uint32_t index, calltable_live_slot *live_slot);
+
+/*
+ * Sets `index` to that of the slot whose entry starts at `code`, for calltable_live_slot_at.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_NOT_AN_ENTRY.
+ */
+CALLTABLE_API calltable_status calltable_index_of(calltable_function code, uint32_t *index);
+
+#define CALLTABLE_NO_INDEX 0xffffffffu
+
+/*
+ * Where in the library's assembly an address lies, such as an instruction pointer that a trap handler has found or a
+ * return address on the stack: sets `index` to that of the slot in whose entry it lies, to CALLTABLE_NO_INDEX if it
+ * lies in a dispatcher. Each running call has a return address in its slot's entry on the stack.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_NOT_AN_ENTRY (it lies elsewhere).
+ */
+CALLTABLE_API calltable_status calltable_locate(const void *address, uint32_t *index);
+
+/*
+ * Ends all change: from now on registering, sharing, releasing and setting the stale handler fail, and the pages from
+ * `*start` up to `*end`, which say where every call goes, may be made read-only. Handlers and data of what is live must
+ * stay valid for ever. No call may be running that began while a counted registration of the same slot was live. Waits
+ * for the lock.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_COUNTED (a registration with CALLTABLE_TRACKED or CALLTABLE_EXCLUSIVE is live, or a
+ * call of one is running: each writes to those pages).
+ */
+CALLTABLE_API calltable_status calltable_seal(const void **start, const void **end);
+
+/* Why a call is stale. */
+enum {
+    CALLTABLE_NEVER_REGISTERED = 0,
+    CALLTABLE_RELEASED = 1,
+    /* It is exclusive, and another call is running. */
+    CALLTABLE_RUNNING = 2,
+    /* Somebody has moved the entry's code, as inline hooks do: hook the handler instead. `index` is UINT32_MAX then,
+       and `code` is what follows the moved CALL. */
+    CALLTABLE_MOVED = 3
+};
+
+/* A call that was refused. */
+typedef struct calltable_stale_call {
+    uint32_t index;
+    int32_t reason;
+    calltable_function code;
+    /* where in the foreign code it would have returned to */
+    const void *caller;
+} calltable_stale_call;
+
+/* Runs in place of a handler. What it returns, the foreign code gets, in the integer and the floating-point result
+   register. It may be called by any thread. */
+typedef uint64_t (*calltable_stale_handler)(const calltable_stale_call *call);
+
+/*
+ * Sets what runs when an entry is called that is not live; null sets back the default: a message, where there is
+ * somewhere to write it, and an invalid instruction, which stops the program on the spot. Waits for the lock.
+ *
+ * CALLTABLE_SEALED.
+ */
+CALLTABLE_API calltable_status calltable_set_stale_handler(calltable_stale_handler handler);
+
+/* EXCEPTION_RECORD of Windows. */
+typedef struct calltable_exception_record {
+    uint32_t code;
+    uint32_t flags;
+    struct calltable_exception_record *nested;
+    void *address;
+    uint32_t parameter_count;
+    uintptr_t parameters[15];
+} calltable_exception_record;
+
+/* EXCEPTION_POINTERS of Windows; `context` is a CONTEXT, null for a C++ exception of GCC or Clang on i686. */
+typedef struct calltable_exception {
+    calltable_exception_record *record;
+    void *context;
+} calltable_exception;
+
+/* What the callback is to return when an exception has ended. */
+typedef struct calltable_outcome {
+    /* the call's arguments; and, if `handler` is null, its result: see calltable_set, or write to it */
+    calltable_frame frame;
+    /* null, or a handler of the registration's own kind: it is called when the stack has been unwound, with the
+       arguments and the address of `room` as its data, and makes the result */
+    calltable_function handler;
+    uint8_t room[64];
+} calltable_outcome;
+
+/* What a filter returns. */
+enum {
+    /* Not ours: other handlers are asked. */
+    CALLTABLE_SEARCH_ON = 0,
+    /* The exception ends here, and the callback returns the outcome. */
+    CALLTABLE_RETURN = 1,
+    /* What was wrong has been fixed: the handler continues. */
+    CALLTABLE_CONTINUE = -1
+};
+
+/*
+ * Decides on an exception that leaves a handler registered with CALLTABLE_CONTAINED. It runs on the same stack, while
+ * the handler's frames are still there, and gets the registration's data. Frames between the exception and the table
+ * are dropped as by longjmp if it ends there: the handler must hold nothing then that has to be freed or unlocked.
+ */
+typedef int32_t(CALLTABLE_CALL *calltable_filter)(
+    void *data, const calltable_exception *exception, calltable_outcome *outcome);
+
+/*
+ * On systems other than Windows: what must be known of a thread whose exceptions are asked about, the beginning of
+ * Windows' thread information block. `head` is the first record of the thread's chain, CALLTABLE_CHAIN_END at first;
+ * the others are the address after its stack and the stack's lowest one. A scheduler switches the block with the
+ * thread.
+ */
+typedef struct calltable_thread_block {
+    void *head;
+    uintptr_t stack_base;
+    uintptr_t stack_limit;
+} calltable_thread_block;
+
+#define CALLTABLE_CHAIN_END ((void *)UINTPTR_MAX)
+
+/* Gives the block of the thread that calls it, or null where there is none. */
+typedef calltable_thread_block *(CALLTABLE_CALL *calltable_find_block)(void);
+
+/*
+ * Says how to find the thread's block, on systems other than Windows: from then on exceptions can be contained. On
+ * x86_64 by `find`, which must always give the same block to the same thread; on i686 FS must point to the block
+ * whenever a thread calls an entry, and `find` is not used. On Windows exceptions can always be contained: there it
+ * does nothing. Waits for the lock.
+ *
+ * CALLTABLE_NULL_POINTER (x86_64), CALLTABLE_SEALED.
+ */
+CALLTABLE_API calltable_status calltable_declare_exceptions(calltable_find_block find);
+
+/*
+ * Asks the filters of this thread's running calls about an exception, the innermost first: what a trap handler or
+ * signal handler on systems other than Windows calls, with whatever describes the interrupted state as `context`. If
+ * one ends the exception, it does not return: the trap handler's frames are dropped with the handler's, and the
+ * callback returns. Sets `goes_on` to 1 if one has fixed what was wrong, so that the interrupted code continues, to 0
+ * if nobody wants it.
+ *
+ * CALLTABLE_NULL_POINTER; CALLTABLE_BAD_CHAIN (a record is misaligned, lies outside of the stack or in the wrong order;
+ * those before it have been asked); CALLTABLE_NO_EXCEPTIONS (on x86_64 Windows, where the system asks).
+ */
+CALLTABLE_API calltable_status calltable_dispatch_exception(
+    calltable_exception_record *exception, void *context, int32_t *goes_on);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,60 @@
+//! Where a convention puts arguments and results, and what it leaves to whom.
+//!
+//! # What a port supplies
+//! A file of this folder has, for its architecture:
+//! - `is_type_available`: whether foreign code passes such a value in a place that a handler can reach.
+//! - `is_structure_hidden`: whether a structure of that size is returned through a hidden pointer.
+//! - `shape_of`, `with_result_in_memory`: the direct lane of a handler that counts its own positions.
+//! - `shape_of_frame`, `bytes_of_arguments`: the frame lane.
+//! - `shape!`: the direct lane of a handler that rustc compiles.
+//!
+//! `entry/` has the return address of counted calls, `frame/` a call in memory, `asm/` the table and the dispatchers.
+
+use crate::convention::Convention;
+use crate::types::Type;
+
+cfg_if::cfg_if! {
+    if #[cfg(target_arch = "x86_64")] {
+        mod x86_64;
+        pub(crate) use x86_64::*;
+    } else if #[cfg(target_arch = "x86")] {
+        mod x86;
+        pub(crate) use x86::*;
+    }
+}
+
+/// How a call gets at its arguments and the handler at its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Argument positions; on i686 words on the stack.
+    pub(crate) positions: usize,
+    /// Bits of the context's state.
+    pub(crate) flags: usize,
+    /// Bytes of arguments that the entry removes from the stack.
+    pub(crate) cleanup: u32,
+}
+
+/// What foreign code calls, as far as the convention cares.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prototype<'a> {
+    pub(crate) convention: Convention,
+    /// It is a method by Microsoft's rule: see [`crate::Signature::method`].
+    pub(crate) is_method: bool,
+    pub(crate) parameters: &'a [Type],
+    pub(crate) result: Option<Type>,
+}
+
+impl Prototype<'_> {
+    /// Whether the caller passes memory for the result as a hidden argument.
+    #[inline]
+    pub(crate) fn has_hidden_result(&self) -> bool {
+        matches!(self.result, Some(Type::Struct { size })
+            if self.is_method || is_structure_hidden(self.convention, size))
+    }
+
+    /// The number of parameters that come before that argument.
+    #[inline]
+    pub(crate) fn before_hidden_result(&self) -> usize {
+        usize::from(self.is_method)
+    }
+}

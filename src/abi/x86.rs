@@ -1,0 +1,258 @@
+//! i686: stdcall, cdecl, thiscall, fastcall.
+//!
+//! The rules for signatures known at run time are those of Microsoft's compilers ("Argument passing and naming
+//! conventions", Microsoft C++ documentation): arguments in words of 4 bytes on the stack; thiscall has the first small
+//! one in ECX, fastcall the first two in ECX and EDX. For typed callbacks the compiler itself is asked.
+
+use core::mem::{MaybeUninit, offset_of};
+
+use static_assertions::const_assert;
+
+use crate::convention::Convention;
+use crate::layout::*;
+use crate::types::Type;
+
+use super::{Prototype, Shape};
+
+/// C has no 128-bit integers here.
+pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {
+    !matches!(ty, Type::I128 | Type::U128)
+}
+
+/// Whether the caller passes memory for a result that is a structure as a hidden argument. Microsoft's compilers do so
+/// for other sizes than 1, 2, 4 and 8 bytes, as C does on some systems; on the others it does for all.
+pub(crate) fn is_structure_hidden(convention: Convention, size: u32) -> bool {
+    const SMALL_IN_MEMORY: bool = !cfg!(any(target_os = "freebsd", target_os = "openbsd", target_os = "dragonfly"));
+    (SMALL_IN_MEMORY && matches!(convention, Convention::Sysv)) || !matches!(size, 1 | 2 | 4 | 8)
+}
+
+const fn callee_pops(convention: Convention) -> bool {
+    !matches!(convention, Convention::Cdecl | Convention::Sysv)
+}
+
+/// Registers for arguments.
+pub(crate) const fn registers(convention: Convention) -> usize {
+    match convention {
+        Convention::Thiscall => 1,
+        Convention::Fastcall => 2,
+        _ => 0,
+    }
+}
+
+/// `words` on the stack, and all registers of the convention in use: the data goes after the words.
+pub(crate) fn shape_of(convention: Convention, words: usize) -> Shape {
+    let cleanup = if callee_pops(convention) { (words as u32).saturating_mul(4) } else { 0 };
+    let flags = if callee_pops(convention) { STATE_HANDLER_POPS } else { 0 };
+    Shape { positions: words, flags, cleanup }
+}
+
+/// The same if the first word is the address of a result, which by the System V convention the callee removes.
+pub(crate) fn with_result_in_memory(convention: Convention, shape: Shape) -> Shape {
+    Shape { cleanup: if convention == Convention::Sysv { 4 } else { shape.cleanup }, ..shape }
+}
+
+/// The frame lane looks at the arguments where they are: what is to be removed counts, and their number tells shared
+/// registrations apart.
+pub(crate) fn shape_of_frame(prototype: &Prototype<'_>) -> Shape {
+    let words = bytes_of_arguments(prototype) / 4;
+    let shape = shape_of(prototype.convention, words);
+    let is_hidden = prototype.has_hidden_result();
+    let shape = if is_hidden { with_result_in_memory(prototype.convention, shape) } else { shape };
+    let flags = if matches!(prototype.result, Some(Type::F32 | Type::F64)) { STATE_FLOAT } else { 0 };
+    Shape { positions: words.min(STATE_POSITIONS - 1), flags, ..shape }
+}
+
+/// All words on the stack; no smaller number if there are more bytes than that can say.
+pub(crate) fn bytes_of_arguments(prototype: &Prototype<'_>) -> usize {
+    locate(prototype, usize::MAX).1.saturating_mul(4)
+}
+
+/// Where an argument is.
+#[derive(Clone, Copy)]
+pub(crate) enum Location {
+    /// 0 is ECX, 1 is EDX.
+    Register(usize),
+    /// Words above the first one.
+    Stack(usize),
+}
+
+/// The place of argument `index`, if there is one, and the number of words before it on the stack, or of all.
+///
+/// The address of a result is a word on the stack, but for a fastcall method's, which takes EDX.
+pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Location>, usize) {
+    let mut registers = 0..registers(prototype.convention);
+    let mut words = 0_usize;
+    let hidden = prototype.has_hidden_result().then(|| prototype.before_hidden_result());
+    for parameter in 0..=prototype.parameters.len() {
+        if hidden == Some(parameter) {
+            words += usize::from(parameter == 0 || registers.next().is_none());
+        }
+        let Some(ty) = prototype.parameters.get(parameter) else { break };
+        let small = ty.size() <= 4 && !matches!(ty, Type::F32 | Type::Struct { .. });
+        let register = if small { registers.next() } else { None };
+        if parameter == index {
+            return (Some(register.map_or(Location::Stack(words), Location::Register)), words);
+        }
+        if register.is_none() {
+            words = words.saturating_add(ty.size().div_ceil(4));
+        }
+    }
+    (None, words)
+}
+
+/// What may be taken for the address of a result, or for that of a mark.
+#[repr(C)]
+struct Cell<R> {
+    result: MaybeUninit<R>,
+    mark: u8,
+}
+
+/// The most words that there may be, and what there may be beside: two in registers, the result's address, the data.
+const WORDS: usize = MAX_POSITIONS + 4;
+const ECX: usize = WORDS;
+const EDX: usize = WORDS + 1;
+/// The number of a word, or of one of the two registers, has two digits to this base.
+const BASE: usize = 12;
+const_assert!(EDX < BASE * BASE);
+
+/// Where the compiler puts the data of a typed callback, which is its last argument, and what it removes from the
+/// stack.
+///
+/// A function with the handler's own types is called with the address of a cell in every register and word where an
+/// argument may be, and sets the mark of the cell that it takes for its last argument. A cell for each word would take
+/// too much of the stack; so there are two calls, and the marked cell is one digit of the word's number each time.
+///
+/// # Safety
+/// `probe` must be a function of any convention that [is available](Convention::is_available) that takes up to `words`
+/// words and a pointer, returns a `MaybeUninit<R>`, and does nothing but to [`set_mark`] with that pointer.
+pub(crate) unsafe fn find_shape<R>(words: usize, probe: *const ()) -> Shape {
+    if words >= WORDS {
+        return shape_of(Convention::NATIVE, words); // too many to register
+    }
+    let mut at = 0;
+    let mut popped = 0;
+    for unit in [1, BASE] {
+        let mut cells = [const { Cell::<R> { result: MaybeUninit::uninit(), mark: 0 } }; BASE];
+        let first = cells.as_mut_ptr();
+        let addresses = core::array::from_fn(|word| first.wrapping_add(word / unit % BASE).cast());
+        // SAFETY: by the caller's promise; each address is a cell's.
+        popped = unsafe { call_probe(probe, &addresses) };
+        at += unit * cells.iter().position(|cell| cell.mark == 1).unwrap_or_default();
+    }
+    let popped_words = popped / 4;
+    let (positions, flags) = match at {
+        ECX => (popped_words, STATE_DATA_ECX),
+        EDX => (popped_words, STATE_DATA_EDX),
+        word => (word, 0),
+    };
+    let all_words = positions + usize::from(flags == 0);
+    // With cdecl the callee may still remove the hidden result pointer.
+    let handler_pops = popped_words == all_words;
+    Shape {
+        positions,
+        flags: if handler_pops { flags | STATE_HANDLER_POPS } else { flags },
+        cleanup: if handler_pops { 4 * positions as u32 } else { popped as u32 },
+    }
+}
+
+/// Calls a function with these words on the stack, the last two in ECX and EDX. Returns how many bytes it has removed.
+///
+/// # Safety
+/// As for [`find_shape`], with the address of a cell as every word.
+unsafe fn call_probe(probe: *const (), words: &[*mut (); WORDS + 2]) -> usize {
+    let popped: usize;
+    // SAFETY: by the caller's promise the function writes to a cell as a whole, and to words that are below the old ESP
+    // here; ESP is put back whatever it has removed. ESI, which LLVM keeps for itself, and EBX are preserved by every
+    // convention; a result in ST0 is gone when the x87 state is put back.
+    unsafe {
+        core::arch::asm!(
+            "push esi",
+            "push ebx",
+            "mov esi, esp",
+            "mov ebx, edx",
+            "sub esp, 112",
+            "fnsave [esp]",
+            "sub esp, 4 * {words} + 16",
+            "and esp, -16",
+            "xor ecx, ecx",
+            "2:",
+            "mov edx, [ebx + 4 * ecx]",
+            "mov [esp + 4 * ecx], edx",
+            "inc ecx",
+            "cmp ecx, {words}",
+            "jne 2b",
+            "mov ecx, [ebx + 4 * {words}]",
+            "mov edx, [ebx + 4 * {words} + 4]",
+            "mov ebx, esp",
+            "call eax",
+            "mov eax, esp",
+            "sub eax, ebx",
+            "frstor [esi - 112]",
+            "mov esp, esi",
+            "pop ebx",
+            "pop esi",
+            words = const WORDS,
+            inout("eax") probe => popped,
+            inout("edx") words.as_ptr() => _,
+            out("ecx") _,
+            clobber_abi("cdecl"),
+        );
+    }
+    popped
+}
+
+/// Refuses, when a callback is instantiated, more words on the stack than the direct lane passes on.
+pub(crate) const fn assert_words(abi: &str, words: usize) {
+    let in_registers = match abi.as_bytes() {
+        b"thiscall" => 1,
+        b"fastcall" => 2,
+        _ => 0,
+    };
+    assert!(
+        words <= MAX_POSITIONS + in_registers,
+        "calltable: a typed callback's arguments take at most 128 words of 4 bytes on the stack: use a dynamic signature \
+         (`Signature`, `Callback::from_dynamic`), which has no such limit"
+    );
+}
+
+const_assert!(MAX_POSITIONS == 128); // the message says it
+
+/// # Safety
+/// `cell` must be the address of a `Cell<R>`.
+pub(crate) unsafe fn set_mark<R>(cell: *mut u8) -> MaybeUninit<R> {
+    // SAFETY: by the caller's promise.
+    unsafe { cell.add(offset_of!(Cell<R>, mark)).write(1) };
+    MaybeUninit::uninit()
+}
+
+/// Stands for large results: all of them are returned in memory.
+pub(crate) type Large = [u32; 16];
+
+/// Where the data of a typed callback goes; the handler has these parameters and this result, which the generic types
+/// name.
+macro_rules! shape {
+    ($abi:literal <$($G:ident),*> ($($P:ty),* $(,)?) -> $R:ty) => {{
+        /// Says where its last argument is. Each argument and the result are passed as their types are.
+        #[allow(clippy::extra_unused_type_parameters, reason = "which of them are used is the caller's matter")]
+        unsafe extern $abi fn probe<Result, $($G),*>(
+            $(_: core::mem::MaybeUninit<$P>,)*
+            cell: *mut u8,
+        ) -> core::mem::MaybeUninit<Result> {
+            // SAFETY: the only caller passes such an address wherever an argument may be.
+            unsafe { crate::abi::set_mark::<Result>(cell) }
+        }
+        use crate::abi::{Large, assert_words, find_shape};
+        const { assert_words($abi, 0 $(+ size_of::<$P>().div_ceil(4))*) };
+        // One word more, since the result's address may be among them.
+        let words = 1 $(+ size_of::<$P>().div_ceil(4))*;
+        // SAFETY: `probe` is such a function.
+        unsafe {
+            if size_of::<$R>() <= size_of::<Large>() {
+                find_shape::<$R>(words, probe::<$R, $($G),*> as *const ())
+            } else {
+                find_shape::<Large>(words, probe::<Large, $($G),*> as *const ())
+            }
+        }
+    }};
+}
+pub(crate) use shape;

@@ -1,0 +1,224 @@
+//! Typed handles: closures and functions with data as function pointers.
+//!
+//! # Why safe code cannot misuse them
+//! To call a code pointer is unsafe, so whoever does it has to know that the handle lives. All that a handler relies on
+//! beyond that follows from what safe code cannot change:
+//! - The closure, the data and the function are there: the handle borrows the first two (`'a`), and what the function's
+//!   type holds outlives `'a`, too. `leak` and a handle that is stored for ever want `'static`.
+//! - Threads: foreign code may call from any. What several calls may use at once is `Sync`; what one call at a time
+//!   changes is `Send`, and its registration is exclusive.
+//! - Nobody else ends or changes the registration: its [`SlotKey`](table::SlotKey) never leaves the handle, and a
+//!   [`SlotId`] only looks.
+//! - Drop releases before the borrow ends. An exclusive or tracked callback waits there for its running calls. For any
+//!   other one the caller of the code pointer has promised that none runs.
+//! - A panic does not unwind into foreign frames: the handlers are functions of an ABI that aborts.
+//! - What could drop frames of safe code, a contained exception, or make up results, the stale handler, is unsafe to
+//!   set up.
+
+mod contained;
+mod dynamic;
+mod options;
+mod pointer;
+#[cfg(feature = "std")]
+mod scope;
+mod thunks;
+mod typed;
+
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+
+use crate::entry::CodePointer;
+use crate::error::{Error, NotReleased, ReleaseError};
+use crate::platform;
+use crate::table::{self, Binding, SlotId};
+
+pub use contained::Contained;
+pub use dynamic::Dynamic;
+pub use options::Options;
+pub use pointer::{FunctionPointer, Method};
+pub use thunks::{HandledBy, HandledByMut, HandledWith};
+
+/// A closure, or a function with data, that foreign code can call through a bare function pointer of type `F`.
+///
+/// It borrows the closure and owns a slot of the table; dropping it gives both back. Dropping waits for the table's
+/// lock and, if the callback is exclusive or tracked, until no call of it is running. Such a callback must not be
+/// dropped in its own call: that stops the program with a message, or, where it cannot be seen, waits for ever ("Limits
+/// and other tools" in the guides). If such a callback ran in the parent when it forked, and the child drops it, that
+/// stops the child after a second.
+///
+/// ```
+/// use calltable::Callback;
+///
+/// type Visit = unsafe extern "efiapi" fn(u32, *const u8) -> i32;
+///
+/// /// Stands for a foreign function that takes a callback and nothing else.
+/// unsafe fn enumerate(callback: Visit) -> i32 {
+///     // SAFETY: by the caller's promise.
+///     (0..3).map(|window| unsafe { callback(window, std::ptr::null()) }).sum()
+/// }
+///
+/// let mut seen = Vec::new();
+/// let mut closure = |window, _parameter| {
+///     seen.push(window);
+///     1
+/// };
+/// let callback = Callback::<Visit>::from_mut(&mut closure)?;
+/// // SAFETY: `callback` lives until `enumerate` has returned, and `enumerate` keeps no copy of the pointer.
+/// assert_eq!(unsafe { enumerate(callback.code()) }, 3);
+/// drop(callback);
+/// assert_eq!(seen, [0, 1, 2]);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+///
+/// # Panics in a closure
+/// A panic never leaves a handler into foreign frames: it aborts the program. With the feature `std`,
+/// `scope` and `scope_mut` carry it past them.
+#[derive(Debug)]
+#[must_use = "dropping it makes the code pointer stale"]
+pub struct Callback<'a, F: FunctionPointer> {
+    slot: SlotId,
+    handler: PhantomData<(&'a (), F)>,
+}
+
+impl<F: FunctionPointer> Callback<'_, F> {
+    /// What foreign code calls: a bare function pointer.
+    ///
+    /// Calling it is unsafe since the compiler cannot see how long foreign code keeps it. When this handle is dropped,
+    /// no call may be running or begin: one that is running would lose its closure, unless the callback is
+    /// [tracked](Options::tracked) or exclusive. (One that begins later is caught: [`crate::set_stale_handler`].) If
+    /// the handle is forgotten instead, no call may come after the closure is gone.
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// type Compare = unsafe extern "efiapi" fn(i32, i32) -> i32;
+    ///
+    /// let origin = 40;
+    /// let by_distance = |left: i32, right: i32| (left - origin).abs() - (right - origin).abs();
+    /// let callback = Callback::<Compare>::from_ref(&by_distance)?;
+    /// let code: Compare = callback.code();
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { code(38, 43) }, -1);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    #[must_use]
+    pub fn code(&self) -> F {
+        // SAFETY: the slot was registered with a handler for `F`.
+        unsafe { F::from_code(self.slot.code()) }
+    }
+
+    /// The callback's registration, to look at: [`table::live_slot`] and [`table::list`] know it.
+    ///
+    /// ```
+    /// use calltable::{Callback, table};
+    ///
+    /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+    /// let slot = callback.slot();
+    /// assert!(table::list().any(|live| live.slot == slot));
+    /// drop(callback);
+    /// assert!(!table::list().any(|live| live.slot == slot));
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    #[must_use]
+    pub fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    /// Gives the slot back without waiting, where a drop would wait.
+    ///
+    /// ```
+    /// use calltable::{Callback, NotReleased, ReleaseError};
+    ///
+    /// let mut callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+    /// while let Err(NotReleased { handle, error }) = callback.try_release() {
+    ///     assert_eq!(error, ReleaseError::Busy);
+    ///     callback = handle; // an interrupt handler would keep it for the next interrupt
+    /// }
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The handle comes back with [`ReleaseError::Busy`] or [`ReleaseError::Sealed`] (nothing has changed) or
+    /// [`ReleaseError::InFlight`] (new calls are refused already, running ones continue).
+    pub fn try_release(self) -> Result<(), NotReleased<Self>> {
+        match table::try_release_slot(self.slot) {
+            Err(error @ (ReleaseError::Busy | ReleaseError::InFlight | ReleaseError::Sealed)) => {
+                Err(NotReleased { handle: self, error })
+            }
+            _ => {
+                let _released = ManuallyDrop::new(self);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<'a, F: FunctionPointer> Callback<'a, F> {
+    /// The same callback without its type, so that callbacks of different types fit in one list.
+    ///
+    /// ```
+    /// use calltable::{Callback, CodePointer};
+    ///
+    /// let add = |left: i32, right: i32| left + right;
+    /// let callbacks: Vec<Callback<'_, CodePointer>> = vec![
+    ///     Callback::<unsafe extern "efiapi" fn(i32, i32) -> i32>::from_ref(&add)?.untyped(),
+    ///     Callback::<unsafe extern "efiapi" fn() -> usize>::from_ref(&|| 42)?.untyped(),
+    /// ];
+    /// // SAFETY: that is the type of the first one, which lives.
+    /// let sum = unsafe { callbacks[0].code().cast::<unsafe extern "efiapi" fn(i32, i32) -> i32>()(40, 2) };
+    /// assert_eq!(sum, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    pub fn untyped(self) -> Callback<'a, CodePointer> {
+        Callback { slot: ManuallyDrop::new(self).slot, handler: PhantomData }
+    }
+}
+
+impl<F: FunctionPointer> Callback<'static, F> {
+    /// Keeps the callback for the rest of the program: the code pointer can be called for ever, and the slot is never
+    /// given back.
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// type Double = unsafe extern "efiapi" fn(i32) -> i32;
+    ///
+    /// let double: Double = Callback::<Double>::from_ref(&|number| 2 * number)?.leak();
+    /// // SAFETY: it lives for ever.
+    /// assert_eq!(unsafe { double(21) }, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    #[must_use]
+    pub fn leak(self) -> F {
+        ManuallyDrop::new(self).code()
+    }
+}
+
+impl<F: FunctionPointer> Drop for Callback<'_, F> {
+    fn drop(&mut self) {
+        // The slot is this handle's own, so it cannot have been released by anybody else. In a sealed table it stays
+        // live: whoever sealed it has promised that what the slot refers to stays valid.
+        match table::release_slot(self.slot) {
+            Err(ReleaseError::OwnCall) => platform::stop(
+                c"calltable: a callback that is exclusive or tracked was dropped in its own call, for whose end it would \
+                  wait: drop it after the call, or use try_release\n",
+            ),
+            // Other threads are gone, and what they ran does not run any more.
+            Err(ReleaseError::InFlight) if platform::is_ending() => {}
+            // The closure may be in use, so that this must not return.
+            Err(ReleaseError::InFlight) => platform::stop(
+                c"calltable: a child of fork dropped a callback that ran in the parent when it forked, and may never return \
+                  here: forget it, or use try_release\n",
+            ),
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+impl<F: FunctionPointer> Callback<'_, F> {
+    /// # Safety
+    /// The registration must serve calls of type `F`, with data that lives as long as the handle.
+    unsafe fn bind(options: Options, binding: Binding) -> Result<Self, Error> {
+        Ok(Self { slot: options.register(binding)?.slot(), handler: PhantomData })
+    }
+}

@@ -1,0 +1,68 @@
+//! How a callback is registered.
+
+use crate::error::Error;
+use crate::table::{self, Binding, SlotKey};
+
+/// How to register: what [`Callback::from_ref_with`](crate::Callback::from_ref_with) and the like take.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct Options {
+    tracked: bool,
+    no_wait: bool,
+}
+
+impl Options {
+    /// Not tracked; waits for the table's lock. The constructors without options do the same.
+    ///
+    /// ```
+    /// use calltable::{Callback, Options};
+    ///
+    /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(Options::new(), &|| 42)?;
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()() }, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    pub const fn new() -> Self {
+        Self { tracked: false, no_wait: false }
+    }
+
+    /// Counts the calls that are running, so that a drop waits until there are none. What that costs a call, and what
+    /// it does not cover: [`Binding::tracked`].
+    ///
+    /// ```
+    /// use calltable::{Callback, Options, table};
+    ///
+    /// let options = Options::new().tracked();
+    /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42)?;
+    /// let live = table::live_slot(callback.slot().index()).unwrap();
+    /// assert_eq!(live.in_flight, Some(0)); // calls are counted; none is running
+    /// drop(callback);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    pub const fn tracked(self) -> Self {
+        Self { tracked: true, ..self }
+    }
+
+    /// Has the constructor fail with [`Error::Busy`] at once if the table's lock is taken; for interrupt handlers. A
+    /// drop still waits: use [`Callback::try_release`](crate::Callback::try_release).
+    ///
+    /// ```
+    /// use calltable::{Callback, Error, Options};
+    ///
+    /// type Answer = unsafe extern "efiapi" fn() -> i32;
+    ///
+    /// match Callback::<Answer>::from_ref_with(Options::new().no_wait(), &|| 42) {
+    ///     // SAFETY: the callback lives.
+    ///     Ok(callback) => assert_eq!(unsafe { callback.code()() }, 42),
+    ///     Err(error) => assert_eq!(error, Error::Busy), // to be tried again in the next interrupt
+    /// }
+    /// ```
+    pub const fn no_wait(self) -> Self {
+        Self { no_wait: true, ..self }
+    }
+
+    pub(super) fn register(self, binding: Binding) -> Result<SlotKey, Error> {
+        let binding = if self.tracked { binding.tracked() } else { binding };
+        if self.no_wait { table::try_register(&binding) } else { table::register(&binding) }
+    }
+}

@@ -1,0 +1,171 @@
+//! The constructors of typed callbacks.
+
+use core::ffi::c_void;
+
+use super::pointer::sealed;
+use super::thunks::Plain;
+use super::{Callback, FunctionPointer, HandledBy, HandledByMut, HandledWith, Options};
+use crate::error::Error;
+use crate::table::Binding;
+
+/// Refuses a function that is more than its type.
+const fn assert_function_item<H>() {
+    assert!(
+        size_of::<H>() == 0,
+        "calltable: `from_fn` takes a function by its name, or a closure that captures nothing; put what it needs \
+         into the data, or use `from_ref`"
+    );
+}
+
+/// For a function pointer's type, with 0 to 16 parameters and each convention that [`FunctionPointer`] names.
+impl<'a, F: FunctionPointer> Callback<'a, F> {
+    /// Registers a closure that may be called by several threads at once.
+    ///
+    /// ```
+    /// use calltable::Callback;
+    /// use std::sync::Mutex;
+    ///
+    /// type Visit = unsafe extern "efiapi" fn(*mut u8, u32) -> i32;
+    ///
+    /// let seen = Mutex::new(Vec::new());
+    /// let visit = |_window, process| {
+    ///     seen.lock().unwrap().push(process);
+    ///     1
+    /// };
+    /// let callback = Callback::<Visit>::from_ref(&visit)?;
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()(std::ptr::null_mut(), 7) }, 1);
+    /// assert_eq!(*seen.lock().unwrap(), [7]);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`].
+    pub fn from_ref<C: Sync, Ways>(closure: &'a C) -> Result<Self, Error>
+    where
+        F: HandledBy<C, Ways>,
+    {
+        Self::from_ref_with(Options::new(), closure)
+    }
+
+    /// As [`Self::from_ref`], with options.
+    ///
+    /// ```
+    /// use calltable::{Callback, Options};
+    ///
+    /// let add = |left, right| left + right;
+    /// let options = Options::new().tracked();
+    /// let callback = Callback::<unsafe extern "efiapi" fn(i32, i32) -> i32>::from_ref_with(options, &add)?;
+    /// let code = callback.code();
+    /// // SAFETY: the callback lives until the thread has ended.
+    /// let sum = std::thread::scope(|scope| scope.spawn(move || unsafe { code(40, 2) }).join()).unwrap();
+    /// assert_eq!(sum, 42);
+    /// drop(callback); // waits until no call is running
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
+    pub fn from_ref_with<C: Sync, Ways>(options: Options, closure: &'a C) -> Result<Self, Error>
+    where
+        F: HandledBy<C, Ways>,
+    {
+        // SAFETY: the thunk takes a closure that is borrowed while the handle lives, and `Sync`.
+        unsafe { Self::bind(options, Self::direct(F::thunk::<Plain<C>>(), &raw const *closure)) }
+    }
+
+    /// Registers a closure that may run only once at a time: a call that comes while it runs, on this thread or
+    /// another, is stale ([`StaleReason::Running`](crate::StaleReason::Running)).
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// let mut calls = 0;
+    /// let mut count = || calls += 1;
+    /// let callback = Callback::<unsafe extern "efiapi" fn()>::from_mut(&mut count)?;
+    /// // SAFETY: the callback lives.
+    /// unsafe { callback.code()() };
+    /// drop(callback);
+    /// assert_eq!(calls, 1);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`].
+    pub fn from_mut<C: Send, Ways>(closure: &'a mut C) -> Result<Self, Error>
+    where
+        F: HandledByMut<C, Ways>,
+    {
+        Self::from_mut_with(Options::new(), closure)
+    }
+
+    /// As [`Self::from_mut`], with options; [`Self::from_ref_with`] has an example of these.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
+    pub fn from_mut_with<C: Send, Ways>(options: Options, closure: &'a mut C) -> Result<Self, Error>
+    where
+        F: HandledByMut<C, Ways>,
+    {
+        // SAFETY: the thunk takes a closure that is borrowed while the handle lives, and `Send`; one call at a time.
+        unsafe { Self::bind(options, Self::direct(F::thunk::<Plain<C>>(), &raw mut *closure).exclusive()) }
+    }
+
+    /// Registers a function together with data, to which it gets a reference before the call's arguments. The function
+    /// is given by its name, or is a closure that captures nothing. Several threads may call it at once.
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// struct Window {
+    ///     title: String,
+    /// }
+    ///
+    /// fn title_length(window: &Window, limit: u32) -> u32 {
+    ///     limit.min(window.title.len() as u32)
+    /// }
+    ///
+    /// let window = Window { title: "a window".to_owned() };
+    /// let callback = Callback::<unsafe extern "efiapi" fn(u32) -> u32>::from_fn(&window, title_length)?;
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()(100) }, 8);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`].
+    pub fn from_fn<T: Sync, H: Copy + Sync + 'a, Ways>(data: &'a T, function: H) -> Result<Self, Error>
+    where
+        F: HandledWith<T, H, Ways>,
+    {
+        Self::from_fn_with(Options::new(), data, function)
+    }
+
+    /// As [`Self::from_fn`], with options; [`Self::from_ref_with`] has an example of these.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
+    pub fn from_fn_with<T: Sync, H: Copy + Sync + 'a, Ways>(
+        options: Options,
+        data: &'a T,
+        _function: H,
+    ) -> Result<Self, Error>
+    where
+        F: HandledWith<T, H, Ways>,
+    {
+        const { assert_function_item::<H>() };
+        // SAFETY: the thunk takes data that is borrowed while the handle lives; `T` and `H` are `Sync`.
+        unsafe { Self::bind(options, Self::direct(F::thunk(), &raw const *data)) }
+    }
+
+    /// # Safety
+    /// `thunk` must be one of `F`, for which `data` is right as long as the handle lives, on every thread; not at once
+    /// unless it is made exclusive.
+    pub(super) unsafe fn direct<T>(thunk: *const c_void, data: *const T) -> Binding
+    where
+        F: sealed::Typed,
+    {
+        // SAFETY: by the caller's promise.
+        unsafe { Binding::direct_in_shape(F::shape(), thunk, data.cast_mut().cast()) }
+    }
+}

@@ -1,0 +1,85 @@
+//! i686: a call as `calltable_frame` lays it out.
+
+use core::mem::offset_of;
+
+use static_assertions::const_assert_eq;
+
+use crate::abi::{Location, locate, registers};
+use crate::layout::*;
+use crate::signature::Signature;
+use crate::types::Type;
+
+/// One call, as the frame lane's dispatcher lays it out for a [`FrameHandler`](crate::table::FrameHandler).
+#[repr(C)]
+#[derive(Debug)]
+pub struct RawFrame {
+    /// The result, for EAX and EDX; a floating-point one as the bits of a double, for ST0. Zero when the handler
+    /// starts.
+    pub result: [u32; 2],
+    /// The arguments on the stack, in words of 4 bytes.
+    pub arguments: *mut u32,
+    /// ECX and EDX.
+    pub registers: [u32; 2],
+}
+
+const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
+const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
+const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
+const_assert_eq!(offset_of!(RawFrame, registers), FRAME_REGISTERS);
+
+impl RawFrame {
+    /// The first word of an argument; an argument in a register has one.
+    ///
+    /// # Safety
+    /// The foreign code must have passed that argument; so for all below.
+    unsafe fn at(&self, signature: &Signature, index: usize) -> *const u32 {
+        match locate(&signature.prototype(), index).0 {
+            Some(Location::Register(register)) => self.registers.as_ptr().wrapping_add(register),
+            Some(Location::Stack(word)) => self.arguments.wrapping_add(word),
+            None => self.arguments,
+        }
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
+        // SAFETY: by the caller's promise the words of the argument are there.
+        unsafe {
+            let at = self.at(signature, index);
+            let high = if declared.size() == 8 { at.add(1).read() } else { 0 };
+            u128::from(at.read()) | u128::from(high) << 32
+        }
+    }
+
+    /// The bytes of a structure: on the stack.
+    #[doc(hidden)]
+    pub unsafe fn structure(&self, signature: &Signature, index: usize, _declared: Type) -> *const u8 {
+        // SAFETY: by the caller's promise.
+        unsafe { self.at(signature, index).cast() }
+    }
+
+    /// The address for a result that is returned in memory: the first word, or what follows a method's `this`.
+    pub(crate) unsafe fn hidden_argument(&self, signature: &Signature) -> *mut u8 {
+        let before = signature.before_hidden_result();
+        let [_, edx] = self.registers;
+        let address = match registers(signature.convention()) {
+            2 if before == 1 => edx,
+            // SAFETY: by the caller's promise there is a hidden argument, on the stack; so is `this`, if no register is
+            // for arguments.
+            0 => unsafe { self.arguments.add(before).read() },
+            // SAFETY: as above; what is before it is in a register.
+            _ => unsafe { self.arguments.read() },
+        };
+        core::ptr::with_exposed_provenance_mut(address as usize)
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn set_result(&mut self, ty: Type, bits: u128) {
+        let bits = match ty {
+            Type::F32 => f64::from(f32::from_bits(bits as u32)).to_bits(),
+            _ => bits as u64,
+        };
+        self.result = [bits as u32, (bits >> 32) as u32];
+    }
+}

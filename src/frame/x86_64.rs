@@ -1,0 +1,72 @@
+//! x86_64: a call as `calltable_frame` lays it out.
+
+use core::mem::offset_of;
+
+use static_assertions::const_assert_eq;
+
+use crate::abi::position_of;
+use crate::layout::*;
+use crate::signature::Signature;
+use crate::types::Type;
+
+/// One call, as the frame lane's dispatcher lays it out for a [`FrameHandler`](crate::table::FrameHandler).
+#[repr(C)]
+#[derive(Debug)]
+pub struct RawFrame {
+    /// The result: the first half is returned in RAX, both halves in XMM0. Zero when the handler starts.
+    pub result: [u64; 2],
+    /// The argument positions in order, 8 bytes each, a hidden result pointer among them (first, or after a method's
+    /// `this`). Floating-point arguments of the first four positions are in `floats` instead.
+    pub arguments: *mut u64,
+    /// The low halves of XMM0 to XMM3, for the first four positions. Not set in a build without SSE.
+    pub floats: [u64; 4],
+}
+
+const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
+const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
+const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
+const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
+
+impl RawFrame {
+    /// # Safety
+    /// The foreign code must have passed that argument; so for all below.
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
+        let position = position_of(&signature.prototype(), index);
+        // SAFETY: by the caller's promise there are that many positions.
+        let word = || unsafe { self.arguments.add(position).read() };
+        match declared {
+            Type::F32 | Type::F64 => self.floats.get(position).copied().unwrap_or_else(word).into(),
+            // SAFETY: the argument is the address of such a value.
+            Type::I128 | Type::U128 => unsafe {
+                core::ptr::with_exposed_provenance::<u128>(word() as usize).read_unaligned()
+            },
+            _ => word().into(),
+        }
+    }
+
+    /// The bytes of a structure: in its position, or where that points to.
+    #[doc(hidden)]
+    pub unsafe fn structure(&self, signature: &Signature, index: usize, declared: Type) -> *const u8 {
+        let position = self.arguments.wrapping_add(position_of(&signature.prototype(), index));
+        match declared.size() {
+            1 | 2 | 4 | 8 => position.cast(),
+            // SAFETY: by the caller's promise there is such a position.
+            _ => core::ptr::with_exposed_provenance(unsafe { position.read() } as usize),
+        }
+    }
+
+    /// The address for a result that is returned in memory.
+    pub(crate) unsafe fn hidden_argument(&self, signature: &Signature) -> *mut u8 {
+        // SAFETY: by the caller's promise there is such an argument.
+        let address = unsafe { self.arguments.add(signature.before_hidden_result()).read() };
+        core::ptr::with_exposed_provenance_mut(address as usize)
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn set_result(&mut self, _ty: Type, bits: u128) {
+        self.result = [bits as u64, (bits >> 64) as u64];
+    }
+}

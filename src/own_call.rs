@@ -1,0 +1,15 @@
+//! Whether a counted call of a slot is on this thread's stack, by the return addresses that lie there: where something
+//! can unwind the stack, which is x86_64 Windows, and Linux with what `std` links. Elsewhere nobody knows.
+
+use crate::{entry, platform};
+
+pub(crate) fn is_on_stack(slot: usize) -> bool {
+    let mut is_counted = false;
+    let mut is_found = false;
+    platform::walk(&mut |address| {
+        is_found = is_counted && entry::returns_to(slot, address);
+        is_counted = entry::returns_to_count(address);
+        is_found
+    });
+    is_found
+}

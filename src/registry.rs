@@ -1,0 +1,554 @@
+//! Which slot belongs to whom: what the lock guards.
+//!
+//! Only the holder of the lock changes a context, but for the number of running calls, which the dispatchers count. The
+//! order of its writes is what a call relies on that reads at the same time, without a lock (`context`):
+//!
+//! - To register, write handler and data, then open the state: who sees it open sees both.
+//! - To release, close the state, with the next generation, then end the counting of the old one. Only after that is
+//!   the slot free.
+//! - To register again, first have whoever sees the new handler or data see the closed state, too (the fence in
+//!   `bind`).
+
+use core::ffi::c_void;
+use core::ops::Range;
+use core::sync::atomic::{Ordering, fence};
+
+use spin::mutex::SpinMutexGuard;
+use static_assertions::const_assert;
+
+use crate::abi::Shape;
+use crate::context::{self, Context};
+use crate::convention::Convention;
+use crate::entry::{self, CodePointer};
+use crate::error::{Error, ReleaseError};
+use crate::layout::*;
+use crate::lock::{Lock, Recover};
+
+/// One registration of a slot: what identifies it, and anybody may have. Only its [`SlotKey`] releases it.
+///
+/// ```
+/// use calltable::{Callback, table};
+///
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// let slot = callback.slot();
+/// assert!(slot.index() < table::CAPACITY);
+/// assert_eq!(slot.code().as_ptr(), callback.code() as *const core::ffi::c_void);
+/// # Ok::<(), calltable::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotId {
+    pub(crate) index: u32,
+    generation: u64,
+}
+
+impl SlotId {
+    /// The slot's number, 0 to [`CAPACITY`](crate::CAPACITY) - 1. Example: [`Self`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// What foreign code calls: the slot's entry. Example: [`Self`].
+    #[must_use]
+    pub fn code(self) -> CodePointer {
+        entry::entry(self.index())
+    }
+
+    /// A key of the registration, for whoever cleans up after others: [`list`](crate::table::list) shows what they have
+    /// registered.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+    /// let key = table::register(&binding)?;
+    /// let slot = key.slot();
+    /// drop(key); // somebody has lost it, and nobody uses the callback any more
+    /// // SAFETY: the first key is gone, and so is every user of the code pointer.
+    /// table::release(unsafe { slot.key() })?;
+    /// assert!(!table::list().any(|live| live.slot == slot));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Safety
+    /// Nobody else may rely on the registration any more when it is released with this key: no
+    /// [`Callback`](crate::Callback) may own it, and whoever has the first key must not use that one.
+    pub unsafe fn key(self) -> SlotKey {
+        SlotKey(self)
+    }
+}
+
+/// The right to release one use of a registration: what [`register`](crate::table::register) and
+/// [`share`](crate::table::share) give, once for each use, and what [`release`](crate::table::release) takes.
+///
+/// It cannot be copied, so that nobody releases what is another's. If it is dropped, the registration stays for the
+/// rest of the program.
+///
+/// ```
+/// use calltable::Convention;
+/// use calltable::table::{self, Binding};
+/// use core::ffi::c_void;
+///
+/// unsafe extern "efiapi" fn add(number: i32, offset: *const i32) -> i32 {
+///     // SAFETY: the data is a static.
+///     number + unsafe { *offset }
+/// }
+///
+/// static OFFSET: i32 = 40;
+/// let data = (&raw const OFFSET).cast_mut().cast();
+/// // SAFETY: `add` takes one number and that data, which live for ever.
+/// let binding = unsafe { Binding::direct(Convention::C, add as *const c_void, 1, data) };
+/// let key = table::register(&binding)?;
+/// assert_eq!(key.index(), key.slot().index());
+/// // SAFETY: that is the callback's type, and the slot is live.
+/// let code: unsafe extern "efiapi" fn(i32) -> i32 = unsafe { key.code().cast() };
+/// // SAFETY: as above.
+/// assert_eq!(unsafe { code(2) }, 42);
+/// table::release(key)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, PartialEq, Eq, Hash)]
+#[must_use = "only the key can release the registration"]
+pub struct SlotKey(pub(crate) SlotId);
+
+impl SlotKey {
+    /// The registration. Example: [`Self`].
+    #[must_use]
+    pub fn slot(&self) -> SlotId {
+        self.0
+    }
+
+    /// The slot's number, 0 to [`CAPACITY`](crate::CAPACITY) - 1. Example: [`Self`].
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.0.index()
+    }
+
+    /// What foreign code calls: the slot's entry. Example: [`Self`].
+    #[must_use]
+    pub fn code(&self) -> CodePointer {
+        self.0.code()
+    }
+
+    /// The key as one number that is not 0, for languages that keep numbers.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding, SlotKey};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+    /// let number: u64 = table::register(&binding)?.into_raw();
+    /// assert_ne!(number, 0);
+    /// // SAFETY: the number comes from `into_raw`, and is made a key once.
+    /// let key = unsafe { SlotKey::from_raw(number) }.unwrap();
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn into_raw(self) -> u64 {
+        (self.0.generation << INDEX_BITS) + u64::from(self.0.index) + 1
+    }
+
+    /// The key that [`SlotKey::into_raw`] made this number; `None` if it gives such a number for no key.
+    ///
+    /// ```
+    /// use calltable::table::SlotKey;
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+    ///
+    /// let key = table::register(&binding)?;
+    /// let slot = key.slot();
+    /// let number = key.into_raw();
+    /// // SAFETY: the number comes from `into_raw`, and is made a key once.
+    /// let key = unsafe { SlotKey::from_raw(number) }.unwrap();
+    /// assert_eq!(key.slot(), slot);
+    /// table::release(key)?;
+    /// // SAFETY: nothing is made a key.
+    /// assert_eq!(unsafe { SlotKey::from_raw(0) }, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Safety
+    /// The number must have come from [`SlotKey::into_raw`], and be made a key once. (If the registration was released
+    /// meanwhile, the key is not taken for one of a later registration: releasing it is [`ReleaseError::NotLive`].)
+    #[must_use]
+    pub unsafe fn from_raw(number: u64) -> Option<Self> {
+        let number = number.checked_sub(1)?;
+        let (generation, index) = (number >> INDEX_BITS, number & ((1 << INDEX_BITS) - 1));
+        (index < CAPACITY as u64).then_some(Self(SlotId { index: index as u32, generation }))
+    }
+}
+
+/// Bits of a key's number that hold the slot's index; the others hold the generation.
+const INDEX_BITS: u32 = 24;
+const_assert!(CAPACITY < 1 << INDEX_BITS);
+const_assert!(LAST_GENERATION <= u64::MAX >> INDEX_BITS);
+
+/// What is to run when a slot's entry is called: [`register`](crate::table::register) takes one.
+///
+/// [`direct`](Self::direct), [`frame`](Self::frame) and [`frame_foreign`](Self::frame_foreign) make one; the other
+/// methods add options.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    pub(crate) handler: *const c_void,
+    pub(crate) data: *mut c_void,
+    pub(crate) convention: Convention,
+    pub(crate) shape: Shape,
+    pub(crate) flags: usize,
+    /// Of a contained one, what unwinds the stack when an exception ends.
+    pub(crate) unwind: *mut (),
+}
+
+// SAFETY: it only carries the pointers; whoever makes one promises that they may be used from any thread that calls.
+unsafe impl Send for Binding {}
+// SAFETY: as above.
+unsafe impl Sync for Binding {}
+
+/// A live slot, as [`list`](crate::table::list) shows it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LiveSlot {
+    /// The registration.
+    pub slot: SlotId,
+    /// Its handler.
+    pub handler: *const c_void,
+    /// Its data.
+    pub data: *mut c_void,
+    /// How many releases it takes if it is [shared](crate::table::share); 0 if it is not.
+    pub uses: u32,
+    /// The number of calls that are running; `None` if they are not counted.
+    pub in_flight: Option<u32>,
+}
+
+/// Runs what changes the contexts' pages, under the lock, unless they are sealed. Does not fill the table.
+pub(crate) fn unless_sealed(change: impl FnOnce()) -> Result<(), Error> {
+    let _registry = REGISTRY.lock();
+    check_open()?;
+    change();
+    Ok(())
+}
+
+#[inline]
+fn check_open() -> Result<(), Error> {
+    if context::is_sealed() { Err(Error::Sealed) } else { Ok(()) }
+}
+
+/// Whether the entry removes as many bytes of arguments from the stack as that registration wants.
+fn removes_the_same(context: &Context, binding: &Binding) -> bool {
+    #[cfg(target_arch = "x86")]
+    return context.cleanup.load(Ordering::Relaxed) == binding.shape.cleanup;
+    #[cfg(not(target_arch = "x86"))]
+    {
+        let _ = (context, binding);
+        true
+    }
+}
+
+/// Buckets for shared registrations; a power of two, at least half the capacity.
+const BUCKETS: usize = CAPACITY.div_ceil(2).next_power_of_two();
+
+/// What `Registry::next` says of a slot that is released but waits for running calls: no chain is that long.
+const CLOSED: u32 = u32::MAX;
+
+/// What the lock guards. In its chains a slot is written as index + 1, and 0 ends a chain, so that the whole registry
+/// starts as zeros and takes no room in the program's file.
+pub(crate) struct Registry {
+    /// Empty until the table is first used.
+    contexts: Option<&'static [Context]>,
+    /// The number of slots that have ever been taken; those from there on are free, and are taken first.
+    used: u32,
+    /// The line of free slots that have been used: the one that was released first, and the one that was released last.
+    first: u32,
+    last: u32,
+    pub(crate) taken: u32,
+    /// The next slot in the chain that a slot is in, one at a time: the line of free slots while it is free, its
+    /// bucket's chain while it is shared.
+    next: [u32; CAPACITY],
+    uses: [u32; CAPACITY],
+    /// Calls of it ran when this process, a child of `fork`, began to use the table; their threads may be the parent's.
+    pub(crate) may_be_lost: [bool; CAPACITY],
+    buckets: [u32; BUCKETS],
+}
+
+static REGISTRY: Lock<Registry> = Lock::new(Registry {
+    contexts: None,
+    used: 0,
+    first: 0,
+    last: 0,
+    taken: 0,
+    next: [0; CAPACITY],
+    uses: [0; CAPACITY],
+    may_be_lost: [false; CAPACITY],
+    buckets: [0; BUCKETS],
+});
+
+impl Recover for Registry {
+    fn recover(&mut self) {
+        self.rebuild();
+    }
+
+    fn inherit(&mut self) {
+        for (context, may_be_lost) in self.contexts.unwrap_or_default().iter().zip(&mut self.may_be_lost) {
+            *may_be_lost = context.running() != 0;
+        }
+    }
+}
+
+#[inline]
+pub(crate) fn lock() -> SpinMutexGuard<'static, Registry> {
+    let mut registry = REGISTRY.lock();
+    registry.prepare();
+    registry
+}
+
+#[inline]
+pub(crate) fn try_lock() -> Option<SpinMutexGuard<'static, Registry>> {
+    let mut registry = REGISTRY.try_lock()?;
+    registry.prepare();
+    Some(registry)
+}
+
+impl Registry {
+    #[inline]
+    fn prepare(&mut self) {
+        if self.contexts.is_none() {
+            // SAFETY: under the lock, and only while `contexts` has not been set.
+            self.contexts = Some(unsafe { context::fill() });
+        }
+    }
+
+    /// Makes everything anew from the contexts and the uses, whatever change was under way when the thread that made it
+    /// went away. A registration or release that it had not finished has happened or has not; nobody will ask for it.
+    /// Free slots lose their order.
+    fn rebuild(&mut self) {
+        self.contexts = None; // it may be half written
+        if context::is_sealed() {
+            // SAFETY: the table is full: it was when it was sealed.
+            self.contexts = Some(unsafe { context::filled() });
+            return; // sealing is the last change
+        }
+        self.prepare();
+        (self.used, self.first, self.last, self.taken) = (0, 0, 0, 0);
+        self.buckets = [0; BUCKETS];
+        let contexts = self.contexts.unwrap_or_default();
+        let is_used = |context: &Context| {
+            let state = context.load_state();
+            state.is_live() || state.generation != 0 || context.running() != 0
+        };
+        self.used = contexts.iter().rposition(is_used).map_or(0, |last| last as u32 + 1);
+        for (index, context) in (0..self.used).zip(contexts) {
+            let (state, is_running) = (context.load_state(), context.running() != 0);
+            let (Some(next), Some(uses), Some(may_be_lost)) = (
+                self.next.get_mut(index as usize),
+                self.uses.get_mut(index as usize),
+                self.may_be_lost.get_mut(index as usize),
+            ) else {
+                return;
+            };
+            *may_be_lost = is_running;
+            self.taken += 1;
+            if state.is_live() {
+                *next = 0;
+                if *uses > 0 {
+                    let (handler, data) = context.target();
+                    if let Some(first) = self.buckets.get_mut(bucket_of(handler, data, state.shape)) {
+                        *next = core::mem::replace(first, index + 1);
+                    }
+                }
+                continue;
+            }
+            *uses = 0;
+            *next = CLOSED;
+            if !is_running {
+                if let Some(last) = state.generation.checked_sub(1) {
+                    context.end_calls(last); // if it has not been done
+                }
+                self.rest(index, context);
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn context(&self, index: u32) -> Option<&'static Context> {
+        self.contexts.unwrap_or_default().get(index as usize)
+    }
+
+    /// The next slot in a chain, as index + 1.
+    #[inline]
+    fn next(&mut self, index: u32) -> Option<&mut u32> {
+        self.next.get_mut(index as usize)
+    }
+
+    pub(crate) fn seal(&mut self) -> Result<Range<*const u8>, Error> {
+        let is_counted = |context: &Context| context.load_state().shape & STATE_COUNTED != 0 || context.running() != 0;
+        // Of a sealed table nothing is counted, and its pages may be read-only.
+        let contexts = if context::is_sealed() { &[] } else { self.contexts.unwrap_or_default() };
+        match contexts.iter().position(is_counted) {
+            Some(slot) => Err(Error::Counted { slot }),
+            None => Ok(context::seal()),
+        }
+    }
+
+    /// Takes the free slot that has been free for the longest time.
+    #[inline]
+    fn take(&mut self) -> Option<u32> {
+        if (self.used as usize) < CAPACITY {
+            self.used += 1;
+            return Some(self.used - 1);
+        }
+        let index = self.first.checked_sub(1)?;
+        self.first = core::mem::take(self.next(index)?);
+        if self.first == 0 {
+            self.last = 0;
+        }
+        Some(index)
+    }
+
+    #[inline]
+    pub(crate) fn bind(&mut self, binding: &Binding, shape: usize) -> Result<SlotKey, Error> {
+        check_open()?;
+        let index = self.take().ok_or(Error::TableFull)?;
+        let context = self.context(index).ok_or(Error::TableFull)?;
+        self.taken += 1;
+        if let Some(may_be_lost) = self.may_be_lost.get_mut(index as usize) {
+            *may_be_lost = false;
+        }
+        if shape & STATE_CONTAIN != 0 {
+            context::contexts().set_unwinder(binding.unwind);
+        }
+        // Whoever sees the new handler or data also sees that the state has left the former registration's.
+        fence(Ordering::Release);
+        context.handler.store(binding.handler.cast_mut(), Ordering::Relaxed);
+        context.data.store(binding.data, Ordering::Relaxed);
+        #[cfg(target_arch = "x86")]
+        context.cleanup.store(binding.shape.cleanup, Ordering::Relaxed);
+        context.open(shape);
+        Ok(SlotKey(SlotId { index, generation: context.load_state().generation }))
+    }
+
+    #[inline]
+    pub(crate) fn share(&mut self, binding: &Binding, shape: usize) -> Result<SlotKey, Error> {
+        check_open()?;
+        let bucket = bucket_of(binding.handler, binding.data, shape);
+        let mut next = self.buckets.get(bucket).copied().unwrap_or_default();
+        while let Some(index) = next.checked_sub(1) {
+            let context = self.context(index).ok_or(Error::TableFull)?;
+            let state = context.load_state();
+            if state.shape == shape
+                && context.handler.load(Ordering::Relaxed).cast_const() == binding.handler
+                && context.data.load(Ordering::Relaxed) == binding.data
+                && removes_the_same(context, binding)
+            {
+                let uses = self.uses.get_mut(index as usize).ok_or(Error::TableFull)?;
+                *uses = uses.checked_add(1).ok_or(Error::TooManyUses)?;
+                return Ok(SlotKey(SlotId { index, generation: state.generation }));
+            }
+            next = self.next(index).copied().unwrap_or_default();
+        }
+        let key = self.bind(binding, shape)?;
+        let SlotId { index, .. } = key.0;
+        if let (Some(next), Some(uses), Some(first)) =
+            (self.next.get_mut(key.index()), self.uses.get_mut(key.index()), self.buckets.get_mut(bucket))
+        {
+            *next = *first;
+            *first = index + 1;
+            *uses = 1;
+        }
+        Ok(key)
+    }
+
+    #[inline]
+    pub(crate) fn release(&mut self, slot: SlotId) -> Result<(), ReleaseError> {
+        if context::is_sealed() {
+            return Err(ReleaseError::Sealed);
+        }
+        let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
+        let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
+        let state = context.load_state();
+        if state.is_live() && state.generation == slot.generation {
+            if *uses > 1 {
+                *uses -= 1;
+                return Ok(());
+            }
+            if *uses == 1 {
+                *uses = 0;
+                self.unchain(slot.index, context, state.shape);
+            }
+            *self.next(slot.index).ok_or(ReleaseError::NotLive)? = CLOSED;
+            context.close(state);
+        } else if state.is_live()
+            || state.generation != slot.generation.wrapping_add(1)
+            || self.next(slot.index).copied() != Some(CLOSED)
+        {
+            return Err(ReleaseError::NotLive);
+        }
+        if !context.end_calls(slot.generation) {
+            return Err(ReleaseError::InFlight);
+        }
+        self.rest(slot.index, context);
+        Ok(())
+    }
+
+    /// Takes a shared slot out of its bucket's chain.
+    #[inline]
+    fn unchain(&mut self, index: u32, context: &Context, shape: usize) {
+        let bucket = bucket_of(context.handler.load(Ordering::Relaxed), context.data.load(Ordering::Relaxed), shape);
+        let after = self.next(index).copied().unwrap_or_default();
+        let Some(mut next) = self.buckets.get_mut(bucket) else { return };
+        while let Some(before) = next.checked_sub(1) {
+            if before == index {
+                *next = after;
+                return;
+            }
+            let Some(of_before) = self.next.get_mut(before as usize) else { return };
+            next = of_before;
+        }
+    }
+
+    /// Puts a slot at the end of the line of free ones, unless its generations are used up: then it stays released for
+    /// ever, so that no old caller or key takes a later registration for its own.
+    #[inline]
+    fn rest(&mut self, index: u32, context: &Context) {
+        self.taken -= 1;
+        if let Some(next) = self.next(index) {
+            *next = 0;
+        }
+        if context.load_state().generation == LAST_GENERATION {
+            return;
+        }
+        match self.last.checked_sub(1).and_then(|last| self.next(last)) {
+            Some(last) => *last = index + 1,
+            None => self.first = index + 1,
+        }
+        self.last = index + 1;
+    }
+
+    pub(crate) fn live_slot(&self, index: usize) -> Option<LiveSlot> {
+        let context = self.contexts?.get(index)?;
+        let state = context.load_state();
+        state.is_live().then(|| LiveSlot {
+            slot: SlotId { index: index as u32, generation: state.generation },
+            handler: context.handler.load(Ordering::Relaxed),
+            data: context.data.load(Ordering::Relaxed),
+            uses: self.uses.get(index).copied().unwrap_or_default(),
+            in_flight: (state.shape & STATE_COUNTED != 0).then(|| context.running()),
+        })
+    }
+}
+
+/// Multiplicative hashing: the high bits of a product depend on all bits of the factors.
+#[inline]
+fn bucket_of(handler: *const c_void, data: *mut c_void, shape: usize) -> usize {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let key = (handler.addr() as u64).wrapping_mul(FACTOR) ^ (data.addr() as u64) ^ ((shape as u64) << 48);
+    (key.wrapping_mul(FACTOR) >> 32) as usize % BUCKETS
+}

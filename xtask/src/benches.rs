@@ -1,0 +1,18 @@
+//! The program of `benches/`, which `cargo xtask bench` measures with, and whose instructions are counted.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::suite::quietly;
+
+/// Its package, which is outside of the workspace.
+pub const MANIFEST: &str = "benches/Cargo.toml";
+const FOLDER: &str = "target/benches";
+
+/// Has cargo build the program; returns the folder that it builds in.
+pub fn build(cargo: &mut Command, features: &[&str]) -> Result<&'static Path> {
+    quietly(cargo.args(["--release", "--manifest-path", MANIFEST, "--target-dir", FOLDER]).args(features))?;
+    Ok(Path::new(FOLDER))
+}

@@ -1,0 +1,49 @@
+//! What the commands of `cargo xtask` share: how cargo, Wine and emulators are called, what is installed, how a suite
+//! counts. Commands that take long to build are packages of their own, which use this one: [`tools`] has them run.
+
+pub mod benches;
+pub mod dist;
+pub mod emulator;
+pub mod library;
+pub mod mingw;
+#[cfg(test)]
+mod rules;
+pub mod setup;
+pub mod suite;
+pub mod tools;
+pub mod wine;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Error, Result};
+
+/// The number of slots of a build for which nobody asks for another.
+pub const CAPACITY: usize = 2000;
+
+/// Bytes for each slot that the table's code may take.
+pub const TEXT_PER_SLOT: f64 = 17.2;
+
+/// Bytes for each slot of memory that starts as zeros.
+pub const BSS_PER_SLOT: f64 = 47.0;
+
+/// The repository's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
+}
+
+/// Does a command's work in the repository's folder, to which every path is relative. Says what went wrong.
+pub fn main(work: impl FnOnce() -> Result<()>) -> ExitCode {
+    exit_code(std::env::set_current_dir(root()).map_err(Error::from).and_then(|()| work()))
+}
+
+/// What a program ends with; says what went wrong.
+pub fn exit_code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The standard library of targets for which rustup has none installed: built from Debian's source, once for each set
+//! of flags, and shared by all that is built for the target, whatever its profile.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::setup;
+use crate::suite::{folder, quietly, variable};
+
+/// What is built of it, and the flags of the compiler.
+#[derive(Clone, Copy, Debug)]
+pub struct Library {
+    /// As `-Zbuild-std` names them.
+    pub parts: &'static str,
+    /// Those that must hold for all code of a program.
+    pub flags: &'static str,
+}
+
+/// For programs of an operating system. Not optimised: nothing that is built with it is delivered.
+const STD: Library = Library { parts: "std,panic_unwind,panic_abort,test", flags: "" };
+
+/// Without an operating system.
+pub const CORE: Library = Library { parts: "core,panic_abort", flags: "" };
+
+/// For kernels.
+pub const KERNEL: Library = Library {
+    flags: "-Crelocation-model=static -Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
+    ..CORE
+};
+
+/// With lists for programs that are linked with /guard:cf,ehcont. What the library calls needs no check of its own.
+pub const GUARDED: Library = Library { flags: "-Ccontrol-flow-guard=nochecks -Zehcont-guard", ..CORE };
+
+/// What programs for a target want by default.
+pub fn of(target: &str) -> Library {
+    match target {
+        _ if target.ends_with("-linux-gnu") || target.ends_with("-windows-gnu") => STD,
+        _ if target.ends_with("-msvc") => GUARDED,
+        _ if target.ends_with("-none") => KERNEL,
+        _ => CORE,
+    }
+}
+
+/// Where rustc finds the library for a target: rustup's if it is installed, else ours.
+pub fn folder_of(target: &str) -> Result<PathBuf> {
+    match installed(target) {
+        Some(folder) => Ok(folder),
+        None => Ok(sysroot(target, of(target))?.join("lib/rustlib").join(target).join("lib")),
+    }
+}
+
+/// The same if rustup has installed it.
+pub fn installed(target: &str) -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output().ok()?;
+    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end());
+    folder.exists().then_some(folder)
+}
+
+/// A target as rustc prints it, if it may be named by a file that describes it.
+pub fn name_of(target: &str) -> &str {
+    Path::new(target).file_stem().filter(|_| target.ends_with(".json")).and_then(|name| name.to_str()).unwrap_or(target)
+}
+
+/// The folder that `--sysroot` wants; builds what is missing.
+pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
+    let name = name_of(target);
+    let version = Command::new(setup::DEBIAN_RUSTC).arg("-vV").output().context(setup::DEBIAN_RUSTC)?.stdout;
+    let mut key = DefaultHasher::new();
+    (version, library.parts, library.flags, fs::read(target).ok()).hash(&mut key);
+    let sysroot = std::env::current_dir()?.join(folder("library")?).join(format!("{name}-{:016x}", key.finish()));
+    let made = sysroot.join("lib/rustlib").join(name).join("lib");
+    // Suites that run at the same time may want the same one.
+    fs::create_dir_all(&sysroot)?;
+    let lock = fs::File::create(sysroot.join("lock"))?;
+    lock.lock()?;
+    if made.exists() {
+        return Ok(sysroot);
+    }
+    println!("    building Rust's library for {name} (a minute or two, once)");
+    let built = sysroot.join("built");
+    let package = sysroot.join("package");
+    fs::create_dir_all(package.join("src"))?;
+    fs::write(package.join("src/lib.rs"), "#![no_std]\n")?;
+    let manifest = "[package]\nname = \"nothing\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n";
+    fs::write(package.join("Cargo.toml"), manifest)?;
+    let mut cargo = debian("build");
+    cargo.args(["--release", "--target", target, &format!("-Zbuild-std={}", library.parts)]);
+    cargo.args(target.ends_with(".json").then_some("-Zjson-target-spec"));
+    cargo.arg("--manifest-path").arg(package.join("Cargo.toml")).arg("--target-dir").arg(&built);
+    // Programs may be optimised as a whole (`lto = "fat"`).
+    cargo.env(variable(name, "RUSTFLAGS"), format!("-Cembed-bitcode=yes {}", library.flags));
+    if library.parts.starts_with("core") {
+        cargo.arg("-Zbuild-std-features=compiler-builtins-mem").env("CARGO_PROFILE_RELEASE_PANIC", "abort");
+    } else {
+        // Without names in the backtraces of panics, which are a fourth of the work.
+        cargo.arg("-Zbuild-std-features=panic-unwind").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
+    }
+    quietly(&mut cargo)?;
+
+    // The folder gets its name when all is in it.
+    let complete = sysroot.join("complete");
+    fs::create_dir_all(&complete)?;
+    let mut count = 0;
+    for file in fs::read_dir(built.join(name).join("release/deps"))? {
+        let file = file?.path();
+        let of_the_library = file.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+            [".rlib", ".so", ".dll", ".dll.a"].iter().any(|end| name.ends_with(end)) && !name.contains("nothing")
+        });
+        if of_the_library {
+            fs::copy(&file, complete.join(file.file_name().context("a file has a name")?))?;
+            count += 1;
+        }
+    }
+    ensure!(count > 1, "cargo has built no library");
+    if name == "i686-pc-windows-gnu" {
+        add_start(&complete)?;
+    }
+    fs::create_dir_all(made.parent().context("a folder in others")?)?;
+    fs::rename(complete, made)?;
+    fs::remove_dir_all(built)?;
+    Ok(sysroot)
+}
+
+/// Two objects that rustc links into every program of i686-pc-windows-gnu; `-Zbuild-std` makes none.
+fn add_start(folder: &Path) -> Result<()> {
+    for name in ["rsbegin", "rsend"] {
+        let mut rustc = Command::new(setup::DEBIAN_RUSTC);
+        rustc.args(["--target", "i686-pc-windows-gnu", "--emit=obj"]).env("RUSTC_BOOTSTRAP", "1");
+        rustc.arg("-o").arg(folder.join(name).with_extension("o"));
+        quietly(rustc.arg(format!("{}/rtstartup/{name}.rs", setup::DEBIAN_LIBRARY)))?;
+    }
+    Ok(())
+}
+
+/// Debian's cargo and compiler, which may use what is not stable.
+pub fn debian(command: &str) -> Command {
+    // By its name alone rustup's clippy would be found.
+    let program = if command == "clippy" { setup::DEBIAN_CLIPPY } else { setup::DEBIAN_CARGO };
+    let mut cargo = Command::new(program);
+    cargo.arg(command).env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+    cargo.env("CARGO", setup::DEBIAN_CARGO).env("RUSTC", setup::DEBIAN_RUSTC).env("RUSTDOC", setup::DEBIAN_RUSTDOC);
+    cargo
+}
