@@ -43,9 +43,18 @@ impl Suite {
         let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
         let (mut failed, mut named) = (0, 0);
         let mut programs = 0;
+        let mut said = None; // which of the failures the lines are that follow
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
             let line = line?;
             println!("    {line}");
+            if let Some(test) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
+                let failure = format!("{title}: {test}");
+                said = suite.failed.iter().rposition(|line| *line == failure);
+            } else if line.is_empty() {
+                said = said.filter(|&failure| !suite.failed[failure].contains('\n'));
+            } else if let Some(failure) = said {
+                suite.failed[failure] += &format!("\n    {line}");
+            }
             if let Some(result) = line.strip_prefix("test result: ") {
                 programs += 1;
                 suite.passed += count(result, "passed");
@@ -160,7 +169,7 @@ impl Suite {
     pub fn finish(self) -> bool {
         assert_eq!(self.step, self.steps, "the number of steps that the suite announces");
         for failure in &self.failed {
-            println!("FAILED {failure}");
+            println!("FAILED {}", failure.replace('\n', "\nFAILED "));
         }
         println!("{}: {} passed, {} failed, {} skipped", self.name, self.passed, self.failed.len(), self.skipped);
         self.failed.is_empty()
@@ -307,6 +316,16 @@ mod tests {
         assert!(!tests(&format!("echo 'test a::b ... FAILED'; {bad}")).0, "its program says nothing");
         assert_eq!(tests("true"), (false, 0, 1, 0), "no test");
         assert!(!outcome(|suite| suite.tests("", &mut Command::new("/no/such/program"))).0);
+    }
+
+    #[test]
+    fn what_a_failed_test_said_stands_with_its_name() {
+        let mut suite = Suite::new("suite", 1);
+        let said = "---- a::b stdout ----\n\nthread panicked at x.rs:1:\n  left: 1\n\nother\n---- c stdout ----\nnone";
+        let script = format!("echo 'test a::b ... FAILED\n{said}\ntest result: FAILED. 0 passed; 1 failed'; exit 101");
+        suite.tests("title", &mut shell(&script));
+        assert_eq!(suite.failed, ["title: a::b\n    thread panicked at x.rs:1:\n      left: 1"]);
+        assert!(!suite.finish());
     }
 
     #[test]

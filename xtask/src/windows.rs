@@ -132,14 +132,16 @@ fn examples(wine: &Wine, arch: &str, random: &Path) -> Result<()> {
         println!("    {open:?}");
         // Files, since the first program to run starts Wine's desktop, which would keep a pipe open as long as it
         // lives.
-        let (said, listed) = (folder("examples")?.join("window"), folder("examples")?.join("list"));
+        let folder = folder("examples")?;
+        let (said, listed, complained) = (folder.join("window"), folder.join("list"), folder.join("complaint"));
         let mut window = open.stdout(fs::File::create(&said)?).stderr(Stdio::null()).spawn()?;
         let mut list = String::new();
         while !list.lines().any(|title| title == "A closure's window") && window.try_wait()?.is_none() {
             let mut enumerate = cargo("run")?;
-            let enumerate = enumerate.arg("--example=enum_windows").stdout(fs::File::create(&listed)?);
-            ensure!(enumerate.stderr(Stdio::null()).status()?.success(), "{enumerate:?}");
+            enumerate.arg("--example=enum_windows").stdout(fs::File::create(&listed)?);
+            let status = enumerate.stderr(fs::File::create(&complained)?).status()?;
             list = fs::read_to_string(&listed)?;
+            ensure!(status.success(), "enum_windows: {status}\n{list}{}", fs::read_to_string(&complained)?);
         }
         let status = window.wait()?;
         let text = fs::read_to_string(said)?;
