@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::library::{self, Library};
+use crate::library;
 use crate::suite::{OTHER_FOLDER, cargo, cargo_with_library, quietly};
 
 /// Where each folder of [`make`] lies.
@@ -102,13 +102,7 @@ pub fn version() -> Result<String> {
 /// The static library as cargo makes it; if a file describes the target, it is one for drivers.
 pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
-    let library = match target {
-        // Landing pads, and the note that says so, are not to be had from a released compiler.
-        _ if is_elf => Library { flags: "-Zcf-protection=full", ..library::CORE },
-        // That of programs with std is not optimised, and panics.
-        _ if target.ends_with("-windows-gnu") => library::CORE,
-        _ => library::of(target),
-    };
+    let library = if is_elf { library::LANDING } else { library::of(target) };
     let file = described.map_or(target.into(), Path::to_string_lossy);
     let mut command = cargo_with_library(&file, "rustc", library, "")?;
     if described.is_some() {

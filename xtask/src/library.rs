@@ -16,24 +16,38 @@ use crate::suite::{folder, quietly, variable};
 pub struct Library {
     /// As `-Zbuild-std` names them.
     pub parts: &'static str,
-    /// Those that must hold for all code of a program.
+    /// For the library's own code.
     pub flags: &'static str,
+    /// For the code of programs that are built with it.
+    pub for_programs: &'static str,
 }
 
-/// For programs of an operating system. Not optimised: nothing that is built with it is delivered.
-const STD: Library = Library { parts: "std,panic_unwind,panic_abort,test", flags: "" };
+/// For programs of an operating system.
+const STD: Library = Library { parts: "std,panic_unwind,panic_abort,test", flags: "", for_programs: "" };
 
 /// Without an operating system.
-pub const CORE: Library = Library { parts: "core,panic_abort", flags: "" };
+const CORE: Library = Library { parts: "core,panic_abort", ..STD };
 
-/// For kernels.
-pub const KERNEL: Library = Library {
-    flags: "-Crelocation-model=static -Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
+/// With landing pads, and the note that says so: they are not to be had from a released compiler. Kernels link it, too,
+/// so there is no red zone.
+pub const LANDING: Library = Library {
+    flags: "-Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
+    for_programs: "-Zcf-protection=full",
     ..CORE
 };
 
+/// For kernels.
+pub const KERNEL: Library = Library {
+    for_programs: "-Crelocation-model=static -Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
+    ..LANDING
+};
+
 /// With lists for programs that are linked with /guard:cf,ehcont. What the library calls needs no check of its own.
-pub const GUARDED: Library = Library { flags: "-Ccontrol-flow-guard=nochecks -Zehcont-guard", ..CORE };
+const GUARDED: Library = Library {
+    flags: "-Ccontrol-flow-guard=nochecks -Zehcont-guard",
+    for_programs: "-Ccontrol-flow-guard=nochecks -Zehcont-guard",
+    ..CORE
+};
 
 /// What programs for a target want by default.
 pub fn of(target: &str) -> Library {
@@ -68,9 +82,13 @@ pub fn name_of(target: &str) -> &str {
 /// The folder that `--sysroot` wants; builds what is missing.
 pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     let name = name_of(target);
+    // Of all that is built, `core` alone becomes part of what is delivered (`dist`).
+    let manifest = "[package]\nname = \"nothing\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n\
+                    [profile.release]\nopt-level = 0\n[profile.release.package.core]\nopt-level = 3\n\
+                    [profile.release.package.compiler_builtins]\nopt-level = 3\n";
     let version = Command::new(setup::DEBIAN_RUSTC).arg("-vV").output().context(setup::DEBIAN_RUSTC)?.stdout;
     let mut key = DefaultHasher::new();
-    (version, library.parts, library.flags, fs::read(target).ok()).hash(&mut key);
+    (version, manifest, library.parts, library.flags, fs::read(target).ok()).hash(&mut key);
     let sysroot = std::env::current_dir()?.join(folder("library")?).join(format!("{name}-{:016x}", key.finish()));
     let made = sysroot.join("lib/rustlib").join(name).join("lib");
     // Suites that run at the same time may want the same one.
@@ -80,12 +98,25 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     if made.exists() {
         return Ok(sysroot);
     }
+    let complete = sysroot.join("complete");
+    if complete.exists() {
+        fs::remove_dir_all(&complete)?; // of a run that was ended
+    }
+    build(target, library, manifest, &sysroot, &complete)?;
+    // The folder gets its name when all is in it.
+    fs::create_dir_all(made.parent().context("a folder in others")?)?;
+    fs::rename(complete, made)?;
+    Ok(sysroot)
+}
+
+/// Builds Debian's source.
+fn build(target: &str, library: Library, manifest: &str, sysroot: &Path, complete: &Path) -> Result<()> {
+    let name = name_of(target);
     println!("    building Rust's library for {name} (a minute or two, once)");
     let built = sysroot.join("built");
     let package = sysroot.join("package");
     fs::create_dir_all(package.join("src"))?;
     fs::write(package.join("src/lib.rs"), "#![no_std]\n")?;
-    let manifest = "[package]\nname = \"nothing\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n";
     fs::write(package.join("Cargo.toml"), manifest)?;
     let mut cargo = debian("build");
     cargo.args(["--release", "--target", target, &format!("-Zbuild-std={}", library.parts)]);
@@ -97,13 +128,11 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
         cargo.arg("-Zbuild-std-features=compiler-builtins-mem").env("CARGO_PROFILE_RELEASE_PANIC", "abort");
     } else {
         // Without names in the backtraces of panics, which are a fourth of the work.
-        cargo.arg("-Zbuild-std-features=panic-unwind").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
+        cargo.arg("-Zbuild-std-features=panic-unwind");
     }
     quietly(&mut cargo)?;
 
-    // The folder gets its name when all is in it.
-    let complete = sysroot.join("complete");
-    fs::create_dir_all(&complete)?;
+    fs::create_dir_all(complete)?;
     let mut count = 0;
     for file in fs::read_dir(built.join(name).join("release/deps"))? {
         let file = file?.path();
@@ -117,12 +146,9 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     }
     ensure!(count > 1, "cargo has built no library");
     if name == "i686-pc-windows-gnu" {
-        add_start(&complete)?;
+        add_start(complete)?;
     }
-    fs::create_dir_all(made.parent().context("a folder in others")?)?;
-    fs::rename(complete, made)?;
-    fs::remove_dir_all(built)?;
-    Ok(sysroot)
+    Ok(fs::remove_dir_all(built)?)
 }
 
 /// Two objects that rustc links into every program of i686-pc-windows-gnu; `-Zbuild-std` makes none.

@@ -26,22 +26,23 @@ const THREADS: Script = ("threads", "threads: all as expected");
 
 pub fn steps(suite: &mut Suite, wine: &Wine) {
     suite.check("Lua and a hosted DLL, x86_64 Linux", || {
-        quietly(cargo().args(["build", "--release", PACKAGE]))?;
+        // Of all packages, as the tests of the suite `host` build it.
+        quietly(cargo().args(["build", "--workspace", "--all-features", "--bin", NAME]))?;
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-        let program = target.join("release").join(NAME);
+        let program = target.join("debug").join(NAME);
         [ERRORS, SHORT_LIVED, LINUX].iter().try_for_each(|script| run(Command::new(&program), *script, &[setup::DLL]))
     });
 
     let target = "i686-unknown-linux-gnu";
     let i686 = |command: &str| {
         let mut cargo = cargo_for(target, command, "")?;
-        cargo.args(["--release", PACKAGE, "--target-dir", OTHER_FOLDER]);
+        cargo.args([PACKAGE, "--target-dir", OTHER_FOLDER]);
         anyhow::Ok(cargo)
     };
     suite.tests_of("the Lua runtime's own tests, i686 Linux", || i686("test"));
     suite.check("Lua, i686 Linux", || {
         quietly(&mut i686("build")?)?;
-        let program = Path::new(OTHER_FOLDER).join(target).join("release").join(NAME);
+        let program = Path::new(OTHER_FOLDER).join(target).join("debug").join(NAME);
         [ERRORS, SHORT_LIVED].iter().try_for_each(|script| run(Command::new(&program), *script, &[]))
     });
 
@@ -50,7 +51,8 @@ pub fn steps(suite: &mut Suite, wine: &Wine) {
         // Also where the DLL is that Wine lacks.
         let ready = |command: &str| -> Result<Command> {
             let mut cargo = gnu(arch, command)?;
-            wine.set(&mut cargo).args(["--release", PACKAGE]).env(variable(&target, "RUNNER"), wine.runner());
+            wine.set(&mut cargo).args(["--profile=optimised", PACKAGE]);
+            cargo.env(variable(&target, "RUNNER"), wine.runner());
             cargo.env("WINEPATH", random(arch)?);
             Ok(cargo)
         };

@@ -62,7 +62,8 @@ fn miri() -> Command {
 
 /// Debian's compiler with the run-time library of Debian's Clang.
 fn sanitized() -> Result<Command> {
-    let library = Library { flags: "-Zsanitizer=thread -Zexternal-clangrt", ..library::of(TARGET) };
+    let flags = "-Zsanitizer=thread -Zexternal-clangrt";
+    let library = Library { flags, for_programs: flags, ..library::of(TARGET) };
     let mut command = cargo_with_library(TARGET, "test", library, "-Clink-arg=-fsanitize=thread")?;
     command.env(variable(TARGET, "LINKER"), "clang-19").args(MODEL);
     Ok(command)

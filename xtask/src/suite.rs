@@ -232,7 +232,7 @@ pub fn cargo_with_library(target: &str, command: &str, library: Library, flags: 
     let mut cargo = library::debian(command);
     let name = library::name_of(target);
     cargo.args(["--target", target]).env(variable(name, "RUSTDOCFLAGS"), &sysroot);
-    cargo.env(variable(name, "RUSTFLAGS"), format!("{sysroot} {} {flags}", library.flags));
+    cargo.env(variable(name, "RUSTFLAGS"), format!("{sysroot} {} {flags}", library.for_programs));
     Ok(cargo)
 }
 
