@@ -28,8 +28,8 @@ macro_rules! run {
     )* };
 }
 
-/// The direct lane: a closure with the case's own types, shared and exclusive. Each case is a function, for the compiler
-/// takes more than twice the time for a function of twice the size.
+/// The direct lane: a closure with the case's own types, shared and exclusive. Each case is a function of its own: one
+/// large function would take the compiler twice the time.
 macro_rules! typed {
     ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
         [$($types:expr),*], $result:expr) => {{

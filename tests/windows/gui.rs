@@ -58,7 +58,7 @@ impl Drop for Window {
 
 /// Dispatches this thread's messages until `done`, or too long.
 fn pump(mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_millis(crate::threads::PATIENCE.into());
     // SAFETY: a MSG is plain numbers and a handle.
     let mut message: MSG = unsafe { std::mem::zeroed() };
     while !done() {

@@ -14,6 +14,9 @@ use windows_sys::Win32::System::Threading::*;
 
 use crate::c_side::{Unary, caller};
 
+/// How long to wait for others on a machine that may be busy, in milliseconds.
+pub const PATIENCE: u32 = 200_000;
+
 type Start = unsafe extern "system" fn(*mut c_void) -> u32;
 
 /// Runs a thread from its start to its end; returns its exit code.
@@ -25,7 +28,7 @@ pub fn run_thread(start: Start, parameter: usize) -> u32 {
     unsafe {
         let thread = CreateThread(null(), 0, Some(start), without_provenance(parameter), 0, null_mut());
         assert!(!thread.is_null());
-        assert_eq!(WaitForSingleObject(thread, 30_000), WAIT_OBJECT_0);
+        assert_eq!(WaitForSingleObject(thread, PATIENCE), WAIT_OBJECT_0);
         assert_ne!(GetExitCodeThread(thread, &mut code), 0);
         CloseHandle(thread);
     }
@@ -79,7 +82,7 @@ fn many_threads_in_one_callback() {
     let threads: Vec<_> = (1..=16).map(start).collect();
     // SAFETY: they are the threads' handles.
     unsafe {
-        assert_eq!(WaitForMultipleObjects(16, threads.as_ptr(), 1, 30_000), WAIT_OBJECT_0);
+        assert_eq!(WaitForMultipleObjects(16, threads.as_ptr(), 1, PATIENCE), WAIT_OBJECT_0);
         threads.iter().for_each(|thread| assert_ne!(CloseHandle(*thread), 0));
     }
     assert_eq!(sum.load(Ordering::Relaxed), 136);
@@ -120,7 +123,7 @@ fn thread_pool_timer() {
         assert_ne!(timer, 0);
         let at_once = FILETIME { dwLowDateTime: 0, dwHighDateTime: 0 };
         SetThreadpoolTimer(timer, &at_once, 10, 0);
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_millis(PATIENCE.into());
         while ticks.load(Ordering::Relaxed) < 15 {
             assert!(Instant::now() < end, "the timer does not tick");
             thread::sleep(Duration::from_millis(5));
@@ -144,7 +147,7 @@ fn asynchronous_procedure_calls() {
             assert_ne!(QueueUserAPC(Some(callback.code()), GetCurrentThread(), data), 0);
         }
         assert!(seen.lock().unwrap().is_empty(), "they wait until the thread does");
-        assert_eq!(SleepEx(20_000, 1), WAIT_IO_COMPLETION);
+        assert_eq!(SleepEx(PATIENCE, 1), WAIT_IO_COMPLETION);
     }
     drop(callback);
     let here = thread::current().id();
