@@ -50,7 +50,7 @@ impl Suite {
             if let Some(test) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
                 let failure = format!("{title}: {test}");
                 said = suite.failed.iter().rposition(|line| *line == failure);
-            } else if line.is_empty() {
+            } else if line.is_empty() || line == "stack backtrace:" {
                 said = said.filter(|&failure| !suite.failed[failure].contains('\n'));
             } else if let Some(failure) = said {
                 suite.failed[failure] += &format!("\n    {line}");
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn what_a_failed_test_said_stands_with_its_name() {
         let mut suite = Suite::new("suite", 1);
-        let said = "---- a::b stdout ----\n\nthread panicked at x.rs:1:\n  left: 1\n\nother\n---- c stdout ----\nnone";
+        let said = "---- a::b stdout ----\n\nthread panicked at x.rs:1:\n  left: 1\nstack backtrace:\n0: f\n---- c stdout ----\nnone";
         let script = format!("echo 'test a::b ... FAILED\n{said}\ntest result: FAILED. 0 passed; 1 failed'; exit 101");
         suite.tests("title", &mut shell(&script));
         assert_eq!(suite.failed, ["title: a::b\n    thread panicked at x.rs:1:\n      left: 1"]);
