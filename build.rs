@@ -33,11 +33,22 @@ pub(crate) struct Architecture {
     pointer_width: &'static str,
     /// In `asm/`.
     file: &'static str,
+    entry: Entry,
+    /// On Windows.
+    windows_entry: Entry,
     numbers: &'static [Number],
     records: &'static [Record],
 }
 
 const ARCHITECTURES: &[Architecture] = &[X86_64, X86];
+
+/// What is known of one entry of the table.
+struct Entry {
+    /// Bytes from one to the next.
+    stride: u64,
+    /// From its start to the return address that its CALL pushes.
+    returns: u64,
+}
 
 /// What objects of a system are like.
 struct Format {
@@ -58,8 +69,6 @@ const FORMATS: &[Format] = &[
 /// as `.set NAME, value`, the crate as constants in `layout`, which it checks against its types; so does
 /// `tests/model`, whose build script includes this file.
 const NUMBERS: &[Number] = &[
-    ("ENTRY_STRIDE", 16, "Bytes from one entry to the next."),
-    ("ENTRY_RETURN", 9, "From an entry's start to the return address that its CALL pushes."),
     ("STATE_POSITIONS", 0xff, "State: bits that hold the number of positions + 1."),
     ("STATE_FRAME", 0x100, "State: frame lane."),
     ("STATE_SAVE", 0x200, "State: the handler keeps no register but the stack pointer."),
@@ -92,11 +101,22 @@ const OUTCOME: Record = (
     ],
 );
 
+const JUMP_POSITIONS: u64 = 4;
+
 pub(crate) const X86_64: Architecture = Architecture {
     name: "x86_64",
     pointer_width: "64",
     file: "x86_64.S",
+    entry: Entry { stride: 32, returns: 13 },
+    // Without a landing pad, which nobody wants there, it fits in 16 bytes.
+    windows_entry: Entry { stride: 16, returns: 9 },
     numbers: &[
+        (
+            "JUMP_POSITIONS",
+            JUMP_POSITIONS,
+            "Positions of a handler that the dispatcher jumps to; the data is the next.",
+        ),
+        ("ENTRY_FRAME", 8 * (JUMP_POSITIONS + 1), "Bytes of stack that an entry takes: that handler's arguments."),
         ("MAX_POSITIONS", 64, "Argument positions of one call in the direct lane, a hidden result pointer included."),
         ("GENERATION", 1 << 24, "One generation in the state and in the word of running calls."),
         ("LAST_GENERATION", (1 << 40) - 1, "The generation that no registration gets: a slot that has it is retired."),
@@ -175,6 +195,8 @@ const X86: Architecture = Architecture {
     name: "x86",
     pointer_width: "32",
     file: "x86.S",
+    entry: Entry { stride: 16, returns: 9 },
+    windows_entry: Entry { stride: 16, returns: 9 },
     numbers: &[
         (
             "MAX_POSITIONS",
@@ -248,8 +270,13 @@ const X86: Architecture = Architecture {
 };
 
 /// All numbers for an architecture, offsets among them.
-pub(crate) fn numbers(architecture: &Architecture) -> Vec<(String, u64, &'static str)> {
-    let plain = NUMBERS.iter().chain(architecture.numbers);
+pub(crate) fn numbers(architecture: &Architecture, is_windows: bool) -> Vec<(String, u64, &'static str)> {
+    let entry = if is_windows { &architecture.windows_entry } else { &architecture.entry };
+    let of_entry: [Number; 2] = [
+        ("ENTRY_STRIDE", entry.stride, "Bytes from one entry to the next."),
+        ("ENTRY_RETURN", entry.returns, "From an entry's start to the return address that its CALL pushes."),
+    ];
+    let plain = of_entry.iter().chain(NUMBERS).chain(architecture.numbers);
     let mut numbers: Vec<_> = plain.map(|&(name, value, meaning)| (name.to_owned(), value, meaning)).collect();
     let word = if architecture.pointer_width == "64" { 8 } else { 4 };
     let mut sizes = Vec::new();
@@ -294,11 +321,11 @@ fn main() {
         println!("cargo::rustc-cfg=split_state");
     }
     let architecture = architecture();
-    let numbers = numbers(architecture);
-    fs::write(out.join("layout.rs"), layout_for_rust(capacity, &numbers)).unwrap();
     let system = env::var("CARGO_CFG_TARGET_OS").unwrap();
     let is_of_system = |format: &&Format| format.systems.is_empty() || format.systems.contains(&system.as_str());
     let format = FORMATS.iter().find(is_of_system).expect("the last is for all");
+    let numbers = numbers(architecture, format.is_windows);
+    fs::write(out.join("layout.rs"), layout_for_rust(capacity, &numbers)).unwrap();
     let (is_coff, is_i686) = (!format.is_elf, architecture.name == "x86");
     let compiler = compiler(is_coff);
     let source = ["common.S", architecture.file].map(|file| fs::read_to_string(Path::new("asm").join(file)).unwrap());

@@ -1,22 +1,25 @@
 // The CALL table and its dispatchers for x86_64, Microsoft calling convention.
 //
-// Way of one call: foreign code -> entry -> calltable_dispatch -> handler, and back the same way.
+// Way of one call: foreign code -> entry -> calltable_dispatch, which jumps to the handler -> entry -> foreign code.
 //
-//   address     on entry to calltable_dispatch (RSP is a multiple of 16)
-//   rsp+0x30+   positions 4, 5, ... of the foreign call
-//   rsp+0x28    home of R9  (position 3) |
-//   rsp+0x20    home of R8  (position 2)  | home space: belongs to the callee, so to us;
-//   rsp+0x18    home of RDX (position 1)  | together with the words above it makes the
-//   rsp+0x10    home of RCX (position 0) |  arguments one array of 8-byte positions
-//   rsp+0x08    return address in the foreign caller
-//   rsp+0x00    return address in the entry: table + 16 * slot + ENTRY_RETURN
+//   address     on entry to calltable_dispatch (RSP is 8 more than a multiple of 16, as at any function's start)
+//   rsp+0x58+   positions 4, 5, ... of the foreign call
+//   rsp+0x50    home of R9  (position 3) |
+//   rsp+0x48    home of R8  (position 2)  | home space: belongs to the callee, so to us;
+//   rsp+0x40    home of RDX (position 1)  | together with the words above it makes the
+//   rsp+0x38    home of RCX (position 0) |  arguments one array of 8-byte positions
+//   rsp+0x30    return address in the foreign caller
+//   rsp+0x28    position 4 of the handler                       | the entry's frame
+//   rsp+0x08    home space of the handler: its positions 0 to 3 |
+//   rsp+0x00    return address in the entry: table + ENTRY_STRIDE * slot + ENTRY_RETURN
 //
 // The convention: arguments in RCX RDX R8 R9 or XMM0-3 by position, then on the stack. To be preserved: RBX RBP
 // RDI RSI RSP R12-R15, XMM6-15, the control bits of MXCSR, the x87 control word; DF is clear at entry and exit.
 // RAX, R10 and R11 carry no argument: the dispatchers work in these three until the others have been stored.
 //
-// calltable_dispatch   finds the context; itself the direct lane for 0 to 4 positions, else jumps to
+// calltable_dispatch   finds the context; itself the direct lane for 4 positions, else goes on to
 // calltable_select     picks one of the lanes below, for most of them with all arguments in memory; through it go also
+// calltable_short      direct lane, fewer positions, the data in a register
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
 // calltable_contain    calls whose exceptions the embedder may end here
 // calltable_enchain    puts a counted or contained call in the thread's chain, on systems other than Windows
@@ -27,10 +30,12 @@
 //                      the same two for handlers that keep no register but RSP
 //
 // The file has neither #define nor #include: it is read by GAS, by Clang and by rustc's global_asm!. The build
-// script puts `.set` lines for the names in capitals (build.rs, SHARED) in front of it, and the crate's version into
+// script puts `.set` lines for the names in capitals (build.rs, numbers) in front of it, and the crate's version into
 // every name that the whole defines (asm/names.rs), so that two versions of the crate link side by side.
 
 .intel_syntax noprefix
+
+.set ARGUMENTS, ENTRY_FRAME + 0x10              // from RSP on entry to calltable_dispatch
 
 // --- What differs between ELF and COFF: sections, symbols, unwind data -------------------------------------------
 
@@ -126,8 +131,7 @@
 .endm
 
 // Saves the preserved register XMM`number`, the first being 6, in an array at RSP + `at`, a multiple of 16, of which R9
-// is the middle: so the distance takes one byte; restores it. (RSP itself is no such multiple in calltable_contain;
-// where it is one, MOVUPS is as fast as MOVAPS.)
+// is the middle: so the distance takes one byte; restores it. (MOVUPS is as fast as MOVAPS there.)
 .macro SAVE_XMM number, at
     movups  [r9 + 16 * (\number - 11)], xmm\number
 .if ELF
@@ -147,8 +151,8 @@
 // --- The full save, for handlers that keep no register but RSP ----------------------------------------------------
 //
 //   address              after SAVE_ALL
-//   rsp+room+0xC0+       RFLAGS if asked for, eight pushed registers, then the stack as the lane found it
-//   rsp+room+0xB8        nothing
+//   rsp+room+0xB8+       RFLAGS and 8 bytes of nothing if asked for, eight pushed registers, then the stack as the lane
+//                        found it
 //   rsp+room+0xB2        x87 status word, after the handler
 //   rsp+room+0xB0        x87 control word
 //   rsp+room+0xA8        MXCSR
@@ -156,11 +160,11 @@
 //   rsp+room+0x00        XMM6 to XMM15, 16 bytes each
 //   rsp+0x00             `room` bytes for the lane: first of all the handler's home space
 //
-// Eight pushes keep RSP a multiple of 16; the room and what lies above it do, too. With `flags`, RFLAGS are above that.
+// RSP is a multiple of 16 then, and the room has to be one. With `flags`, RFLAGS are above the other things.
 .set SAVED_STATE,   0xA0
 .set SAVED_MXCSR,   0xA8
 .set SAVED_X87,     0xB0
-.set SAVE_AREA,     0xC0
+.set SAVE_AREA,     0xB8                        // with `flags` 8 more
 
 .macro SAVE_ALL room, flags=0
     SAVE_REG rbx
@@ -174,7 +178,7 @@
 .if \flags
     SAVE_FLAGS
 .endif
-    ALLOC   (\room + SAVE_AREA)
+    ALLOC   (\room + SAVE_AREA + 8 * \flags)
 .if FPU
     lea     r9, [rsp + \room + 0x50]            // free: the arguments are in memory
     SAVE_XMM 6, \room
@@ -232,7 +236,7 @@
     RESTORE_XMM 14
     RESTORE_XMM 15
 .endif
-    FREE    (\room + SAVE_AREA + 8 * \flags)
+    FREE    (\room + SAVE_AREA + 16 * \flags)
     RESTORE_REG r15
     RESTORE_REG r14
     RESTORE_REG r13
@@ -258,81 +262,115 @@
     .text
 .endif
 
-    .p2align 6, 0xcc                            // the dispatcher after the table then begins a cache line
+    .p2align 6, 0xcc
     .globl calltable_table
-PROC calltable_table, 2
-    END_PROLOGUE
-// An entry keeps the processor's return stack and shadow stack balanced: its CALL is answered by the dispatcher's
-// RET, and its own RET answers the foreign call. RSP is back at the foreign return address between the two.
+.if ELF
+    .type calltable_table, @function
+calltable_table:
+    .cfi_startproc
+// One rule serves every instruction of every entry, as linkers write it for a PLT: the frame has been taken where the
+// address modulo ENTRY_STRIDE is 8 to 15 (from the CALL up to ADD), so there the return address is that much higher.
+// DW_CFA_def_cfa_expression: RSP + 8 + ((RIP & (ENTRY_STRIDE - 8)) == 8) * ENTRY_FRAME
+    .cfi_escape 0x0f, 12, 0x77, 8, 0x80, 0, 0x30 + ENTRY_STRIDE - 8, 0x1a, 0x38, 0x29, 0x08, ENTRY_FRAME, 0x1e, 0x22
+.else
+    .def calltable_table; .scl 2; .type 32; .endef
+calltable_table:
+.endif
+// An entry keeps the processor's return stack and shadow stack balanced: its CALL is answered by the RET of the handler
+// that the dispatcher jumps to, or of the dispatcher, and its own RET answers the foreign call.
+//
+//   address     from the CALL on, up to ADD
+//   rsp+0x28    return address in the foreign caller
+//   rsp+0x20    position 4 of the handler
+//   rsp+0x00    home space of the handler
 .macro ENTRY slot
     NAME_ENTRY \slot
+.ifeq WINDOWS
     endbr64                                     // 4 bytes: landing pad, wanted under indirect-branch tracking
-    call    calltable_dispatch                  // 5 bytes: pushes table + 16 * slot + ENTRY_RETURN
-    ret                                         // 1 byte: result registers are as the dispatcher left them
-    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc  // to ENTRY_STRIDE; stops straight-line speculation past the RET
+.endif                                          // (which Windows does not use)
+    sub     rsp, ENTRY_FRAME                    // 4 bytes: the handler's frame of arguments
+    call    calltable_dispatch                  // 5 bytes: pushes table + ENTRY_STRIDE * slot + ENTRY_RETURN
+    add     rsp, ENTRY_FRAME                    // 4 bytes: result registers are as the handler left them
+    ret                                         // 1 byte
+    .skip   ENTRY_STRIDE - ENTRY_RETURN - 5, 0xcc   // INT3 stops straight-line speculation past the RET
 .endm
     EACH_SLOT ENTRY
-END_PROC calltable_table
+.if ELF
+    .cfi_endproc
+    .size calltable_table, . - calltable_table
+.else
+// Windows finds the unwind data of a function by its addresses: each entry is one, and all share the same data. Between
+// ADD and RET it knows an epilogue by its bytes; so it does at the return address, with the same outcome.
+    .section .xdata, "dr"
+    .balign 4
+calltable_entry_frame:
+    .byte   1                                   // version 1, no handler
+    .byte   ENTRY_RETURN - 5                    // size of the prologue
+    .byte   1                                   // unwind codes
+    .byte   0                                   // no frame register
+    .byte   ENTRY_RETURN - 5                    // where the instruction ends that is undone
+    .byte   2 + (ENTRY_FRAME / 8 - 1) * 16      // UWOP_ALLOC_SMALL
+    .short  0                                   // the number of codes is made even
+    .section .pdata, "dr"
+    .balign 4
+.macro UNWIND_ENTRY slot
+    .rva    calltable_table + ENTRY_STRIDE * \slot, calltable_table + ENTRY_STRIDE * (\slot + 1)
+    .rva    calltable_entry_frame
+.endm
+    EACH_SLOT UNWIND_ENTRY
+    .text
+.endif
 
-// --- calltable_dispatch: slot, context; direct lane for 0 to 4 positions ------------------------------------------
+// --- calltable_dispatch: slot, context; direct lane for 4 positions -----------------------------------------------
 //
-//   address     while the handler runs          the low 16 bits of the state of a live context on this way are
-//   rsp+0x38    return address in the foreign   positions + 1, no flag set; 0, a context that is not live, and
-//               caller                          everything else go to calltable_select
-//   rsp+0x30    return address in the entry
-//   rsp+0x28    nothing: keeps RSP aligned
-//   rsp+0x20    position 4 of the handler: the data if the foreign call has 4 positions
-//   rsp+0x00    home space of the handler
+// The low 16 bits of the state are positions + 1 where no flag is set, and 0 where the context is not live. One compare
+// tells the handlers with 4 positions, to which the dispatcher jumps, from all else, which goes to calltable_select.
+// They return to the entry. Typed closures have 4 positions if they have fewer, the others being of no use.
+//
+// The JMP to the handler lies in the 64 bytes in which the dispatcher starts, and no branch is taken on the way to it:
+// where it does not, calls of many entries with several handlers take twice as long (docs/design/entry.md). If the
+// instructions become longer, the `.org` does not assemble.
+    .p2align 6, 0xcc
 PROC calltable_dispatch
+    END_PROLOGUE
     mov     r11, [rsp]
     lea     rax, [rip + calltable_table + ENTRY_RETURN]
     sub     r11, rax                            // from the first entry to the one that was called
     cmp     r11, [rip + calltable_contexts + CONTEXTS_SPAN]
-    jae     calltable_no_context                // no entry with a context: a hook has moved the CALL, or nothing
-                                                // was ever registered
-    mov     rax, [rip + calltable_contexts + CONTEXTS_FIRST]
-    lea     r11, [rax + 2 * r11]                // a context is two entries long
+    jae     3f                                  // no entry with a context
+.if CONTEXT_SIZE - ENTRY_STRIDE
+    add     r11, r11                            // a context is two entries long (src/context.rs), or one
+.endif
+    add     r11, [rip + calltable_contexts + CONTEXTS_FIRST]
     mov     r10, [r11 + CONTEXT_STATE]
-    lea     eax, [r10 - 1]                      // AX: positions, if no flag is set; 0 wraps round
-    cmp     ax, 4
-    ja      calltable_select
-    ALLOC   0x30
-    END_PROLOGUE
+    cmp     r10w, JUMP_POSITIONS + 1
+    jne     1f
     mov     rax, [r11 + CONTEXT_DATA]
-    mov     [rsp + 0x20], rax                   // the data follows the last argument: position 4,
-    cmp     r10b, 2                             // or a register that the foreign call does not use
-    cmovb   rcx, rax                            // 0 positions
-    cmove   rdx, rax                            // 1 position
-    cmp     r10b, 4
-    cmovb   r8, rax                             // 2 positions, or fewer: then R8 is nobody's
-    cmove   r9, rax                             // 3 positions
+    mov     [rsp + 8 + 8 * JUMP_POSITIONS], rax // the data follows the last argument, in the entry's frame
     mov     rax, [r11 + CONTEXT_HANDLER]
     cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
-    jne     1f
-    call    rax
-    nop                                         // or the return address would look like an epilogue
-    FREE    0x30
-    RETURN
-.if ELF
-    .cfi_adjust_cfa_offset 0x30                 // 0x30 bytes are still taken where the branch comes from
-.endif
-1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
-    FREE    0x30                                // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_refuse
-END_PROC calltable_dispatch
+    jne     2f
+    jmp     rax
+    .org    calltable_dispatch + 64, 0xcc
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
 //
-// In: R11 context (0 if there is none), R10 its state, AX its positions if no flag is set, else more than there can be.
-// Leaves to the lanes but calltable_long, RSP as it came:
+// In: R11 context, R10 its state; R10 0 as if it were not live, with R11 0 if there is no context.
+// Leaves to calltable_short and calltable_long, RSP and the arguments as they came, and to the other lanes, RSP as it
+// came:
 //   RAX  the arguments: home space and what follows     RCX  handler
 //   R10  the state, its flags                           RDX  data
-PROC calltable_select
-    END_PROLOGUE
+calltable_select:
+1:  lea     eax, [r10 - 1]                      // AX: positions, if no flag is set; 0 wraps round
+    cmp     ax, JUMP_POSITIONS
+    jb      calltable_short
     cmp     ax, MAX_POSITIONS
     jbe     calltable_long
+    jmp     calltable_refuse
+3:  xor     r11d, r11d                          // nothing has been registered yet, or the CALL is no entry's: a hook
+2:  xor     r10d, r10d                          // has moved it; or released while we read: arguments do not matter
 calltable_refuse:                               // with R10 0: as if not live
-    lea     rax, [rsp + 0x10]
+    lea     rax, [rsp + ARGUMENTS]
     mov     [rax + 0x00], rcx                   // all arguments in memory, in order
     mov     [rax + 0x08], rdx
     mov     [rax + 0x10], r8
@@ -361,11 +399,28 @@ calltable_lanes:                                // calltable_contain calls this
     mov     rdx, r11                            // its data is the context, or null where there is none; one more says
                                                 // that the registration runs (src/stale.rs)
     jmp     calltable_frame
-calltable_no_context:                           // nothing has ever been registered, or the CALL is no entry's
-    xor     r11d, r11d
-    xor     r10d, r10d
+END_PROC calltable_dispatch
+
+// --- calltable_short: direct lane, fewer than 4 positions ---------------------------------------------------------
+//
+// In: R11 context, R10 its state; no flag is set. Takes no stack: the data goes into a register that the foreign call
+// does not use, and the handler returns to the entry.
+PROC calltable_short
+    END_PROLOGUE
+    mov     rax, [r11 + CONTEXT_DATA]
+    cmp     r10b, 2
+    cmovb   rcx, rax                            // 0 positions
+    cmove   rdx, rax                            // 1 position
+    cmp     r10b, 4
+    cmovb   r8, rax                             // 2 positions, or fewer: then R8 is nobody's
+    cmove   r9, rax                             // 3 positions
+    mov     rax, [r11 + CONTEXT_HANDLER]
+    cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
+    jne     1f
+    jmp     rax
+1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
     jmp     calltable_refuse
-END_PROC calltable_select
+END_PROC calltable_short
 
 // --- The chain of calls that exceptions must know of, on systems other than Windows (src/seh/linked.rs) -----------
 //
@@ -400,13 +455,12 @@ END_PROC calltable_select
 // Calls Rust with a record; keeps all that a lane or its choice needs.
 //
 //   address     during the call
-//   rsp+0x88    nothing: keeps RSP aligned
 //   rsp+0x60    RAX RCX RDX R10 R11
 //   rsp+0x20    XMM0 to XMM3
 //   rsp+0x00    home space
 .ifeq WINDOWS
 PROC calltable_enchain
-    ALLOC   0x90
+    ALLOC   0x88
     END_PROLOGUE
     mov     [rsp + 0x60], rax
     mov     [rsp + 0x68], rcx
@@ -433,7 +487,7 @@ PROC calltable_enchain
     mov     rdx, [rsp + 0x70]
     mov     r10, [rsp + 0x78]
     mov     r11, [rsp + 0x80]
-    FREE    0x90
+    FREE    0x88
     RETURN
 END_PROC calltable_enchain
 .endif
@@ -445,7 +499,8 @@ END_PROC calltable_enchain
 // touches nothing; a release that finds the number 0 ends the generation in the same way, in one step (src/context.rs).
 //
 //   address     while the lane runs
-//   rsp+0x30    return address in the foreign caller
+//   rsp+0x58    return address in the foreign caller
+//   rsp+0x30    the entry's frame
 //   rsp+0x28    return address in the entry
 //   rsp+0x20    nothing: keeps RSP aligned
 //   rsp+0x00    record: the context, and on systems other than Windows what the chain needs
@@ -471,7 +526,7 @@ PROC calltable_count
     jne     1b                                  // another call came first: RAX is what it has left
     END_PROLOGUE                                // from here on an exception has something to undo
     PUSH_RECORD 0, 0
-    lea     rax, [rsp + COUNT_ROOM + 0x10]
+    lea     rax, [rsp + COUNT_ROOM + ARGUMENTS]
     call    calltable_counted
     .globl  calltable_counting                  // src/entry/x86_64.rs: below it on the stack is a call that is counted
 calltable_counting:
@@ -485,7 +540,7 @@ calltable_counting:
 .endif
 4:  inc     r11                                 // refused as running
 3:  xor     r10d, r10d                          // refused: as if not live, and not counted
-    lea     rax, [rsp + COUNT_ROOM + 0x10]
+    lea     rax, [rsp + COUNT_ROOM + ARGUMENTS]
     FREE    COUNT_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
     jmp     calltable_counted
 END_PROC calltable_count
@@ -510,8 +565,8 @@ END_PROC calltable_uncount
 // back to here, and they have been saved. DF, the x87 stack, the control words and the shadow stack are put
 // right there, AC before it (src/seh/ask.rs).
 //
-//   address     when the lane is called (RSP becomes a multiple of 16 by that): Windows
-//   rsp+0xB0    return address in the foreign caller; frame of calltable_count, if the call is counted
+//   address     when the lane is called (RSP is a multiple of 16): Windows
+//   rsp+0xB0    the entry's frame; frame of calltable_count, if the call is counted
 //   rsp+0xA8    return address in the entry; in calltable_count
 //   rsp+0xA0    RFLAGS
 //   rsp+0x00    the contained call (src/seh/call.rs, Call): outcome, data, state, control words, the low half of RFLAGS
@@ -531,7 +586,7 @@ PROC calltable_contain
     mov     r8d, [rsp + CONTAINED_SIZE]
 .else
     SAVE_ALL LINKED_SIZE, 1
-    mov     r8d, [rsp + LINKED_SIZE + SAVE_AREA]
+    mov     r8d, [rsp + LINKED_SIZE + SAVE_AREA + 8]
 .endif
     mov     [rsp + CONTAINED_FLAGS], r8d
     mov     [rsp + CONTAINED_DATA], rdx
@@ -603,7 +658,7 @@ calltable_resume:
 .endif
     jmp     4f
 3:  call    calltable_lanes
-    nop                                         // or the return address would look like an epilogue
+    nop                                         // or the return address would look like an epilogue: nobody is asked
 4:  POP_RECORD LINKED_RECORD
 .if WINDOWS
     FREE    (CONTAINED_SIZE + 8)
@@ -620,8 +675,8 @@ END_PROC calltable_contain
 //   rsp+8*positions    data
 //   rsp+0x00           copy of the foreign call's positions from the fifth on; the first four are the home space of
 //                      the handler
-.set DIRECT_ROOM, (8 * (MAX_POSITIONS + 2) + 15) & -16
-.set DIRECT_HANDLER, DIRECT_ROOM - 8            // above the highest place of the data
+.set DIRECT_ROOM, 8 * (MAX_POSITIONS + 1)       // RSP is a multiple of 16 then: MAX_POSITIONS is even
+.set SAVING_ROOM, (DIRECT_ROOM + 15) & -16      // the same under SAVE_ALL
 
 // Copies the positions from the fifth on to RSP, last ones first. In: a register with their number + 1; where the first
 // position is, as a register and an offset; two registers to lose. Two at a time: with an odd number the fourth goes
@@ -636,27 +691,26 @@ END_PROC calltable_contain
     ja      3b
 .endm
 
-// In: as calltable_dispatch leaves it for calltable_select; more than 4 positions, and no flag.
+// In: R11 context, R10 its state; more than 4 positions, and no flag.
 PROC calltable_long
     ALLOC   DIRECT_ROOM
     END_PROLOGUE
     mov     rax, [r11 + CONTEXT_HANDLER]
-    mov     [rsp + DIRECT_HANDLER], rax
+    mov     [rsp], rax                          // in the handler's home space, where nothing is copied to
     mov     rax, [r11 + CONTEXT_DATA]
     cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
     jne     1f
     movzx   r10d, r10b                          // positions + 1
     mov     [rsp + 8 * r10 - 8], rax            // the data follows the last position
-    COPY    r10, rsp, (DIRECT_ROOM + 0x10), rax, r11
-    call    [rsp + DIRECT_HANDLER]
-    nop                                         // or the return address would look like an epilogue
+    COPY    r10, rsp, (DIRECT_ROOM + ARGUMENTS), rax, r11
+    call    [rsp]
     FREE    DIRECT_ROOM
     RETURN
 .if ELF
-    .cfi_adjust_cfa_offset DIRECT_ROOM          // as in calltable_dispatch
+    .cfi_adjust_cfa_offset DIRECT_ROOM          // as it is where the branch comes from
 .endif
-1:  xor     r10d, r10d
-    FREE    DIRECT_ROOM
+1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
+    FREE    DIRECT_ROOM                         // directly before the JMP: an epilogue, to a Windows unwinder
     jmp     calltable_refuse
 END_PROC calltable_long
 
@@ -671,14 +725,13 @@ END_PROC calltable_long
     mov     rcx, [rax + 0x00]
     mov     r8,  [rax + 0x10]
     mov     r9,  [rax + 0x18]
-    cmp     r10d, 4                             // or is in a register: see calltable_dispatch
+    cmp     r10d, 4                             // or is in a register: see calltable_short
     cmovb   r8, rdx
     cmove   r9, rdx
     cmp     r10d, 2
     cmovb   rcx, rdx
     cmovne  rdx, [rax + 0x08]
     call    r11
-    nop                                         // or the return address would look like an epilogue
 .endm
 
 PROC calltable_direct
@@ -690,20 +743,20 @@ PROC calltable_direct
 END_PROC calltable_direct
 
 PROC calltable_direct_saving
-    SAVE_ALL DIRECT_ROOM
+    SAVE_ALL SAVING_ROOM
     CALL_DIRECT
-    RESTORE_ALL DIRECT_ROOM
+    RESTORE_ALL SAVING_ROOM
     RETURN
 END_PROC calltable_direct_saving
 
 // --- Frame lane ---------------------------------------------------------------------------------------------------
 //
 //   address            while the handler runs
-//   rsp+0x58           nothing: keeps RSP aligned
 //   rsp+0x20           the frame (src/frame/x86_64.rs): result, arguments, floats
 //   rsp+0x00           home space of the handler
 .set FRAME_AT,   0x20
-.set FRAME_ROOM, (FRAME_AT + FRAME_SIZE + 15) & -16
+.set FRAME_ROOM, FRAME_AT + FRAME_SIZE          // RSP is a multiple of 16 then
+.set FRAME_SAVING_ROOM, (FRAME_ROOM + 15) & -16 // the same under SAVE_ALL
 
 // In: as calltable_select leaves it, and the room at RSP.
 .macro CALL_FRAME saving
@@ -741,9 +794,9 @@ PROC calltable_frame
 END_PROC calltable_frame
 
 PROC calltable_frame_saving
-    SAVE_ALL FRAME_ROOM
+    SAVE_ALL FRAME_SAVING_ROOM
     CALL_FRAME 1
-    RESTORE_ALL FRAME_ROOM
+    RESTORE_ALL FRAME_SAVING_ROOM
     RETURN
 END_PROC calltable_frame_saving
 

@@ -49,6 +49,9 @@ use crate::signature::Signature;
 
 pub use crate::entry::{CodePointer, Location};
 pub use crate::layout::{CAPACITY, MAX_POSITIONS};
+// For this crate's own tests and tools.
+#[doc(hidden)]
+pub use crate::layout::{ENTRY_RETURN, ENTRY_STRIDE};
 pub use crate::registry::{Binding, LiveSlot, SlotId, SlotKey};
 
 /// A handler of the frame lane: gets the registration's data and one call's arguments. Example: [`Binding::frame`].
@@ -728,9 +731,9 @@ pub fn slot_of(code: *const c_void) -> Option<usize> {
 /// Whether a program counter lies in the table or in a dispatcher; for trap handlers, debuggers and profilers.
 ///
 /// An address in a dispatcher does not say for which slot it runs; the return address in the entry does, further up the
-/// stack. Whoever walks the stack asks about each address that it finds: one walk may find several, those of nested
-/// calls, innermost first. Without a walk, where there is a chain of exception records, `seh::slot_of` knows the calls
-/// that are in it.
+/// stack. (On x86_64 that entry is the caller of most handlers: the dispatcher has jumped to them.) Whoever walks the
+/// stack asks about each address that it finds: one walk may find several, those of nested calls, innermost first.
+/// Without a walk, where there is a chain of exception records, `seh::slot_of` knows the calls that are in it.
 ///
 /// ```
 /// # #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -751,7 +754,7 @@ pub fn slot_of(code: *const c_void) -> Option<usize> {
 /// // SAFETY: the callback lives.
 /// unsafe { callback.code()() };
 /// let slot = callback.slot().index();
-/// assert_eq!(*found.lock().unwrap(), [Location::Dispatcher, Location::Entry { slot }]);
+/// assert_eq!(*found.lock().unwrap(), [Location::Entry { slot }]);
 /// # }
 /// # Ok::<(), calltable::Error>(())
 /// ```

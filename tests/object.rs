@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use calltable::{CAPACITY, Callback};
+use entries::Kind;
 use iced_x86::{CpuidFeature, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use image::{Code, Function, Reference};
 use object::elf;
@@ -79,7 +80,9 @@ fn installed(names: &[&'static str]) -> &'static str {
 /// The crate's text with other numbers in its `.set` lines.
 fn source(format: Format, changes: &[(&str, usize)]) -> String {
     let format = ("ELF", usize::from(format == Format::Elf));
-    changes.iter().chain([&format]).fold(SOURCE.to_owned(), |text, (name, value)| {
+    let kind = Kind::of(true, changes.contains(&("WINDOWS", 1)));
+    let entry = [("ENTRY_STRIDE", kind.stride as usize), ("ENTRY_RETURN", kind.call() as usize + 5)];
+    changes.iter().chain([&format]).chain(&entry).fold(SOURCE.to_owned(), |text, (name, value)| {
         let set = format!(".set calltable_{}_{name}, ", env!("CALLTABLE_SYMBOL_VERSION"));
         let start = text.find(&set).unwrap_or_else(|| panic!("calltable.S sets no {name}"));
         let end = start + text[start..].find('\n').unwrap();
@@ -183,8 +186,15 @@ fn every_assembler_makes_the_same_elf_code() {
 /// LLVM leaves calls to the linker, and does not shorten jumps, where GAS does both; so bytes differ between the two.
 #[test]
 fn every_assembler_makes_the_same_coff_instructions() {
+    for windows in [0, 1] {
+        assert_same_coff(windows);
+    }
+}
+
+fn assert_same_coff(windows: usize) {
+    let name = format!("same-coff-{windows}");
     let [gas, clang, rustc] = [Assembler::Gas, Assembler::Clang, Assembler::Rustc]
-        .map(|assembler| code(&assemble(assembler, Format::Coff, "same-coff", &[])));
+        .map(|assembler| code(&assemble(assembler, Format::Coff, &name, &[("WINDOWS", windows)])));
     assert_same_code(&clang, &rustc, Assembler::Rustc);
     for (expected, function) in gas.functions.iter().zip(&clang.functions) {
         assert_eq!(expected.name, function.name, "the functions come in another order");
@@ -220,17 +230,18 @@ fn the_end_of_the_dispatchers_is_marked() {
 /// Else foreign code of a program with Control Flow Guard could call the first entry only.
 #[test]
 fn coff_objects_list_every_entry_as_a_guard_target() {
-    for assembler in [Assembler::Clang, Assembler::Rustc] {
-        let made = assemble(assembler, Format::Coff, "guard", &[]);
+    let kinds = [Assembler::Clang, Assembler::Rustc].into_iter().flat_map(|assembler| [(assembler, 0), (assembler, 1)]);
+    for (assembler, windows) in kinds {
+        let made = assemble(assembler, Format::Coff, &format!("guard-{windows}"), &[("WINDOWS", windows)]);
         let file = parse(&made);
         let listed = marks::listed(&file, ".gfids$y");
-        let all = marks::are_entries(&file, &listed, CAPACITY as u64);
+        let all = marks::are_entries(&file, &listed, CAPACITY as u64, Kind::of(true, windows == 1).stride);
         assert!(all, "{assembler:?}: .gfids$y does not name a function at each entry, in order");
     }
 }
 
-/// COFF objects of both kinds of assembler, with their unwind data.
-fn coff(name: &str) -> impl Iterator<Item = (Code, Vec<Unwind>, Assembler)> {
+/// COFF objects of both kinds of assembler, with their unwind data and what entries they have.
+fn coff(name: &str) -> impl Iterator<Item = (Code, Vec<Unwind>, Assembler, Kind)> {
     // Not of Windows: what UEFI gets.
     let kinds = [Assembler::Gas, Assembler::Clang].into_iter().flat_map(|assembler| [(assembler, 0), (assembler, 1)]);
     kinds.map(move |(assembler, windows)| {
@@ -238,17 +249,34 @@ fn coff(name: &str) -> impl Iterator<Item = (Code, Vec<Unwind>, Assembler)> {
         let file = parse(&made);
         let code = code(&made);
         let unwind = pdata::read(&file, &code);
-        (code, unwind, assembler)
+        (code, unwind, assembler, Kind::of(true, windows == 1))
     })
 }
 
 #[test]
 fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
-    for (code, unwind, assembler) in coff("unwind-data") {
-        for function in &code.functions {
+    for (code, unwind, assembler, kind) in coff("unwind-data") {
+        let table = &code.functions[0];
+        // Entries of the table are functions of their own, which share their data.
+        let (entries, dispatchers) = unwind.split_at(CAPACITY);
+        for (slot, entry) in (0..).zip(entries) {
+            let start = table.range.start + kind.stride * slot;
+            assert_eq!(entry.function, start..start + kind.stride, "{assembler:?}, slot {slot}");
+            assert_eq!(entry.info, entries[0].info, "{assembler:?}, slot {slot}: data of its own");
+        }
+        assert_eq!(
+            entries[0].codes,
+            [(kind.call(), Step::Allocate(entries::FRAME))],
+            "{assembler:?}: the entries' frame"
+        );
+        assert!(
+            (entries[0].prologue, entries[0].is_armed) == (kind.call(), false),
+            "{assembler:?}: the entries' prologue"
+        );
+        for function in &code.functions[1..] {
             let name = format!("{}, as {assembler:?} makes it,", function.name);
             for address in function.range.clone() {
-                let entries = unwind.iter().filter(|entry| entry.function.contains(&address)).count();
+                let entries = dispatchers.iter().filter(|entry| entry.function.contains(&address)).count();
                 assert_eq!(entries, 1, "{name} has .pdata entries in this number for the byte at {address:#x}");
             }
             let entry = unwind.iter().find(|entry| entry.function.start == function.range.start);
@@ -271,7 +299,7 @@ fn coff_unwind_data_covers_each_byte_once_and_describes_each_prologue() {
 /// it.
 #[test]
 fn coff_epilogues_are_what_an_unwinder_recognizes() {
-    for (code, unwind, assembler) in coff("epilogues") {
+    for (code, unwind, assembler, _) in coff("epilogues") {
         for function in &code.functions[1..] {
             let entry = unwind.iter().find(|entry| entry.function.start == function.range.start).unwrap();
             let steps: Vec<_> = entry.codes.iter().map(|(_, step)| step).collect();
@@ -300,7 +328,8 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
                     let last = &rest[1 + pops.count()];
                     assert!(leaves(last), "{name} begins an epilogue, but it is broken by {}", code.text(last));
                 }
-                if instruction.mnemonic() == Mnemonic::Call {
+                // Whose handler Windows is to call is not in its epilogue.
+                if instruction.mnemonic() == Mnemonic::Call && entry.is_armed {
                     let next = &rest[1];
                     let epilogue = frees(next) || matches!(next.mnemonic(), Mnemonic::Pop | Mnemonic::Ret);
                     assert!(!epilogue, "{name} returns to what looks like an epilogue: put a NOP after it");
@@ -315,7 +344,7 @@ fn coff_epilogues_are_what_an_unwinder_recognizes() {
 #[test]
 fn frames_are_filled_before_windows_asks_about_exceptions() {
     let mut armed = Vec::new();
-    for (code, unwind, assembler) in coff("armed") {
+    for (code, unwind, assembler, _) in coff("armed") {
         for entry in unwind.iter().filter(|entry| entry.is_armed) {
             let function = code.functions.iter().find(|function| function.range.start == entry.function.start).unwrap();
             let body = function.instructions.iter().skip_while(|i| i.ip() < entry.function.start + entry.prologue);
@@ -389,7 +418,41 @@ fn linked_code(image: &[u8]) -> Code {
 }
 
 fn assert_entries(image: &[u8]) {
-    assert_eq!(entries::check(&linked_code(image), CAPACITY as u64), []);
+    let code = linked_code(image);
+    assert_eq!(entries::check(&code, CAPACITY as u64, Kind::of(true, false)), []);
+    assert_jump_in_first_line(&code);
+}
+
+/// What makes calls of many handlers fast: docs/design/entry.md.
+fn assert_jump_in_first_line(code: &Code) {
+    let dispatch = code.functions.iter().find(|function| function.name == "calltable_dispatch").unwrap();
+    let leaves = |i: &&Instruction| matches!(i.mnemonic(), Mnemonic::Jmp | Mnemonic::Call | Mnemonic::Ret);
+    let jump = dispatch.instructions.iter().find(leaves).unwrap();
+    assert_eq!(jump.op0_kind(), OpKind::Register, "the first branch that is always taken goes to the handler");
+    let (start, end) = (dispatch.range.start, jump.next_ip());
+    assert!(start % 64 == 0 && end - start <= 64, "the dispatcher starts at {start:#x}, its JMP ends at {end:#x}");
+}
+
+/// One rule describes all entries: what an unwinder reads for the last slot is no more than for the first.
+#[test]
+fn elf_unwind_data_does_not_grow_with_the_table() {
+    for assembler in [Assembler::Gas, Assembler::Clang, Assembler::Rustc] {
+        let [small, large] = [1, CAPACITY].map(|capacity| {
+            let made = assemble(assembler, Format::Elf, &format!("frames-{capacity}"), &[("CAPACITY", capacity)]);
+            let size = parse(&made).section_by_name(".eh_frame").unwrap().size();
+            assert!(size > 0);
+            size
+        });
+        assert_eq!(small, large, "{assembler:?}: bytes of .eh_frame for one slot and for all");
+    }
+}
+
+/// The same of COFF objects, where the assembler's alignment is not yet the linker's.
+#[test]
+fn coff_dispatchers_jump_in_their_first_line() {
+    for (code, ..) in coff("line") {
+        assert_jump_in_first_line(&code);
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Step {
 }
 
 struct Model {
-    /// The entry of slot 0; others follow 16 bytes apart.
+    /// The entry of slot 0; others follow, ENTRY_STRIDE bytes apart.
     table: *const c_void,
     free: VecDeque<usize>,
     /// By index: the slot, its kind and uses, 0 for one that is not shared.
@@ -166,7 +166,7 @@ impl Model {
 
     fn call(&self, index: usize) {
         type Code = unsafe extern "efiapi" fn(isize) -> isize;
-        let code = self.table.wrapping_byte_add(16 * index);
+        let code = self.table.wrapping_byte_add(table::ENTRY_STRIDE * index);
         assert_eq!(table::slot_of(code), Some(index));
         // SAFETY: an entry; its handler is one of the two, or the stale one, which returns.
         let result = unsafe { std::mem::transmute::<*const c_void, Code>(code)(1000) };

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::ops::Range;
 
-use calltable::table::{self, Binding};
+use calltable::table::{self, Binding, ENTRY_STRIDE};
 use calltable::{
     Callback, Convention, Dynamic, Error, Frame, NotReleased, Options, RawFrame, ReleaseError, Signature, StaleCall,
     StaleReason, Type, set_stale_handler,
@@ -198,7 +198,8 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
         for (code, addend) in &live {
             assert_eq!(call(*code), 10 + 5 * addend, "adding {addend}");
         }
-        let entry = |slot: usize| code.wrapping_byte_add(16 * slot).wrapping_byte_sub(16 * (never - 1));
+        let first = code.wrapping_byte_sub(ENTRY_STRIDE * (never - 1));
+        let entry = |slot: usize| first.wrapping_byte_add(ENTRY_STRIDE * slot);
         assert_eq!(call(entry(released_slot.index())), 5 * (2000 + released_slot.index() as isize));
         assert_eq!(call(entry(never)), 5 * (1000 + never as isize));
 

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::table::{self, Binding, CAPACITY};
+use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE};
 use calltable::{Callback, Convention, Error, ReleaseError, StaleReason};
 
 type Nullary = unsafe extern "efiapi" fn() -> isize;
@@ -33,7 +33,7 @@ fn end(status: ExitStatus) -> Option<i32> {
 unsafe extern "C" {
     /// The first entry, by the name that the version 0.1.0 gives it.
     #[link_name = "calltable_0_1_0_table"]
-    static TABLE: [u8; 16];
+    static TABLE: [u8; ENTRY_STRIDE];
     /// Where the contexts are, after some other words.
     #[link_name = "calltable_0_1_0_contexts"]
     static CONTEXTS: [AtomicUsize; CAPACITY * 32 / size_of::<usize>()];
@@ -107,7 +107,7 @@ fn retire() {
 
 fn entry(slot: usize) -> Nullary {
     // SAFETY: the entries follow each other; each is a function, if perhaps a stale one.
-    unsafe { std::mem::transmute::<*const [u8; 16], Nullary>((&raw const TABLE).wrapping_add(slot)) }
+    unsafe { std::mem::transmute::<*const [u8; ENTRY_STRIDE], Nullary>((&raw const TABLE).wrapping_add(slot)) }
 }
 
 /// A callback that its own call can drop.

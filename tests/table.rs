@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard};
 use std::thread;
 
-use calltable::table::{self, Binding, CAPACITY, Location, SlotId, SlotKey};
+use calltable::table::{self, Binding, CAPACITY, ENTRY_RETURN, ENTRY_STRIDE, Location, SlotId, SlotKey};
 use calltable::{
     Callback, CodePointer, Contained, Convention, Dynamic, Error, MAX_PARAMETERS, MAX_POSITIONS, NotReleased, Options,
     ReleaseError, Signature, SignatureError, StaleCall, StaleHandler, StaleReason, Type,
@@ -318,20 +318,21 @@ fn what_is_printed_for_a_user_has_text() {
 fn every_address_of_the_table_and_the_dispatchers_is_located() {
     let _alone = alone();
     let callback = Callback::<unsafe extern "efiapi" fn()>::from_ref(&|| ()).unwrap();
-    let first = (callback.code() as *const u8).wrapping_sub(16 * callback.slot().index());
+    let first = (callback.code() as *const u8).wrapping_sub(ENTRY_STRIDE * callback.slot().index());
     let locate = |offset: usize| table::locate(first.wrapping_add(offset).cast());
-    for offset in 0..16 * CAPACITY {
-        assert_eq!(locate(offset), Some(Location::Entry { slot: offset / 16 }), "{offset}");
+    for offset in 0..ENTRY_STRIDE * CAPACITY {
+        assert_eq!(locate(offset), Some(Location::Entry { slot: offset / ENTRY_STRIDE }), "{offset}");
     }
-    let dispatchers = (16 * CAPACITY..).take_while(|&offset| locate(offset) == Some(Location::Dispatcher)).count();
+    let end = ENTRY_STRIDE * CAPACITY;
+    let dispatchers = (end..).take_while(|&offset| locate(offset) == Some(Location::Dispatcher)).count();
     assert!((200..0x1000).contains(&dispatchers), "{dispatchers} bytes");
-    for offset in [usize::MAX, 16 * CAPACITY + dispatchers] {
+    for offset in [usize::MAX, end + dispatchers] {
         assert_eq!(locate(offset), None);
     }
     assert_eq!(table::locate(std::ptr::null()), None);
     let slot_of = |offset: usize| table::slot_of(first.wrapping_add(offset).cast());
-    assert_eq!(slot_of(16 * (CAPACITY - 1)), Some(CAPACITY - 1));
-    assert_eq!([1, 16 * CAPACITY].map(slot_of), [None; 2]);
+    assert_eq!(slot_of(ENTRY_STRIDE * (CAPACITY - 1)), Some(CAPACITY - 1));
+    assert_eq!([1, end].map(slot_of), [None; 2]);
     assert_eq!(table::locate(alone as *const c_void), None);
 }
 
@@ -426,28 +427,32 @@ fn answer_stale(call: &StaleCall) -> u64 {
 }
 static STALE: AtomicUsize = AtomicUsize::new(0);
 
+/// Where the stack pointer is, and what an entry does to it before its CALL and after.
 #[cfg(target_arch = "x86_64")]
-macro_rules! stack_pointer (() => ("rsp"));
+macro_rules! stack (() => ("rsp"); (take) => ("sub rsp, 40"); (give) => ("add rsp, 40"));
 #[cfg(target_arch = "x86")]
-macro_rules! stack_pointer (() => ("esp"));
+macro_rules! stack (() => ("esp"); (take) => (""); (give) => (""));
 
 /// Calls with the first instructions of an entry as an inline hook moves them: its CALL now stands here.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 fn call_moved(entry: *const c_void) -> usize {
     let result;
-    // SAFETY: 4 bytes after its start an entry has a CALL of the dispatcher: opcode E8, distance, next instruction. The
-    // dispatcher returns as a function without arguments does.
+    // SAFETY: an entry has a CALL of the dispatcher: opcode E8, distance, next instruction. The dispatcher returns as a
+    // function without arguments does.
     unsafe {
-        let distance = entry.cast::<u8>().add(4 + 1).cast::<i32>().read_unaligned();
-        let dispatcher = entry.wrapping_byte_add(4 + 5).wrapping_byte_offset(distance as isize);
+        let next = entry.wrapping_byte_add(ENTRY_RETURN);
+        let distance = next.byte_sub(4).cast::<i32>().read_unaligned();
+        let dispatcher = next.wrapping_byte_offset(distance as isize);
         std::arch::asm!(
-            concat!("sub ", stack_pointer!(), ", 32"), // home space
+            concat!("sub ", stack!(), ", 32"), // home space
             "call 2f",
             "jmp 3f",
-            "2: call {dispatcher}",
+            concat!("2: ", stack!(take)),
+            "call {dispatcher}",
+            stack!(give),
             "ret",
             "3:",
-            concat!("add ", stack_pointer!(), ", 32"),
+            concat!("add ", stack!(), ", 32"),
             dispatcher = in(reg) dispatcher,
             out("eax") result,
             clobber_abi("efiapi"),

@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use calltable::seh::{self, CHAIN_END, Exception, ExceptionFilter, ExceptionRecord, Outcome, ThreadBlock, Verdict};
-use calltable::table::{Binding, FrameHandler, register, release};
+use calltable::table::{Binding, ENTRY_RETURN, ENTRY_STRIDE, FrameHandler, register, release};
 use calltable::{Callback, CodePointer, Convention, MAX_POSITIONS, RawFrame, Signature, Type};
 use iced_x86::{Instruction, Mnemonic, Register};
 use image::{Code, Function};
@@ -83,7 +83,8 @@ struct Handlers {
 struct Lane {
     name: String,
     binding: Binding,
-    /// The functions in whose frames a handler finds itself, innermost first, up to the table.
+    /// The functions in whose frames a handler finds itself, innermost first, up to the table; none if the dispatcher
+    /// has jumped to it.
     functions: Vec<&'static str>,
 }
 
@@ -102,8 +103,8 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
     let foreign_control = foreign(handlers.foreign_control).saving_control_words();
     let lane = |name: &str, binding, functions: &[_]| Lane { name: name.into(), binding, functions: functions.into() };
     let by_positions = (0..=5).chain([MAX_POSITIONS]).map(|positions| {
-        let function = if positions <= 4 { "calltable_dispatch" } else { "calltable_long" };
-        lane(&format!("direct, {positions} positions"), direct(handlers.direct, positions), &[function])
+        let functions: &[_] = if positions <= 4 { &[] } else { &["calltable_long"] };
+        lane(&format!("direct, {positions} positions"), direct(handlers.direct, positions), functions)
     });
     let others = [
         lane("tracked", direct(handlers.direct, 2).tracked(), &["calltable_direct", COUNT]),
@@ -274,7 +275,7 @@ fn assert_trace(program: &Program, lane: &str, code: CodePointer, functions: &[&
     );
     let addresses = TRACE.lock().unwrap();
     let entry = addresses[start + functions.len()].wrapping_sub(code.as_ptr() as usize);
-    assert_eq!(entry, 9, "{lane}: the frame of the table is not that of the called entry, after its CALL");
+    assert_eq!(entry, ENTRY_RETURN, "{lane}: the frame of the table is not that of the called entry, after its CALL");
 }
 
 #[test]
@@ -311,6 +312,8 @@ fn trace_every_lane(program: &Program) {
     assert_trace(program, "closure", callback.slot().code(), &functions, "thunk");
     drop(callback);
     assert_eq!(calls, 1);
+    let callback = Callback::<unsafe extern "win64" fn() -> u64>::from_ref(&|| trace()).unwrap();
+    assert_trace(program, "shared closure", callback.slot().code(), &[], "thunk");
 }
 
 /// Each way through the dispatchers, with handlers of a few instructions. By itself it shows that each comes back with
@@ -382,8 +385,8 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
     let compares: Vec<_> = instructions().filter(compares_state).map(Instruction::ip).collect();
     assert_eq!(
         compares.len(),
-        3,
-        "the state is compared where calltable_dispatch, calltable_long and calltable_select have read a context"
+        4,
+        "the state is compared in calltable_dispatch, twice, in calltable_short and in calltable_long"
     );
     let [caller, call, returned, handlers, handlers_end] =
         ["unwind_caller", "unwind_call", "unwind_returned", "unwind_plain", "unwind_end"]
@@ -422,8 +425,8 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
 
     // Entries have equal instructions: those of the entries that were called count for all.
     let of_entries: BTreeSet<_> =
-        visited.range(..functions[1].range.start).map(|address| (address - table) % 16).collect();
-    assert_eq!(of_entries, [0, 4, 9].into(), "offsets of the visited instructions in entries");
+        visited.range(..functions[1].range.start).map(|address| (address - table) % ENTRY_STRIDE as u64).collect();
+    assert_eq!(of_entries, [0, 4, 8, 13, 17].into(), "offsets of the visited instructions in entries");
     // There is no shadow stack here: the kernel's cases go through what unwinds one.
     let unwinds_shadow = |function: &Function, instruction: &Instruction| {
         let skips = |branch: &&Instruction| {

@@ -10,6 +10,7 @@ use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::{Mutex, MutexGuard};
 
 use arbitrary::Arbitrary;
+use calltable::table::ENTRY_STRIDE;
 use calltable::{MAX_POSITIONS, RawFrame};
 use calltable_capi::{self as capi, Function, Status};
 
@@ -427,7 +428,7 @@ fn call_index(index: usize, argument: u64, inside: u8) {
 
 /// The address of an entry, from that of the first.
 fn code_at(index: usize) -> *const () {
-    (capi::calltable_code(1).expect("slot 0 has an entry") as *const ()).wrapping_byte_add(16 * index)
+    (capi::calltable_code(1).expect("slot 0 has an entry") as *const ()).wrapping_byte_add(ENTRY_STRIDE * index)
 }
 
 fn look(index: u32, offset: u16) {
@@ -455,14 +456,14 @@ fn look(index: u32, offset: u16) {
         }
         // Addresses in and after the table.
         let at = code_at(0).wrapping_byte_add(offset.into()).cast::<c_void>();
-        let slot = usize::from(offset) / 16;
+        let slot = usize::from(offset) / ENTRY_STRIDE;
         let mut found = 0xbad;
         let status = capi::calltable_locate(at, &mut found);
         match slot < capacity() {
             true => assert_eq!((status, found), (capi::OK, slot as u32)),
             false => assert!(status == capi::NOT_AN_ENTRY || found == capi::NO_INDEX),
         }
-        let is_entry = slot < capacity() && offset % 16 == 0;
+        let is_entry = slot < capacity() && usize::from(offset) % ENTRY_STRIDE == 0;
         let code = std::mem::transmute::<*const c_void, Function>(at);
         assert_eq!(index_of(code), if is_entry { Ok(slot as u32) } else { Err(capi::NOT_AN_ENTRY) });
         assert_eq!(capi::calltable_index_of(code, null_mut()), capi::NULL_POINTER);

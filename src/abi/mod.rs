@@ -6,7 +6,7 @@
 //! - `is_structure_hidden`: whether a structure of that size is returned through a hidden pointer.
 //! - `shape_of`, `with_result_in_memory`: the direct lane of a handler that counts its own positions.
 //! - `shape_of_frame`, `bytes_of_arguments`: the frame lane.
-//! - `shape!`: the direct lane of a handler that rustc compiles.
+//! - `handler!`, `shape!`: a handler that rustc compiles, and its direct lane.
 //!
 //! `entry/` has the return address of counted calls, `frame/` a call in memory, `asm/` the table and the dispatchers.
 

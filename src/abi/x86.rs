@@ -228,6 +228,20 @@ pub(crate) unsafe fn set_mark<R>(cell: *mut u8) -> MaybeUninit<R> {
 /// Stands for large results: all of them are returned in memory.
 pub(crate) type Large = [u32; 16];
 
+/// The address of a typed callback's handler. What the arguments are: `x86_64.rs`.
+macro_rules! handler {
+    ($abi:literal [$($pad:ident)*] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
+        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P,)* $data: $Data) -> $R
+        $($bounds)*
+        {
+            $body
+        }
+        thunk::<$($generic)*> as *const core::ffi::c_void
+    }};
+}
+pub(crate) use handler;
+
 /// Where the data of a typed callback goes; the handler has these parameters and this result, which the generic types
 /// name.
 macro_rules! shape {

@@ -52,15 +52,53 @@ pub(crate) fn position_of(prototype: &Prototype<'_>, index: usize) -> usize {
     index + usize::from(prototype.has_hidden_result() && index >= prototype.before_hidden_result())
 }
 
-/// Where the data of a typed callback goes: after its parameters.
+/// Where the data of a typed callback goes: after its parameters, and those that its handler has more (`handler`).
 macro_rules! shape {
     ($abi:literal <$($G:ident),*> ($($P:ty),* $(,)?) -> $R:ty) => {{
         let parameters = <[&str]>::len(&[$(stringify!($P)),*]);
         let hidden = crate::abi::returns_through_pointer::<$R>();
-        crate::abi::shape_of(crate::convention::Convention::Win64, parameters + usize::from(hidden))
+        let positions = if hidden { parameters + 1 } else { parameters.max(crate::layout::JUMP_POSITIONS) };
+        crate::abi::shape_of(crate::convention::Convention::Win64, positions)
     }};
 }
 pub(crate) use shape;
+
+/// The address of a typed callback's handler. With fewer parameters than [`JUMP_POSITIONS`] it has unnamed ones after
+/// them (`$pad`), so that its data has the place where the dispatcher puts it without a question. Only where the result
+/// is returned through a hidden pointer, of which the types do not tell, it has none of these.
+///
+/// The arguments: the convention; names for the unnamed parameters; the handler's generic parameters with and without
+/// their bounds; its own parameters, the data last; its result, further bounds, and what it does.
+macro_rules! handler {
+    ($abi:literal [] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
+        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P,)* $data: $Data) -> $R
+        $($bounds)*
+        {
+            $body
+        }
+        thunk::<$($generic)*> as *const core::ffi::c_void
+    }};
+    ($abi:literal [$($pad:ident)+] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
+        if const { crate::abi::is_in_register::<$R>() } || !crate::abi::returns_through_pointer::<$R>() {
+            crate::abi::handler! {
+                $abi [] {$($generics)*} {$($generic)*}
+                ($($parameter: $P,)* $($pad: core::mem::MaybeUninit<usize>,)+) $data: $Data, $R, {$($bounds)*} $body
+            }
+        } else {
+            crate::abi::handler! {
+                $abi [] {$($generics)*} {$($generic)*} ($($parameter: $P,)*) $data: $Data, $R, {$($bounds)*} $body
+            }
+        }
+    }};
+}
+pub(crate) use handler;
+
+/// Whether a result of that size is in RAX, whatever its type.
+pub(crate) const fn is_in_register<R>() -> bool {
+    matches!(size_of::<R>(), 0 | 1 | 2 | 4 | 8)
+}
 
 /// Whether a win64 function that returns an `R` receives the address for it as a hidden first argument.
 ///
@@ -68,7 +106,7 @@ pub(crate) use shape;
 /// 128-bit integers in XMM0, and what is a mere wrapper of one. Rust has no name for that property, so the compiler
 /// is asked by looking where it expects the first argument of a function that returns an `R`.
 pub(crate) fn returns_through_pointer<R>() -> bool {
-    if matches!(size_of::<R>(), 0 | 1 | 2 | 4 | 8) {
+    if is_in_register::<R>() {
         return false;
     }
     /// Sets the byte that its first argument points to. `MaybeUninit<R>` is returned as `R` is.

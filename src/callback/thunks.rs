@@ -169,19 +169,20 @@ macro_rules! all_passed_alike {
 /// `#[doc(hidden)]` hides them in the documentation; two stand for all there.
 ///
 /// The arguments: the convention, as the type names it; the same for the thunks, by the name that serves on every
-/// system; the parameters, each a type and a name.
+/// system; names for parameters that thunks have more (`abi::handler`); the parameters, each a type and a name.
 macro_rules! function_pointers {
-    ($abi:literal $handler:literal ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
+    ($abi:literal $handler:literal $pads:tt ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
         served! {
-            unsafe extern $abi fn($($P),*) -> R, $handler () ($($P $p)*) [] -> R, value => value; $(#[$hidden])?
+            unsafe extern $abi fn($($P),*) -> R, $handler $pads () ($($P $p)*) [] -> R, value => value; $(#[$hidden])?
         }
-        function_pointers! { method $abi $handler ($($P $p)*) $(#[$hidden])? }
+        function_pointers! { method $abi $handler $pads ($($P $p)*) $(#[$hidden])? }
     };
-    (method $abi:literal $handler:literal () $(#[$hidden:meta])?) => {}; // it has no `this`
-    (method $abi:literal $handler:literal ($A:ident $a:ident $($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
+    (method $abi:literal $handler:literal $pads:tt () $(#[$hidden:meta])?) => {}; // it has no `this`
+    (method $abi:literal $handler:literal [$($pad:ident $($pads:ident)*)?] ($A:ident $a:ident $($P:ident $p:ident)*)
+        $(#[$hidden:meta])?) => {
         served! {
-            Method<unsafe extern $abi fn($A, $($P),*) -> R>, $handler ($A $a) ($($P $p)*) [result] -> *mut R,
-            value => {
+            Method<unsafe extern $abi fn($A, $($P),*) -> R>, $handler [$($($pads)*)?] ($A $a) ($($P $p)*) [result]
+            -> *mut R, value => {
                 result.write(value);
                 result
             }; $(#[$hidden])?
@@ -191,12 +192,12 @@ macro_rules! function_pointers {
 
 /// Implements everything for one type of function pointer.
 ///
-/// The arguments: the type; the convention of its thunks; the parameters, of which a method's first one stands apart,
-/// for what follows it there: `[result]`, the address for its result; what a thunk returns, and how that comes from the
-/// closure's value.
+/// The arguments: the type; the convention of its thunks; parameters that these have more; the parameters, of which a
+/// method's first one stands apart, for what follows it there: `[result]`, the address for its result; what a thunk
+/// returns, and how that comes from the closure's value.
 macro_rules! served {
-    ($F:ty, $handler:literal ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?] -> $Returned:ty,
-        $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
+    ($F:ty, $handler:literal $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
+        -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         impl<$($A,)? $($P,)* R> sealed::Sealed for $F {}
 
         all_passed_alike! { $F, ($($A $a)? $($P $p)*) R }
@@ -212,12 +213,10 @@ macro_rules! served {
 
             fn answering() -> *const c_void {
                 // The arguments belong to the handler that was interrupted.
-                unsafe extern $handler fn thunk<$($A,)? $($P,)* R>(
-                    $(_: ManuallyDrop<$A>,)?
-                    $($address: *mut R,)?
-                    $(_: ManuallyDrop<$P>,)*
-                    data: *const R,
-                ) -> $Returned {
+                abi::handler! {
+                    $handler $pads {$($A,)? $($P,)* R} {$($A,)? $($P,)* R}
+                    ($(_: ManuallyDrop<$A>,)? $($address: *mut R,)? $(_: ManuallyDrop<$P>,)*) data: *const R,
+                    $Returned, {}
                     // SAFETY: a filter has put it there, and this is called once; the foreign code has passed memory
                     // for the result, if there is an address.
                     unsafe {
@@ -225,7 +224,6 @@ macro_rules! served {
                         $returned
                     }
                 }
-                thunk::<$($A,)? $($P,)* R> as *const c_void
             }
         }
 
@@ -239,10 +237,10 @@ macro_rules! served {
         }
 
         served! { closure HandledBy Fn
-            $F, $handler ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
+            $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
         served! { closure HandledByMut FnMut
-            $F, $handler ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
+            $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
 
         $(#[$hidden])?
@@ -252,12 +250,10 @@ macro_rules! served {
             $F: AllPassedAlike<Ways>,
         {
             fn thunk() -> *const c_void {
-                unsafe extern $handler fn thunk<T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R>(
-                    $($a: $A,)?
-                    $($address: *mut R,)?
-                    $($p: $P,)*
-                    data: *const T,
-                ) -> $Returned {
+                abi::handler! {
+                    $handler $pads {T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R} {T, H, $($A,)? $($P,)* R}
+                    ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *const T,
+                    $Returned, {}
                     // SAFETY: the data is borrowed while the registration lives. An `H` has no bytes, so any address
                     // is that of one; that there is one, the caller has shown by passing it.
                     unsafe {
@@ -265,13 +261,12 @@ macro_rules! served {
                         $returned
                     }
                 }
-                thunk::<T, H, $($A,)? $($P,)* R> as *const c_void
             }
         }
     };
     (closure $HandledBy:ident $Fn:ident
-        $F:ty, $handler:literal ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?] -> $Returned:ty,
-        $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
+        $F:ty, $handler:literal $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
+        -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         $(#[$hidden])?
         // SAFETY: the thunk has the type's parameters and result, and the data after them.
         unsafe impl<C: $Fn($($A,)? $($P),*) -> R, Ways, $($A,)? $($P,)* R> $HandledBy<C, Ways> for $F
@@ -279,15 +274,10 @@ macro_rules! served {
             $F: AllPassedAlike<Ways>,
         {
             fn thunk<Data: Holds<R, Closure = C>>() -> *const c_void {
-                unsafe extern $handler fn thunk<Data: Holds<R>, $($A,)? $($P,)* R>(
-                    $($a: $A,)?
-                    $($address: *mut R,)?
-                    $($p: $P,)*
-                    data: *mut Data,
-                ) -> $Returned
-                where
-                    Data::Closure: $Fn($($A,)? $($P),*) -> R,
-                {
+                abi::handler! {
+                    $handler $pads {Data: Holds<R>, $($A,)? $($P,)* R} {Data, $($A,)? $($P,)* R}
+                    ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *mut Data,
+                    $Returned, {where Data::Closure: $Fn($($A,)? $($P),*) -> R}
                     // SAFETY: the data is borrowed while the registration lives, and if the closure is an `FnMut`, no
                     // other call runs: the registration is exclusive. (A contained closure's filter looks at other
                     // fields.)
@@ -296,7 +286,6 @@ macro_rules! served {
                         $returned
                     }
                 }
-                thunk::<Data, $($A,)? $($P,)* R> as *const c_void
             }
         }
     };
@@ -306,24 +295,26 @@ macro_rules! served {
 /// One line for each number of parameters.
 macro_rules! every_number {
     ($abi:literal $handler:literal $(#[$hidden:meta])?) => {
-        function_pointers!($abi $handler () #[doc(hidden)]);
-        function_pointers!($abi $handler (A a) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b) $(#[$hidden])?);
-        function_pointers!($abi $handler (A a B b D d) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
-        function_pointers!($abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]);
+        function_pointers!($abi $handler [_one _two _three _four] () #[doc(hidden)]);
+        function_pointers!($abi $handler [_two _three _four] (A a) #[doc(hidden)]);
+        function_pointers!($abi $handler [_three _four] (A a B b) $(#[$hidden])?);
+        function_pointers!($abi $handler [_four] (A a B b D d) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
+        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
         function_pointers! {
-            $abi $handler (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]
+            $abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]
+        }
+        function_pointers! {
+            $abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]
         }
     };
 }

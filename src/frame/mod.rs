@@ -14,20 +14,22 @@ cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
         mod x86_64;
         pub use x86_64::RawFrame;
+        use x86_64::RETURN_ADDRESSES;
     } else if #[cfg(target_arch = "x86")] {
         mod x86;
         pub use x86::RawFrame;
+        use x86::RETURN_ADDRESSES;
     }
 }
 
 impl RawFrame {
-    /// The two words below the arguments: the return addresses in the entry and in the foreign code.
+    /// What lies below the arguments: the return addresses in the entry and in the foreign code.
     ///
     /// # Safety
     /// The frame must be the one that the dispatcher gave to a handler.
     pub(crate) unsafe fn return_addresses(&self) -> [*const c_void; 2] {
         // SAFETY: by the caller's promise; the dispatcher's picture of the stack has them there.
-        unsafe { self.arguments.cast::<[*const c_void; 2]>().sub(1).read() }
+        RETURN_ADDRESSES.map(|below| unsafe { self.arguments.byte_sub(below).cast::<*const c_void>().read() })
     }
 }
 

@@ -27,6 +27,9 @@ const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
 const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
 const_assert_eq!(offset_of!(RawFrame, registers), FRAME_REGISTERS);
 
+/// How far below the arguments the return addresses lie: that in the entry, and that in the foreign code.
+pub(super) const RETURN_ADDRESSES: [usize; 2] = [8, 4];
+
 impl RawFrame {
     /// The first word of an argument; an argument in a register has one.
     ///

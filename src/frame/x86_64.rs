@@ -27,6 +27,10 @@ const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
 const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
 const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
 
+/// How far below the arguments the return addresses lie: that in the entry, below the entry's frame, and that in the
+/// foreign code.
+pub(super) const RETURN_ADDRESSES: [usize; 2] = [ENTRY_FRAME + 16, 8];
+
 impl RawFrame {
     /// # Safety
     /// The foreign code must have passed that argument; so for all below.

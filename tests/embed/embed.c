@@ -539,11 +539,18 @@ static char *code_at(uint32_t index) {
 static void bad_slots(void) {
     calltable_live_slot entry;
     uint32_t index = 12345;
-    calltable_slot slot;
+    calltable_slot slot, other;
     calltable_binding binding = CALLTABLE_DIRECT(identity, 1, NULL);
     char *code;
+    intptr_t stride;
+    uint32_t its_index = 0;
     slot = register_or_fail("a slot beside bad ones", &binding);
+    other = register_or_fail("another one", &binding);
     code = (char *)(uintptr_t)calltable_code(slot);
+    expect("its entry", calltable_index_of(calltable_code(slot), &index), CALLTABLE_OK);
+    expect("the other's entry", calltable_index_of(calltable_code(other), &its_index), CALLTABLE_OK);
+    stride = ((char *)(uintptr_t)calltable_code(other) - code) / ((intptr_t)its_index - (intptr_t)index);
+    expect("the other one", calltable_release(other), CALLTABLE_OK);
 #define AT(offset) ((calltable_function)(uintptr_t)(code + (offset)))
     expect("an entry", calltable_index_of(AT(0), &index), CALLTABLE_OK);
     expect("after an entry's start", calltable_index_of(AT(1), &index), CALLTABLE_NOT_AN_ENTRY);
@@ -551,7 +558,7 @@ static void bad_slots(void) {
     expect("a function of ours", calltable_index_of((calltable_function)identity, &index), CALLTABLE_NOT_AN_ENTRY);
     expect("a null pointer", calltable_index_of((calltable_function)0, &index), CALLTABLE_NOT_AN_ENTRY);
     expect("an entry, and no place for its index", calltable_index_of(AT(0), NULL), CALLTABLE_NULL_POINTER);
-    expect("after the table", calltable_index_of(AT((intptr_t)16 * calltable_capacity()), &index),
+    expect("after the table", calltable_index_of(AT(stride * (intptr_t)calltable_capacity()), &index),
         CALLTABLE_NOT_AN_ENTRY);
     expect("no slot of that index", calltable_live_slot_at(calltable_capacity(), &entry), CALLTABLE_NO_SUCH_SLOT);
     expect("nor of that one", calltable_try_live_slot_at(0xffffffffu, &entry), CALLTABLE_NO_SUCH_SLOT);
@@ -559,7 +566,7 @@ static void bad_slots(void) {
     check("is located in its slot", code_at(index) == code);
     expect("an address in an entry", calltable_locate(code + 9, &index), CALLTABLE_OK);
     check("is located there, too", code_at(index) == code);
-    code += 16 * (calltable_capacity() - index);
+    code += stride * (intptr_t)(calltable_capacity() - index);
     expect("an address in a dispatcher", calltable_locate(code, &index), CALLTABLE_OK);
     check("is located in no slot", index == CALLTABLE_NO_INDEX);
     expect("an address elsewhere", calltable_locate(&entry, &index), CALLTABLE_NOT_AN_ENTRY);

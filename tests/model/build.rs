@@ -11,7 +11,7 @@ fn main() {
     println!("cargo::rerun-if-changed=../../build.rs");
     println!("cargo::rustc-env=CALLTABLE_SYMBOL_VERSION=model");
     let has = |feature: &str| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    let mut numbers = component::numbers(&component::X86_64);
+    let mut numbers = component::numbers(&component::X86_64, false);
     let mut set = |name: &str, value: u64| {
         numbers.iter_mut().find(|(found, ..)| found == name).expect("a number that both share").1 = value;
     };

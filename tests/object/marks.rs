@@ -37,9 +37,9 @@ pub fn listed<'a>(file: &'a object::File<'a>, section: &str) -> Vec<Symbol<'a, '
 }
 
 /// Whether these are functions at each entry of the table, in order.
-pub fn are_entries(file: &object::File, listed: &[Symbol], capacity: u64) -> bool {
+pub fn are_entries(file: &object::File, listed: &[Symbol], capacity: u64, stride: u64) -> bool {
     let Some(table) = super::image::table(file) else { return false };
-    let entries = (0..capacity).map(|slot| table.address() + slot * super::entries::STRIDE);
+    let entries = (0..capacity).map(|slot| table.address() + slot * stride);
     let entries = entries.map(|entry| (table.section_index(), entry, object::SymbolKind::Text));
     listed.iter().map(|symbol| (symbol.section_index(), symbol.address(), symbol.kind())).eq(entries)
 }

@@ -11,6 +11,8 @@ use super::marks::unwound;
 /// One entry of `.pdata` with what it points to in `.xdata` ("x64 exception handling", Microsoft).
 pub struct Unwind {
     pub function: Range<u64>,
+    /// Where in `.xdata` the rest lies.
+    pub info: u64,
     pub prologue: u64,
     /// Windows calls a function of ours when an exception leaves this one, but not while it is in its prologue.
     pub is_armed: bool,
@@ -35,10 +37,10 @@ pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
         let sections = [0, 4, 8].map(|field| section(at + field));
         assert_eq!(sections, [code.section, code.section, xdata.index()], ".pdata points elsewhere");
         let info = fields[&(at + 8)].value.wrapping_add_signed(fields[&(at + 8)].addend);
-        let info = &xdata.data().unwrap()[info as usize..];
-        let [head, prologue, count, frame] = info[..4].try_into().unwrap();
+        let data = &xdata.data().unwrap()[info as usize..];
+        let [head, prologue, count, frame] = data[..4].try_into().unwrap();
         assert_eq!((head & 7, frame), (1, 0), "version 1 and no frame register are what the text asks for");
-        let mut slots = info[4..][..2 * usize::from(count)].chunks_exact(2);
+        let mut slots = data[4..][..2 * usize::from(count)].chunks_exact(2);
         let mut codes = Vec::new();
         while let Some(&[offset, operation]) = slots.next() {
             let mut word = || slots.next().map(|slot| u64::from(u16::from_le_bytes([slot[0], slot[1]]))).unwrap();
@@ -54,7 +56,7 @@ pub fn read(file: &object::File, code: &Code) -> Vec<Unwind> {
             codes.push((u64::from(offset), step));
         }
         codes.reverse(); // the last instruction comes first in the data
-        Unwind { function, prologue: prologue.into(), is_armed: head >> 3 != 0, codes }
+        Unwind { function, info, prologue: prologue.into(), is_armed: head >> 3 != 0, codes }
     });
     entries.collect()
 }

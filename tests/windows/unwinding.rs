@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 
-use calltable::table::{self, Binding, CAPACITY, SlotId};
+use calltable::table::{self, Binding, CAPACITY, ENTRY_RETURN, ENTRY_STRIDE, SlotId};
 use calltable::{CodePointer, Convention, RawFrame, Signature, Type};
 use windows_sys::Win32::Foundation::{EXCEPTION_ACCESS_VIOLATION, EXCEPTION_SINGLE_STEP};
 use windows_sys::Win32::System::Diagnostics::Debug::{
@@ -358,11 +358,13 @@ fn a_call_leaves_registers_as_the_convention_promises() {
 #[test]
 fn rtl_lookup_function_entry_finds_the_whole_table() {
     let registered = Registered::new(&ways()[0].1);
-    let first = registered.code().as_ptr().addr() as u64 - 16 * registered.0.index() as u64;
+    const STRIDE: u64 = ENTRY_STRIDE as u64;
+    let first = registered.code().as_ptr().addr() as u64 - STRIDE * registered.0.index() as u64;
     // SAFETY: null stands for the program itself.
     let image = unsafe { GetModuleHandleW(null()) }.addr() as u64;
-    for address in first..first + 16 * CAPACITY as u64 {
-        assert_eq!(function_at(address), Some((first, image)), "at {:#x} of the table", address - first);
+    for address in first..first + STRIDE * CAPACITY as u64 {
+        let entry = address - (address - first) % STRIDE;
+        assert_eq!(function_at(address), Some((entry, image)), "at {:#x} of the table", address - first);
     }
 }
 
@@ -413,11 +415,12 @@ fn a_stack_trace_from_a_handler_reaches_the_start_of_the_thread() {
             let frames = std::mem::take(&mut *FRAMES.lock().unwrap());
             let functions: Vec<_> = frames.iter().map(|frame| function_at(*frame)).collect();
             let shown = format!("{frames:x?} {functions:x?}");
-            let at = frames.iter().position(|frame| (entry..entry + 16).contains(frame)).expect(&shown);
-            assert_eq!(frames[at], entry + 9, "returns after the CALL of the entry");
+            let at =
+                frames.iter().position(|frame| (entry..entry + ENTRY_STRIDE as u64).contains(frame)).expect(&shown);
+            assert_eq!(frames[at], entry + ENTRY_RETURN as u64, "returns after the CALL of the entry");
             let (table, image) = functions[at].expect(&shown);
-            let (dispatcher, its_image) = functions[at - 1].expect("a dispatcher has unwind data");
-            assert!(dispatcher != table && its_image == image, "{shown}");
+            let (below, its_image) = functions[at - 1].expect("a handler, or a dispatcher, has unwind data");
+            assert!(below != table && its_image == image, "{shown}");
             assert_eq!(functions[at + 1].expect(&shown).1, c_side::module() as u64, "the C caller: {shown}");
             let caller = function_at(call_from_c as *const () as u64);
             assert_eq!(functions[at + 2], caller, "the test's own function: {shown}");

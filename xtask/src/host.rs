@@ -372,7 +372,7 @@ fn main() {
     let code = callback.code() as *const _;
     let slot = table::slot_of(code).unwrap();
     assert_eq!(table::locate(code), Some(table::Location::Entry { slot }));
-    let behind = code.wrapping_byte_add(16 * (engine::calltable::CAPACITY - slot));
+    let behind = code.wrapping_byte_add(table::ENTRY_STRIDE * (table::CAPACITY - slot));
     assert_eq!(table::locate(behind), Some(table::Location::Dispatcher));
     assert_eq!(table::list().count(), engine::live());
     let contained = Contained::new(add, |exception| (exception.code() == seh::ACCESS_VIOLATION).then_some(-1));

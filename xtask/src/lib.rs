@@ -21,8 +21,10 @@ use anyhow::{Error, Result};
 /// The number of slots of a build for which nobody asks for another.
 pub const CAPACITY: usize = 2000;
 
-/// Bytes for each slot that the table's code may take.
-pub const TEXT_PER_SLOT: f64 = 17.2;
+/// Bytes for each slot that the table's code may take: an entry, and a part of the dispatchers.
+pub fn text_per_slot(stride: u64) -> f64 {
+    stride as f64 + 1.2
+}
 
 /// Bytes for each slot of memory that starts as zeros.
 pub const BSS_PER_SLOT: f64 = 47.0;

@@ -9,6 +9,7 @@ use iced_x86::{Decoder, DecoderOptions, OpKind};
 use object::read::archive::ArchiveFile;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, elf, pe};
 
+use super::entries::Kind;
 use super::image::Code;
 
 /// A target's name, and what follows from it.
@@ -27,6 +28,10 @@ impl Target<'_> {
 
     pub fn is_windows(self) -> bool {
         self.0.contains("-windows-")
+    }
+
+    pub fn entries(self) -> Kind {
+        Kind::of(self.is_64(), self.is_windows())
     }
 
     pub fn is_coff(self) -> bool {

@@ -14,7 +14,6 @@ use xtask::suite::{folder, quietly};
 
 use super::artefact::{Component, Members, Target, access};
 use super::driver;
-use super::entries::STRIDE;
 use super::image::{self, Code};
 use super::rules::{Finding, cet, floating, table};
 
@@ -89,7 +88,7 @@ fn guard(component: &Component, file: &object::File, lists: Option<Lists>) -> Ve
     };
     let guarded = lists.as_ref().map(|lists| &*lists.functions).unwrap_or_default();
     let table = symbol(&image::is_table).unwrap_or(0);
-    let entries = (0..component.capacity).map(|slot| table + slot * STRIDE);
+    let entries = (0..component.capacity).map(|slot| table + slot * target.entries().stride);
     let unlisted = entries.filter(|entry| guarded.binary_search(entry).is_err()).count();
     let unlisted = (unlisted != 0).then(|| format!("{unlisted} entries are not listed"));
     let only = |rule, listed: &[u64], name| {

@@ -47,9 +47,27 @@ macro_rules! but_one {
 
 const PLANTS: &[Plant] = &[
     plant("entries", ALL, "    EACH_SLOT ENTRY\n", but_one!("ENTRY")),
-    plant("stride", ALL, "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc", "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc"),
-    plant("alignment", ALL, "    .p2align 4, 0xcc", "    .byte   0xcc"),
-    plant("landing pads", IS_64, "    endbr64 ", "    .byte   0x0f, 0x1f, 0x40, 0x00 "),
+    plant(
+        "stride",
+        IS_64,
+        "    .skip   ENTRY_STRIDE - ENTRY_RETURN - 5, ",
+        "    .skip   ENTRY_STRIDE - ENTRY_RETURN - 4, ",
+    ),
+    plant(
+        "stride",
+        IS_32,
+        "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc",
+        "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc",
+    ),
+    plant("alignment", IS_64, "    .globl calltable_table\n", "    .byte   0xcc\n    .globl calltable_table\n"),
+    plant("alignment", IS_32, "    .p2align 4, 0xcc", "    .byte   0xcc"),
+    plant(
+        "landing pads",
+        |target| target.is_64() && !target.is_windows(),
+        "    endbr64 ",
+        "    .byte   0x0f, 0x1f, 0x40, 0x00 ",
+    ),
+    plant("frames", IS_64, "    add     rsp, ENTRY_FRAME ", "    add     rsp, ENTRY_FRAME + 8 "),
     plant("landing pads", IS_32, "    endbr32 ", "    .byte   0x0f, 0x1f, 0x40, 0x00 "),
     plant("targets", ALL, "    call    calltable_dispatch ", "    call    calltable_frame "),
     plant("returns", ALL, "    ret     ", "    nop     "),
@@ -184,9 +202,15 @@ const CHANGES: &[(&str, Change)] = &[
     ("guard targets", |image| image.load_config(if image.is_64 { 136 } else { 84 }, |count| count / 2)),
     ("EH continuation", |image| image.load_config(272, |count| count - 1)),
     ("SafeSEH", |image| image.load_config(68, |count| count - 1)),
-    // Behind the RET of an entry: MOVAPS XMM0, XMM1.
-    ("no XMM", |image| {
-        image.replace(&[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc], &[0xc3, 0x0f, 0x28, 0xc1, 0xcc, 0xcc, 0xcc])
+    // Behind the RET of an entry, or in place of what gives back its frame: MOVAPS XMM0, XMM1.
+    ("no XMM", |image| match image.is_64 {
+        true => image.replace(
+            &[0x48, 0x83, 0xc4, 0x28, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],
+            &[0x0f, 0x28, 0xc1, 0x90, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],
+        ),
+        false => {
+            image.replace(&[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc], &[0xc3, 0x0f, 0x28, 0xc1, 0xcc, 0xcc, 0xcc])
+        }
     }),
 ];
 

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, Register};
 use object::{Object, ObjectSection, ObjectSymbol, elf};
 use serde::Serialize;
-use xtask::{BSS_PER_SLOT, TEXT_PER_SLOT, dist};
+use xtask::{BSS_PER_SLOT, dist, text_per_slot};
 
 use super::artefact::{Component, Target, access};
 use super::image::{Code, references};
@@ -48,13 +48,15 @@ impl Finding {
 
 /// The rules of the table itself, in an object or an image: its entries, and unwind data for each instruction.
 pub fn table(target: Target, file: &object::File, code: &Code, capacity: u64) -> Vec<Finding> {
-    let wrong = entries::check(code, capacity);
+    let kind = target.entries();
+    let wrong = entries::check(code, capacity, kind);
     let calls = code.functions[0].instructions.iter().filter(|i| i.is_call_near()).count().to_string();
-    let stride = entries::STRIDE.to_string();
-    let rules = ["entries", "stride", "alignment", "landing pads", "targets", "returns"].map(|rule| match rule {
-        "stride" | "alignment" => (rule, &stride),
-        _ => (rule, &calls),
-    });
+    let stride = kind.stride.to_string();
+    let rules =
+        ["entries", "stride", "alignment", "landing pads", "frames", "targets", "returns"].map(|rule| match rule {
+            "stride" | "alignment" => (rule, &stride),
+            _ => (rule, &calls),
+        });
     let mut findings: Vec<_> = rules
         .into_iter()
         .map(|(rule, seen)| {
@@ -85,7 +87,7 @@ pub fn check(component: &Component, header: &str) -> Vec<Finding> {
 fn marks(component: &Component) -> [Finding; 6] {
     let (target, file) = (component.target, component.assembled());
     let guarded = marks::listed(file, ".gfids$y");
-    let all = marks::are_entries(file, &guarded, component.capacity);
+    let all = marks::are_entries(file, &guarded, component.capacity, target.entries().stride);
     let guard = (!all).then(|| format!("{} are listed, or not each entry in order", guarded.len()));
     let names = |section| marks::listed(file, section).iter().map(name_of).collect::<Vec<_>>().join(" ");
     let versioned = |name: &str| {
@@ -241,7 +243,7 @@ fn sections(component: &Component) -> Vec<Finding> {
     };
     vec![
         Finding::nothing("writable code", wx),
-        bound("text per slot", table, TEXT_PER_SLOT),
+        bound("text per slot", table, text_per_slot(target.entries().stride)),
         bound("bss per slot", bss, BSS_PER_SLOT),
         Finding::new("text of Rust", text, None),
         Finding::new("data", data, None),

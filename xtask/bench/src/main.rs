@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use xtask::benches::build;
 use xtask::suite::{cargo, folder, quietly};
 use xtask::wine::{Wine, for_windows};
-use xtask::{BSS_PER_SLOT, CAPACITY, TEXT_PER_SLOT, mingw, setup, tools};
+use xtask::{BSS_PER_SLOT, CAPACITY, mingw, setup, text_per_slot, tools};
 
 use charts::Row;
 
@@ -418,7 +418,7 @@ fn bounds(records: &Records, sizes: &Sizes) -> Result<Vec<Bound>> {
             records.call("wine32", "typed", "int4", 1, 1)? / records.call("wine32", "direct", "int4", 1, 1)?,
             AtMost(3.0),
         ),
-        ("text_bytes_per_slot", sizes.text / CAPACITY as f64, AtMost(TEXT_PER_SLOT)),
+        ("text_bytes_per_slot", sizes.text / CAPACITY as f64, AtMost(text_per_slot(32))),
         ("bss_bytes_per_slot", sizes.bss / CAPACITY as f64, AtMost(BSS_PER_SLOT)),
     ];
     Ok(bounds.into_iter().map(|(key, value, limit)| Bound { key, value, limit }).collect())

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::without_provenance_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use calltable::table::{self, Binding, CAPACITY, SlotId, SlotKey};
+use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE, SlotId, SlotKey};
 use calltable::{Convention, Error, Frame, RawFrame, Signature, StaleCall, StaleReason, Type, set_stale_handler};
 
 /// The data of the first registration; those that follow have one more each.
@@ -81,8 +81,7 @@ fn note(call: &StaleCall) -> u64 {
 }
 
 fn entry(slot: usize) -> *const c_void {
-    const STRIDE: usize = 16;
-    without_provenance_mut::<c_void>(crate::paging::table().start + STRIDE * slot)
+    without_provenance_mut::<c_void>(crate::paging::table().start + ENTRY_STRIDE * slot)
 }
 
 pub fn before_the_first() {

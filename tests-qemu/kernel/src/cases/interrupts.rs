@@ -5,7 +5,7 @@ use core::ptr::without_provenance;
 use core::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
-use calltable::table::{self, Binding, CAPACITY, Location, SlotId};
+use calltable::table::{self, Binding, CAPACITY, ENTRY_RETURN, ENTRY_STRIDE, Location, SlotId};
 use calltable::{Convention, Error, Frame, RawFrame, ReleaseError, Signature, Type};
 
 use super::{adding, address, repeat};
@@ -46,15 +46,18 @@ pub fn work(interrupted: &Interrupted) {
         INSIDE.fetch_add(1, Ordering::SeqCst);
     }
     let location = match table::locate(without_provenance(ip)) {
-        // What runs in an entry is one of its three instructions.
+        // What runs in an entry is one of its instructions.
         Some(Location::Entry { slot }) => {
-            assert!([0, 4, 9].contains(&(ip - table.start - 16 * slot)), "{ip:#x} is in the entry of slot {slot}");
+            let instructions: &[usize] = if cfg!(target_arch = "x86_64") { &[0, 4, 8, 13, 17] } else { &[0, 4, 9] };
+            assert!(instructions.contains(&ENTRY_RETURN));
+            let offset = ip - table.start - ENTRY_STRIDE * slot;
+            assert!(instructions.contains(&offset), "{ip:#x} is in the entry of slot {slot}");
             let stepped = STEPPED.load(Ordering::SeqCst);
             assert!(stepped == NONE || stepped == slot, "slot {stepped} is called, not {slot}");
             true
         }
         Some(Location::Dispatcher) => {
-            assert!(ip >= table.start + 16 * CAPACITY, "{ip:#x} is in the table");
+            assert!(ip >= table.start + ENTRY_STRIDE * CAPACITY, "{ip:#x} is in the table");
             true
         }
         None => false,

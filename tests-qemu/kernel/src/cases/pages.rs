@@ -5,7 +5,7 @@ use core::hint::black_box;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
-use calltable::table::{self, CAPACITY, Location};
+use calltable::table::{self, CAPACITY, ENTRY_STRIDE, Location};
 use calltable::{Callback, Contained, Error, ReleaseError, set_stale_handler};
 
 use super::every_slot::{call_uncounted, register_uncounted};
@@ -22,7 +22,7 @@ const EXECUTE: usize = 16;
 
 pub fn rights() {
     let table = paging::table();
-    assert!(table.len() > 16 * CAPACITY, "the table has {} bytes", table.len());
+    assert!(table.len() > ENTRY_STRIDE * CAPACITY, "the table has {} bytes", table.len());
     // What fills the last page up is no code; what comes before that is the last dispatcher's.
     let at = core::ptr::with_exposed_provenance::<u8>;
     // SAFETY: code can be read.
@@ -41,7 +41,7 @@ pub fn rights() {
         assert!(!(writable && executable), "{page:#x} writable and executable");
         *(if is_code { &mut code } else { &mut data }) += 1;
     }
-    assert!(code > CAPACITY * 16 / PAGE && data > 0, "{code} pages of code, {data} of data");
+    assert!(code > CAPACITY * ENTRY_STRIDE / PAGE && data > 0, "{code} pages of code, {data} of data");
     assert_eq!(paging::rights(0), None);
     for address in [table.start, table.end - 1] {
         assert_eq!(paging::rights(address), Some((false, true)), "the table at {address:#x}");

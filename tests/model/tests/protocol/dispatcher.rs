@@ -183,5 +183,5 @@ pub fn context(code: CodePointer) -> Option<&'static Context> {
         return None;
     }
     // SAFETY: such an entry has a context.
-    Some(unsafe { &*all.cast::<Context>().with_addr(x86::load(first) + 2 * offset) })
+    Some(unsafe { &*all.cast::<Context>().with_addr(x86::load(first) + CONTEXT_SIZE / ENTRY_STRIDE * offset) })
 }

@@ -14,6 +14,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(target_arch = "x86")]
 use calltable::Value;
 use calltable::table::{self, Binding, CAPACITY};
+#[cfg(target_arch = "x86_64")]
+use calltable::table::{ENTRY_RETURN, ENTRY_STRIDE};
 use calltable::{
     Callback, Contained, Convention, Dynamic, Error, Frame, Options, Signature, Type, seh, set_stale_handler,
 };
@@ -324,11 +326,12 @@ fn is_stale() -> bool {
 fn has_unwind_data() -> bool {
     let closure = |_: *mut c_void| 0;
     let callback = Callback::<Start>::from_ref(&closure).unwrap();
-    let first = (callback.code() as *const c_void).addr() - 16 * callback.slot().index();
+    let first = (callback.code() as *const c_void).addr() - ENTRY_STRIDE * callback.slot().index();
     (0..CAPACITY).all(|slot| {
         let mut base = 0;
+        let address = first + ENTRY_STRIDE * slot + ENTRY_RETURN;
         // SAFETY: looks the address up in tables.
-        !unsafe { RtlLookupFunctionEntry((first + 16 * slot + 9) as u64, &mut base, null_mut()) }.is_null()
+        !unsafe { RtlLookupFunctionEntry(address as u64, &mut base, null_mut()) }.is_null()
     })
 }
 
