@@ -243,7 +243,7 @@ fn sections(component: &Component) -> Vec<Finding> {
     };
     vec![
         Finding::nothing("writable code", wx),
-        bound("text per slot", table, text_per_slot(target.entries().stride)),
+        bound("text per slot", table, text_per_slot(component.target.entries().stride)),
         bound("bss per slot", bss, BSS_PER_SLOT),
         Finding::new("text of Rust", text, None),
         Finding::new("data", data, None),
