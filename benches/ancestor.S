@@ -21,6 +21,7 @@ bench_ancestor_table:
 .endr
     int3
 
+.p2align 6                                     // the way to its branch lies in one line of the cache
 dispatch:
     pop     rax                                 // table + 5 * slot + 5; nobody returns there
     lea     r11, [rip + bench_ancestor_table]

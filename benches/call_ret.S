@@ -22,6 +22,7 @@ bench_call_ret_table:
     .p2align 4, 0xcc
 .endr
 
+.p2align 6                                     // the way to its branch lies in one line of the cache
 dispatch:
     mov     rax, [rsp]
     lea     r11, [rip + bench_call_ret_table + 9]

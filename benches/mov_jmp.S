@@ -23,6 +23,7 @@ bench_mov_jmp_table:
     .set slot, slot + 1
 .endr
 
+.p2align 6                                     // the way to its branch lies in one line of the cache
 dispatch:
     lea     r11, [rip + bench_mov_jmp_contexts]
     add     r11, rax

@@ -3,28 +3,37 @@
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
-use crate::contenders::{self, CONTENDERS, Source};
+use crate::contenders::{self, CONTENDERS, Contender, Source};
 use crate::labels;
 use crate::rounds::Case;
-use crate::shapes::{Loop, SHAPES, Shape};
+use crate::shapes::{HANDLERS, Loop, SHAPES, Shape, Slots, int4};
 
 /// Long against the clock's grain and short against a time slice.
 const SAMPLE: Duration = Duration::from_micros(60);
 
-/// The number of slots called in turn.
-const SLOTS: &[usize] = &[1, 8, 64, 2000];
+/// The numbers of slots called in turn.
+const SLOTS: [usize; 4] = [8, 64, 256, 2000];
+
+/// The numbers of different handlers that they have; with more handlers than slots, each slot has its own.
+const DIFFERENT: &[usize] = if HANDLERS == 1 { &[1] } else { &[1, 8, HANDLERS] };
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for shape in SHAPES {
-        for contender in CONTENDERS {
-            for &slots in if shape.name == "int4" { SLOTS } else { &[1] } {
-                for &(depth, caller) in if slots == 1 { shape.callers } else { &shape.callers[..1] } {
-                    let Some(source) = contender.source(shape, slots) else { continue };
-                    let labels = labels!(contender: contender.name, work: shape.name, slots: slots, depth: depth);
-                    cases.push(Case { labels, sample: Box::new(sampler(shape, caller, source)) });
-                }
+    let mut add = |contender: &Contender, shape: &'static Shape, slots: Slots, (depth, caller): (usize, Loop)| {
+        let Some(source) = contender.source(shape, slots) else { return };
+        let Slots { count, handlers } = slots;
+        let labels =
+            labels!(contender: contender.name, work: shape.name, slots: count, handlers: handlers, depth: depth);
+        cases.push(Case { labels, sample: Box::new(sampler(shape, caller, source)) });
+    };
+    for contender in CONTENDERS {
+        for shape in SHAPES {
+            shape.callers.iter().for_each(|&caller| add(contender, shape, Slots::alike(1), caller));
+        }
+        for count in SLOTS {
+            for &handlers in DIFFERENT {
+                add(contender, int4(), Slots { count, handlers }, int4().callers[0]);
             }
         }
     }
@@ -70,6 +79,6 @@ pub fn run(shape: &Shape, caller: Loop, codes: &[*const c_void], passes: usize) 
 /// Calls one callback so many times.
 pub fn count(contender: &str, work: &str, calls: usize) {
     let shape = SHAPES.iter().find(|shape| shape.name == work).unwrap_or_else(|| panic!("no work {work:?}"));
-    let mut source = contenders::named(contender).source(shape, 1).expect("a way that serves this shape");
+    let mut source = contenders::named(contender).source(shape, Slots::alike(1)).expect("a way that serves this shape");
     source.with(|codes| run(shape, shape.callers[0].1, codes, calls));
 }

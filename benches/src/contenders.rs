@@ -3,19 +3,22 @@
 use std::any::Any;
 use std::ffi::c_void;
 
-use calltable::Convention;
 use calltable::table::{self, Binding, SlotKey};
+use calltable::{Convention, Error};
 
-use crate::shapes::{Count, Maker, Shape};
+use crate::shapes::{Count, Maker, Shape, Slots};
+
+/// What foreign code calls.
+pub type Code = *const c_void;
 
 /// Function pointers, and what must live as long as they are called.
 pub struct Made {
-    pub codes: Vec<*const c_void>,
+    pub codes: Vec<Code>,
     _owner: Box<dyn Any>,
 }
 
 impl Made {
-    pub fn of<T: 'static>(each: impl Iterator<Item = (*const c_void, T)>) -> Self {
+    pub fn of<T: 'static>(each: impl Iterator<Item = (Code, T)>) -> Self {
         let (codes, owners): (Vec<_>, Vec<T>) = each.unzip();
         Self { codes, _owner: Box::new(owners) }
     }
@@ -26,22 +29,22 @@ impl Made {
 pub struct Contender {
     pub name: &'static str,
     make: Make,
-    /// Shapes that it is written for.
-    serves: fn(&Shape) -> bool,
+    /// What it is written for.
+    serves: fn(&Shape, Slots) -> bool,
 }
 
 #[derive(Clone, Copy)]
 enum Make {
     /// For each sample, and released after it: the crate's table has not room for all cases at once.
-    Anew(fn(&'static Shape, usize) -> Maker),
+    Anew(fn(&'static Shape, Slots) -> Maker),
     /// Once.
-    Once(fn(&'static Shape, usize) -> Made),
+    Once(fn(&'static Shape, Slots) -> Made),
 }
 
 impl Contender {
     /// Callbacks for each sample, made when that is called, or before.
-    pub fn source(&self, shape: &'static Shape, slots: usize) -> Option<Source> {
-        (self.serves)(shape).then(|| match self.make {
+    pub fn source(&self, shape: &'static Shape, slots: Slots) -> Option<Source> {
+        (self.serves)(shape, slots).then(|| match self.make {
             Make::Anew(maker) => Source::Maker(maker(shape, slots)),
             Make::Once(make) => Source::Made(make(shape, slots)),
         })
@@ -56,7 +59,7 @@ pub enum Source {
 
 impl Source {
     /// Lends the callbacks of one sample.
-    pub fn with<T>(&mut self, use_them: impl FnOnce(&[*const c_void]) -> T) -> T {
+    pub fn with<T>(&mut self, use_them: impl FnOnce(&[Code]) -> T) -> T {
         match self {
             Self::Maker(maker) => use_them(&maker().codes),
             Self::Made(made) => use_them(&made.codes),
@@ -66,33 +69,37 @@ impl Source {
 
 /// All that this build has.
 pub const CONTENDERS: &[Contender] = &[
-    once("direct", |shape, slots| Made::of((0..slots).map(|_| (shape.direct, ())))),
+    once("direct", |shape, slots| Made::of(slots.deal(shape.direct).into_iter().map(|code| (code, ())))),
     anew("typed", |shape, slots| (shape.typed)(slots)),
     anew("exclusive", |shape, slots| (shape.exclusive)(slots)),
     anew("tracked", |shape, slots| (shape.tracked)(slots)),
     anew("direct_c", |shape, slots| {
-        // SAFETY: the handler is one for the shape and a count.
-        registered(slots, |count| unsafe { Binding::direct(Convention::NATIVE, shape.in_c, shape.positions, count) })
+        registered(slots, shape.in_c, |handler, count| {
+            // SAFETY: the handler is one for the shape and a count.
+            unsafe { Binding::direct(Convention::NATIVE, handler, shape.positions, count) }
+        })
     }),
     anew("frame", |shape, slots| {
         let signature = (shape.signature)();
         // SAFETY: the handler is one for the signature and a count.
-        registered(slots, move |count| unsafe { Binding::frame(shape.frame, &signature, count) })
+        registered(slots, shape.frame, move |handler, count| unsafe { Binding::frame(handler, &signature, count) })
     }),
     anew("full_save", |shape, slots| {
         let signature = (shape.signature)();
-        // SAFETY: the handler is one for the signature and a count.
-        registered(slots, move |count| unsafe { Binding::frame_foreign(shape.frame_foreign, &signature, count) })
+        registered(slots, shape.frame_foreign, move |handler, count| {
+            // SAFETY: the handler is one for the signature and a count.
+            unsafe { Binding::frame_foreign(handler, &signature, count) }
+        })
     }),
     anew("dynamic", |shape, slots| (shape.dynamic)(slots)),
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    Contender { serves: assembly::serves, ..once("functions", assembly::functions) },
+    Contender { serves: assembly::serves_alike, ..once("functions", assembly::functions) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    Contender { serves: assembly::serves, ..once("call_ret", assembly::call_ret) },
+    Contender { serves: assembly::serves, ..anew("call_ret", assembly::call_ret) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    Contender { serves: assembly::serves, ..once("mov_jmp", assembly::mov_jmp) },
+    Contender { serves: assembly::serves, ..anew("mov_jmp", assembly::mov_jmp) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    Contender { serves: assembly::serves, ..once("ancestor", assembly::ancestor) },
+    Contender { serves: assembly::serves, ..anew("ancestor", assembly::ancestor) },
     #[cfg(feature = "rivals")]
     once("closure_ffi", |shape, slots| (shape.closure_ffi)(slots)),
     #[cfg(feature = "rivals")]
@@ -104,19 +111,70 @@ pub fn named(name: &str) -> &'static Contender {
     CONTENDERS.iter().find(|contender| contender.name == name).unwrap_or_else(|| panic!("no contender {name:?}"))
 }
 
-const fn anew(name: &'static str, make: fn(&'static Shape, usize) -> Maker) -> Contender {
-    Contender { name, make: Make::Anew(make), serves: |_| true }
+const fn anew(name: &'static str, make: fn(&'static Shape, Slots) -> Maker) -> Contender {
+    Contender { name, make: Make::Anew(make), serves: |_, _| true }
 }
 
-const fn once(name: &'static str, make: fn(&'static Shape, usize) -> Made) -> Contender {
-    Contender { name, make: Make::Once(make), serves: |_| true }
+const fn once(name: &'static str, make: fn(&'static Shape, Slots) -> Made) -> Contender {
+    Contender { name, make: Make::Once(make), serves: |_, _| true }
 }
 
-fn registered(slots: usize, binding: impl Fn(*mut c_void) -> Binding + 'static) -> Maker {
-    let counts = counts(slots);
+/// Puts a closure of a type of its own in a place, and makes a callback of it.
+///
+/// # Safety
+/// As for [`put`]; the callback must be dropped before the place is used again.
+pub type Prepare<T> = unsafe fn(*mut u8) -> Result<T, Error>;
+
+/// Puts a closure there.
+///
+/// # Safety
+/// The place must be large enough, aligned for the closure or for a `u64`, and nobody else's for as long as the closure
+/// is used.
+pub unsafe fn put<C>(place: *mut u8, closure: C) -> &'static mut C {
+    const { assert!(align_of::<C>() <= align_of::<u64>()) };
+    let place = place.cast::<C>();
+    // SAFETY: by the caller's promise.
+    unsafe {
+        place.write(closure);
+        &mut *place
+    }
+}
+
+/// The size of what a function returns, whose type has no name.
+pub fn size_of_result<T>(_: impl FnOnce() -> T) -> usize {
+    size_of::<T>()
+}
+
+/// Callbacks of closures that lie side by side, whatever their types are: `all` has those that there are.
+///
+/// # Safety
+/// What each of them puts in its place must be as large as `size` says. The callbacks must be dropped before more are
+/// made, and before what makes them.
+pub unsafe fn prepared<T: 'static>(slots: Slots, all: &[Prepare<T>], size: usize, code: fn(&T) -> Code) -> Maker {
+    let each = slots.deal(all);
+    let mut places = vec![0_u64; (each.len() * size).div_ceil(size_of::<u64>())];
     Box::new(move || {
-        Made::of(counts.iter().map(|count| {
-            let key = table::register(&binding((&raw const *count).cast_mut().cast())).expect("a free slot");
+        let places = places.as_mut_ptr().cast::<u8>();
+        Made::of(each.iter().enumerate().map(|(slot, prepare)| {
+            // SAFETY: the place is one of as many of that size, which is a multiple of the closure's alignment;
+            // callbacks made before have been dropped when this is called.
+            let callback = unsafe { prepare(places.add(slot * size)) }.expect("a free slot");
+            (code(&callback), callback)
+        }))
+    })
+}
+
+/// Registrations: `all` has the handlers that there are.
+fn registered<H: Copy + 'static>(
+    slots: Slots,
+    all: &[H],
+    binding: impl Fn(H, *mut c_void) -> Binding + 'static,
+) -> Maker {
+    let each: Vec<_> = slots.deal(all).into_iter().zip(counts(slots.count)).collect();
+    Box::new(move || {
+        Made::of(each.iter().map(|&(handler, count)| {
+            let binding = binding(handler, (&raw const *count).cast_mut().cast());
+            let key = table::register(&binding).expect("a free slot");
             (key.code().as_ptr(), Released(Some(key)))
         }))
     })
@@ -157,45 +215,53 @@ mod assembly {
     #[repr(C)]
     struct Context(*const c_void, *const Count);
 
-    pub fn serves(shape: &Shape) -> bool {
+    pub fn serves(shape: &Shape, _: Slots) -> bool {
         shape.name == "int4"
     }
 
-    pub fn functions(_: &'static Shape, slots: usize) -> Made {
+    /// Has a function for each slot, and no other number of them.
+    pub fn serves_alike(shape: &Shape, slots: Slots) -> bool {
+        serves(shape, slots) && slots.handlers == 1
+    }
+
+    pub fn functions(_: &'static Shape, slots: Slots) -> Made {
         // SAFETY: code is never written.
         let functions = unsafe { &bench_functions };
-        Made::of(functions[..slots].iter().map(|function| ((&raw const *function).cast(), ())))
+        Made::of(functions[..slots.count].iter().map(|function| ((&raw const *function).cast(), ())))
     }
 
-    pub fn ancestor(shape: &'static Shape, slots: usize) -> Made {
+    pub fn ancestor(shape: &'static Shape, slots: Slots) -> Maker {
         // SAFETY: the table is in ancestor.S, with as many entries as contexts.
-        unsafe { make(shape, slots, &bench_ancestor_table, &raw mut bench_ancestor_contexts) }
+        unsafe { maker(shape, slots, &bench_ancestor_table, &raw mut bench_ancestor_contexts) }
     }
 
-    pub fn call_ret(shape: &'static Shape, slots: usize) -> Made {
+    pub fn call_ret(shape: &'static Shape, slots: Slots) -> Maker {
         // SAFETY: the table is in call_ret.S, with as many entries as contexts.
-        unsafe { make(shape, slots, &bench_call_ret_table, &raw mut bench_call_ret_contexts) }
+        unsafe { maker(shape, slots, &bench_call_ret_table, &raw mut bench_call_ret_contexts) }
     }
 
-    pub fn mov_jmp(shape: &'static Shape, slots: usize) -> Made {
+    pub fn mov_jmp(shape: &'static Shape, slots: Slots) -> Maker {
         // SAFETY: the table is in mov_jmp.S, with as many entries as contexts.
-        unsafe { make(shape, slots, &bench_mov_jmp_table, &raw mut bench_mov_jmp_contexts) }
+        unsafe { maker(shape, slots, &bench_mov_jmp_table, &raw mut bench_mov_jmp_contexts) }
     }
 
     /// # Safety
     /// The table must be one whose contexts these are.
-    unsafe fn make<Entry>(
+    unsafe fn maker<Entry>(
         shape: &Shape,
-        slots: usize,
+        slots: Slots,
         table: &'static [Entry; CAPACITY],
         contexts: *mut [Context; CAPACITY],
-    ) -> Made {
-        let each = table.iter().zip(counts(slots)).enumerate().map(|(slot, (entry, count))| {
-            // SAFETY: there are as many contexts as entries; no call runs.
-            unsafe { (*contexts)[slot] = Context(shape.in_c, count) };
-            ((&raw const *entry).cast(), ())
-        });
-        Made::of(each)
+    ) -> Maker {
+        let each: Vec<_> = slots.deal(shape.in_c).into_iter().zip(counts(slots.count)).collect();
+        Box::new(move || {
+            let each = table.iter().zip(&each).enumerate().map(|(slot, (entry, &(handler, count)))| {
+                // SAFETY: there are as many contexts as entries; no call runs.
+                unsafe { (*contexts)[slot] = Context(handler, count) };
+                ((&raw const *entry).cast(), ())
+            });
+            Made::of(each)
+        })
     }
 }
 
@@ -215,10 +281,10 @@ pub mod libffi {
     #[cfg(target_arch = "x86")]
     const ABI: ffi_abi = ffi_abi_FFI_STDCALL;
 
-    pub fn make(shape: &'static Shape, slots: usize) -> Made {
+    pub fn make(shape: &'static Shape, slots: Slots) -> Made {
         let cif = cif(shape);
-        Made::of(counts(slots).iter().map(|count| {
-            let closure = Closure::new(shape, cif, count);
+        Made::of(slots.deal(shape.libffi).into_iter().zip(counts(slots.count)).map(|(handler, count)| {
+            let closure = Closure::new(handler, cif, count);
             (closure.code, closure)
         }))
     }
@@ -240,14 +306,14 @@ pub mod libffi {
     }
 
     impl Closure {
-        pub fn new(shape: &Shape, cif: *mut ffi_cif, count: &'static Count) -> Self {
+        pub fn new(handler: Handler, cif: *mut ffi_cif, count: &'static Count) -> Self {
             let mut code = null_mut();
             // SAFETY: the closure is written to memory of its size.
             unsafe {
                 let memory = ffi_closure_alloc(size_of::<ffi_closure>(), &mut code).cast::<ffi_closure>();
                 assert!(!memory.is_null(), "no memory for a closure of libffi");
                 let data = (&raw const *count).cast_mut().cast();
-                let status = ffi_prep_closure_loc(memory, cif, Some(shape.libffi), data, code);
+                let status = ffi_prep_closure_loc(memory, cif, Some(handler), data, code);
                 assert_eq!(status, ffi_status_FFI_OK);
                 Self { memory, code }
             }

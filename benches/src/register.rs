@@ -9,7 +9,7 @@ use calltable::{Callback, Convention};
 use crate::contenders::{self, Released};
 use crate::labels;
 use crate::rounds::Case;
-use crate::shapes::{SHAPES, Shape};
+use crate::shapes::{Slots, int4};
 
 const PAIRS: usize = 1000;
 
@@ -32,11 +32,11 @@ pub fn cases() -> Vec<Case> {
     cases.push(case("share_again", 1, share_again));
     #[cfg(feature = "rivals")]
     {
-        let shape = shape();
+        let shape = int4();
         let cif = contenders::libffi::cif(shape);
         let count = &*Box::leak(Box::new(crate::shapes::Count::new()));
         cases.push(case("libffi", 0, move || {
-            black_box(contenders::libffi::Closure::new(shape, cif, count).code);
+            black_box(contenders::libffi::Closure::new(shape.libffi[0], cif, count).code);
         }));
         let size = black_box(1);
         cases.push(case("closure_ffi", 0, move || {
@@ -77,15 +77,11 @@ pub fn count(contender: &str, pairs: usize) {
     (0..pairs).for_each(|_| pair());
 }
 
-fn shape() -> &'static Shape {
-    SHAPES.iter().find(|shape| shape.name == "int4").expect("there is that shape")
-}
-
 /// Never called: only registered.
 fn binding(data: usize) -> Binding {
     // SAFETY: as said.
     unsafe {
-        Binding::direct(Convention::NATIVE, shape().in_c, shape().positions, std::ptr::without_provenance_mut(data))
+        Binding::direct(Convention::NATIVE, int4().in_c[0], int4().positions, std::ptr::without_provenance_mut(data))
     }
 }
 
@@ -104,9 +100,9 @@ fn case(contender: &'static str, live: usize, pair: impl Fn() + 'static) -> Case
 
 /// Makes a callback and calls it, as the first thing in this process that has to do with callbacks; prints nanoseconds.
 pub fn first(contender: &str) {
-    let shape = shape();
+    let shape = int4();
     let start = Instant::now();
-    let mut source = contenders::named(contender).source(shape, 1).expect("every shape is served");
+    let mut source = contenders::named(contender).source(shape, Slots::alike(1)).expect("every shape is served");
     source.with(|codes| crate::calls::run(shape, shape.callers[0].1, codes, 1));
     println!("{}", start.elapsed().as_nanos());
 }

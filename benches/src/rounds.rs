@@ -25,7 +25,7 @@ pub type Result = (String, Vec<f64>);
 pub fn run(mut cases: Vec<Case>, rounds: usize) -> Vec<Result> {
     let mut results: Vec<Result> = cases.iter().map(|case| (case.labels.clone(), Vec::new())).collect();
     let mut order: Vec<usize> = (0..cases.len()).collect();
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut random = Random::default();
     for round in 0..=rounds.max(3) {
         random.shuffle(&mut order);
         for &index in &order {
@@ -58,11 +58,17 @@ pub fn print(group: &str, results: Vec<Result>) {
     print!("{text}");
 }
 
-/// Marsaglia's xorshift, 64 bits.
-struct Random(u64);
+/// Marsaglia's xorshift, 64 bits; the same numbers in each run.
+pub struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(0x2545_f491_4f6c_dd1d)
+    }
+}
 
 impl Random {
-    fn shuffle(&mut self, order: &mut [usize]) {
+    pub fn shuffle<T>(&mut self, order: &mut [T]) {
         for end in (1..order.len()).rev() {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;

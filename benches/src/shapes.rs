@@ -7,7 +7,8 @@ use std::ffi::c_void;
 use calltable::table::FrameHandler;
 use calltable::{Convention, RawFrame, Signature, Type};
 
-use crate::contenders::Made;
+use crate::contenders::{Code, Made, Prepare, prepared, put, size_of_result};
+use crate::rounds::Random;
 
 /// What each handler counts its calls in: 8 bytes, on i686 4.
 #[repr(transparent)]
@@ -22,9 +23,31 @@ impl Count {
     }
 
     #[inline(always)]
-    fn add(&self) {
+    fn add(&self, step: usize) {
         // SAFETY: no other thread counts here, and nobody keeps a reference to the number.
-        unsafe { *self.0.get() = (*self.0.get()).wrapping_add(1) };
+        unsafe { *self.0.get() = (*self.0.get()).wrapping_add(step) };
+    }
+}
+
+/// How many slots are called in turn, and how many different handlers they have.
+#[derive(Clone, Copy)]
+pub struct Slots {
+    pub count: usize,
+    pub handlers: usize,
+}
+
+impl Slots {
+    /// So many, with one handler for all.
+    pub const fn alike(count: usize) -> Self {
+        Self { count, handlers: 1 }
+    }
+
+    /// The handler of each slot, of a list of those that there are. Each is dealt as often as any other, in an order
+    /// that has no period and is the same for all contenders, so that the last handlers alone do not tell the next.
+    pub fn deal<T: Copy>(self, all: &[T]) -> Vec<T> {
+        let mut dealt: Vec<T> = all[..self.handlers].iter().copied().cycle().take(self.count).collect();
+        Random::default().shuffle(&mut dealt);
+        dealt
     }
 }
 
@@ -44,24 +67,24 @@ pub struct Shape {
     pub callers: &'static [(usize, Loop)],
     /// What one call returns.
     pub result: f64,
-    /// A plain function.
-    pub direct: *const c_void,
+    /// Plain functions.
+    pub direct: &'static [Code],
     pub positions: usize,
     pub signature: fn() -> Signature,
-    /// Handlers: the direct lane's, in C; the frame lane's; one of the frame lane that keeps no register.
-    pub in_c: *const c_void,
-    pub frame: FrameHandler,
-    pub frame_foreign: *const c_void,
-    pub typed: fn(usize) -> Maker,
-    pub exclusive: fn(usize) -> Maker,
-    pub tracked: fn(usize) -> Maker,
-    pub dynamic: fn(usize) -> Maker,
+    /// Handlers: the direct lane's, of which the first is in C; the frame lane's; those that keep no register.
+    pub in_c: &'static [Code],
+    pub frame: &'static [FrameHandler],
+    pub frame_foreign: &'static [Code],
+    pub typed: fn(Slots) -> Maker,
+    pub exclusive: fn(Slots) -> Maker,
+    pub tracked: fn(Slots) -> Maker,
+    pub dynamic: fn(Slots) -> Maker,
     #[cfg(feature = "rivals")]
-    pub libffi: crate::contenders::libffi::Handler,
+    pub libffi: &'static [crate::contenders::libffi::Handler],
     #[cfg(feature = "rivals")]
     pub ffi_types: fn() -> (Vec<FfiType>, FfiType),
     #[cfg(feature = "rivals")]
-    pub closure_ffi: fn(usize) -> Made,
+    pub closure_ffi: fn(Slots) -> Made,
 }
 
 /// A parameter's or result's type, seen from each way.
@@ -132,9 +155,33 @@ unsafe fn word(frame: &RawFrame, position: usize) -> Position {
     unsafe { frame.arguments.add(position).read_volatile() }
 }
 
-/// Conventions: the callback's; that of handlers which keep no register.
+/// How many different handlers the shape of 4 integers has. What each of them adds to its count when it is called is
+/// its own, or the compiler would make one function of all; it takes the same time.
+pub const HANDLERS: usize = if cfg!(feature = "handlers") { 2000 } else { 1 };
+
+/// A list of one function: the handler that counts by 1.
+macro_rules! one {
+    ($first:expr; $generic:ident as $Type:ty) => {
+        &[$first as $Type]
+    };
+}
+
+/// A list of as many as [`HANDLERS`], instances of a generic function but for the first.
+macro_rules! many {
+    ($first:expr; $generic:ident as $Type:ty) => {{
+        #[cfg(feature = "handlers")]
+        seq_macro::seq!(STEP in 2..=2000 {
+            const ALL: &[$Type; HANDLERS] = &[$first as $Type, #($generic::<STEP> as $Type,)*];
+        });
+        #[cfg(not(feature = "handlers"))]
+        const ALL: &[$Type; HANDLERS] = one!($first; $generic as $Type);
+        ALL
+    }};
+}
+
+/// Conventions: the callback's; that of handlers which keep no register. Each shape has `one` handler or `many`.
 macro_rules! shapes {
-    ($abi:literal $foreign:literal $($name:ident [$($depth:literal $caller:ident),*] $in_c:ident
+    ($abi:literal $foreign:literal $($handlers:ident $name:ident [$($depth:literal $caller:ident),*] $in_c:ident
         ($($p:ident: $P:ty = $position:literal),*) -> $R:ty = $result:literal, $sum:expr;)*
     ) => {
         unsafe extern "C" {
@@ -147,41 +194,55 @@ macro_rules! shapes {
         /// All shapes.
         pub static SHAPES: &[Shape] = &[$($name::SHAPE),*];
 
-        $(mod $name {
+        $(
+        #[allow(clippy::too_many_arguments, reason = "a shape's, and the count")]
+        mod $name {
             use super::*;
-            use calltable::{Callback, Dynamic, Frame, Options};
+            use calltable::{Callback, CodePointer, Dynamic, Error, Frame, Options};
 
-            type Function = unsafe extern $abi fn($($P),*) -> $R;
+            type OfDynamic = Callback<'static, CodePointer>;
+            type Typed = Callback<'static, unsafe extern $abi fn($($P),*) -> $R>;
+            #[cfg(feature = "rivals")]
+            type Bare = closure_ffi::BareFnSync<'static, BareFunction>;
+            // Its own list of pointer types has this convention on Windows only.
+            #[cfg(feature = "rivals")]
+            closure_ffi::bare_hrtb! { type BareFunction = unsafe extern $abi fn($($P),*) -> $R; }
 
             #[inline(always)]
-            #[allow(clippy::too_many_arguments, reason = "a shape's, and the count")]
-            fn work(count: &Count, $($p: $P),*) -> $R {
-                count.add();
+            fn work(count: &Count, step: usize, $($p: $P),*) -> $R {
+                count.add(step);
                 $sum
             }
 
-            extern $abi fn direct($($p: $P),*) -> $R {
-                static COUNT: Count = Count::new();
-                work(&COUNT, $($p),*)
+            extern $abi fn direct<const STEP: usize>($($p: $P),*) -> $R {
+                static COUNTS: [Count; HANDLERS] = [const { Count::new() }; HANDLERS];
+                work(&COUNTS[STEP - 1], STEP, $($p),*)
+            }
+
+            /// As those in C, of which there is one.
+            #[allow(dead_code, reason = "not called where there is one handler")]
+            unsafe extern $abi fn like_c<const STEP: usize>($($p: $P,)* count: *const Count) -> $R {
+                // SAFETY: the data is a count.
+                work(unsafe { &*count }, STEP, $($p),*)
             }
 
             #[inline(always)]
-            unsafe fn work_on_frame(data: *mut c_void, frame: *mut RawFrame) {
+            unsafe fn work_on_frame(data: *mut c_void, step: usize, frame: *mut RawFrame) {
                 // SAFETY: the data is a count; the frame is that of a call of this shape.
                 unsafe {
                     let frame = &mut *frame;
-                    work(&*data.cast::<Count>(), $(<$P>::read(frame, $position)),*).store(frame);
+                    work(&*data.cast::<Count>(), step, $(<$P>::read(frame, $position)),*).store(frame);
                 }
             }
 
-            unsafe extern "efiapi" fn frame(data: *mut c_void, frame: *mut RawFrame) {
+            unsafe extern "efiapi" fn frame<const STEP: usize>(data: *mut c_void, frame: *mut RawFrame) {
                 // SAFETY: called by the frame lane.
-                unsafe { work_on_frame(data, frame) }
+                unsafe { work_on_frame(data, STEP, frame) }
             }
 
-            unsafe extern $foreign fn frame_foreign(data: *mut c_void, frame: *mut RawFrame) {
+            unsafe extern $foreign fn frame_foreign<const STEP: usize>(data: *mut c_void, frame: *mut RawFrame) {
                 // SAFETY: called by the frame lane.
-                unsafe { work_on_frame(data, frame) }
+                unsafe { work_on_frame(data, STEP, frame) }
             }
 
             fn signature() -> Signature {
@@ -190,73 +251,52 @@ macro_rules! shapes {
                 Signature::new(Convention::NATIVE, parameters, result).expect("a good signature")
             }
 
-            /// Closures that live as long as the program.
-            fn closures(count: usize) -> &'static mut [impl Fn($($P),*) -> $R + Send + Sync + use<>] {
-                let closure = |_| {
-                    let count = Count::new();
-                    move |$($p: $P),*| work(&count, $($p),*)
-                };
-                Vec::leak((0..count).map(closure).collect())
+            /// A closure of a type of its own.
+            fn closure<const STEP: usize>() -> impl Fn($($P),*) -> $R + Send + Sync {
+                let count = Count::new();
+                move |$($p: $P),*| work(&count, STEP, $($p),*)
             }
 
-            fn typed(count: usize) -> Maker {
-                let closures = &*closures(count);
-                Box::new(|| Made::of(closures.iter().map(|closure| {
-                    let callback = Callback::<Function>::from_ref(closure).expect("a free slot");
-                    (callback.code() as *const c_void, callback)
-                })))
+            unsafe fn typed<const STEP: usize>(place: *mut u8) -> Result<Typed, Error> {
+                // SAFETY: by the caller's promise.
+                Callback::from_ref(unsafe { put(place, closure::<STEP>()) })
             }
 
-            fn exclusive(count: usize) -> Maker {
-                let closures: *mut [_] = closures(count);
-                Box::new(move || {
-                    // SAFETY: the closures live for ever; callbacks made before have been dropped when this is called.
-                    let closures = unsafe { &mut *closures };
-                    Made::of(closures.iter_mut().map(|closure| {
-                        let callback = Callback::<Function>::from_mut(closure).expect("a free slot");
-                        (callback.code() as *const c_void, callback)
-                    }))
+            unsafe fn exclusive<const STEP: usize>(place: *mut u8) -> Result<Typed, Error> {
+                // SAFETY: by the caller's promise.
+                Callback::from_mut(unsafe { put(place, closure::<STEP>()) })
+            }
+
+            unsafe fn tracked<const STEP: usize>(place: *mut u8) -> Result<Typed, Error> {
+                // SAFETY: by the caller's promise.
+                Callback::from_ref_with(Options::new().tracked(), unsafe { put(place, closure::<STEP>()) })
+            }
+
+            /// A handler of a type of its own.
+            fn dynamic_handler<const STEP: usize>() -> Dynamic<impl Fn(&mut Frame<'_>) + Sync> {
+                let count = Count::new();
+                Dynamic::new(signature(), move |frame: &mut Frame<'_>| {
+                    let result = work(&count, STEP, $(frame.get::<$P>($position).expect("of that type")),*);
+                    frame.set_result(result).expect("of that type");
                 })
             }
 
-            fn tracked(count: usize) -> Maker {
-                let closures = &*closures(count);
-                Box::new(|| Made::of(closures.iter().map(|closure| {
-                    let options = Options::new().tracked();
-                    let callback = Callback::<Function>::from_ref_with(options, closure).expect("a free slot");
-                    (callback.code() as *const c_void, callback)
-                })))
+            unsafe fn dynamic<const STEP: usize>(place: *mut u8) -> Result<OfDynamic, Error> {
+                // SAFETY: by the caller's promise.
+                Callback::from_dynamic(unsafe { put(place, dynamic_handler::<STEP>()) })
             }
 
-            fn dynamic(count: usize) -> Maker {
-                let handler = |_| {
-                    let count = Count::new();
-                    Dynamic::new(signature(), move |frame: &mut Frame<'_>| {
-                        let result = work(&count, $(frame.get::<$P>($position).expect("of that type")),*);
-                        frame.set_result(result).expect("of that type");
-                    })
-                };
-                let handlers: &[_] = Vec::leak((0..count).map(handler).collect());
-                Box::new(|| Made::of(handlers.iter().map(|handler| {
-                    let callback = Callback::from_dynamic(handler).expect("a free slot");
-                    (callback.code().as_ptr(), callback)
-                })))
+            fn code(callback: &Typed) -> Code {
+                callback.code() as Code
             }
 
             #[cfg(feature = "rivals")]
-            fn closure_ffi(count: usize) -> Made {
-                use closure_ffi::BareFnSync;
-                // Its own list of pointer types has this convention on Windows only.
-                closure_ffi::bare_hrtb! { type Bare = unsafe extern $abi fn($($P),*) -> $R; }
-                Made::of((0..count).map(|_| {
-                    let count = Count::new();
-                    let bare = BareFnSync::<Bare>::new(move |$($p: $P),*| work(&count, $($p),*));
-                    (bare.bare().0 as *const c_void, bare)
-                }))
+            fn closure_ffi<const STEP: usize>() -> Bare {
+                Bare::new(closure::<STEP>())
             }
 
             #[cfg(feature = "rivals")]
-            unsafe extern "C" fn libffi(
+            unsafe extern "C" fn libffi<const STEP: usize>(
                 _: *mut libffi_sys::ffi_cif,
                 result: *mut c_void,
                 _arguments: *mut *mut c_void,
@@ -266,7 +306,7 @@ macro_rules! shapes {
                 // is a count.
                 unsafe {
                     let count = &*data.cast::<Count>();
-                    result.cast::<$R>().write(work(count, $((*_arguments.add($position)).cast::<$P>().read()),*));
+                    result.cast::<$R>().write(work(count, STEP, $((*_arguments.add($position)).cast::<$P>().read()),*));
                 }
             }
 
@@ -274,25 +314,53 @@ macro_rules! shapes {
                 name: stringify!($name),
                 callers: &[$(($depth, $caller)),*],
                 result: $result,
-                direct: direct as *const c_void,
+                direct: $handlers!(direct::<1>; direct as Code),
                 positions: <[&str]>::len(&[$(stringify!($p)),*]),
                 signature,
-                in_c: $in_c as *const c_void,
-                frame,
-                frame_foreign: frame_foreign as *const c_void,
-                typed,
-                exclusive,
-                tracked,
-                dynamic,
+                in_c: $handlers!($in_c; like_c as Code),
+                frame: $handlers!(frame::<1>; frame as FrameHandler),
+                frame_foreign: $handlers!(frame_foreign::<1>; frame_foreign as Code),
+                typed: |slots| {
+                    let all: &[Prepare<Typed>] = $handlers!(typed::<1>; typed as Prepare<Typed>);
+                    // SAFETY: these put a closure of that size there.
+                    unsafe { prepared(slots, all, size_of_result(closure::<1>), code) }
+                },
+                exclusive: |slots| {
+                    let all: &[Prepare<Typed>] = $handlers!(exclusive::<1>; exclusive as Prepare<Typed>);
+                    // SAFETY: these put a closure of that size there.
+                    unsafe { prepared(slots, all, size_of_result(closure::<1>), code) }
+                },
+                tracked: |slots| {
+                    let all: &[Prepare<Typed>] = $handlers!(tracked::<1>; tracked as Prepare<Typed>);
+                    // SAFETY: these put a closure of that size there.
+                    unsafe { prepared(slots, all, size_of_result(closure::<1>), code) }
+                },
+                dynamic: |slots| {
+                    let all: &[Prepare<OfDynamic>] = $handlers!(dynamic::<1>; dynamic as Prepare<OfDynamic>);
+                    let size = size_of_result(dynamic_handler::<1>);
+                    // SAFETY: these put a handler of that size there.
+                    unsafe { prepared(slots, all, size, |callback| callback.code().as_ptr()) }
+                },
                 #[cfg(feature = "rivals")]
-                libffi,
+                libffi: $handlers!(libffi::<1>; libffi as crate::contenders::libffi::Handler),
                 #[cfg(feature = "rivals")]
                 ffi_types: || (vec![$(<$P as Scalar>::ffi_type()),*], <$R as Scalar>::ffi_type()),
                 #[cfg(feature = "rivals")]
-                closure_ffi,
+                closure_ffi: |slots| {
+                    let all: &[fn() -> Bare] = $handlers!(closure_ffi::<1>; closure_ffi as fn() -> Bare);
+                    Made::of(slots.deal(all).into_iter().map(|make| {
+                        let bare = make();
+                        (bare.bare().0 as Code, bare)
+                    }))
+                },
             };
         })*
     };
+}
+
+/// The shape with 4 integers, which most is measured with.
+pub fn int4() -> &'static Shape {
+    SHAPES.iter().find(|shape| shape.name == "int4").expect("there is that shape")
 }
 
 // SAFETY: what its pointers point to is code.
@@ -300,16 +368,16 @@ unsafe impl Sync for Shape {}
 
 #[cfg(target_arch = "x86_64")]
 shapes! { "win64" "sysv64"
-    int0 [1 loop_int0] handler_int0 () -> isize = 0.0, 0;
-    int2 [1 loop_int2] handler_int2 (a: isize = 0, b: isize = 1) -> isize = 3.0, a + b;
-    int4 [1 loop_int4, 3 loop_int4_depth3, 12 loop_int4_depth12] handler_int4
+    one int0 [1 loop_int0] handler_int0 () -> isize = 0.0, 0;
+    one int2 [1 loop_int2] handler_int2 (a: isize = 0, b: isize = 1) -> isize = 3.0, a + b;
+    many int4 [1 loop_int4, 3 loop_int4_depth3, 12 loop_int4_depth12] handler_int4
         (a: isize = 0, b: isize = 1, c: isize = 2, d: isize = 3) -> isize = 10.0, a + b + c + d;
-    int8 [1 loop_int8] handler_int8
+    one int8 [1 loop_int8] handler_int8
         (a: isize = 0, b: isize = 1, c: isize = 2, d: isize = 3, e: isize = 4, f: isize = 5, g: isize = 6, h: isize = 7)
         -> isize = 36.0, a + b + c + d + e + f + g + h;
-    double4 [1 loop_double4] handler_double4
+    one double4 [1 loop_double4] handler_double4
         (a: f64 = 0, b: f64 = 1, c: f64 = 2, d: f64 = 3) -> f64 = 10.0, a + b + c + d;
-    mixed12 [1 loop_mixed12] handler_mixed12
+    one mixed12 [1 loop_mixed12] handler_mixed12
         (a: isize = 0, b: f64 = 1, c: i32 = 2, d: f32 = 3, e: isize = 4, f: f64 = 5, g: i32 = 6, h: f32 = 7,
         i: isize = 8, j: f64 = 9, k: i32 = 10, l: f32 = 11)
         -> f64 = 78.0,
@@ -318,11 +386,11 @@ shapes! { "win64" "sysv64"
 
 #[cfg(target_arch = "x86")]
 shapes! { "stdcall" "cdecl"
-    int0 [1 loop_int0] handler_int0 () -> isize = 0.0, 0;
-    int2 [1 loop_int2] handler_int2 (a: isize = 0, b: isize = 1) -> isize = 3.0, a + b;
-    int4 [1 loop_int4, 3 loop_int4_depth3, 12 loop_int4_depth12] handler_int4
+    one int0 [1 loop_int0] handler_int0 () -> isize = 0.0, 0;
+    one int2 [1 loop_int2] handler_int2 (a: isize = 0, b: isize = 1) -> isize = 3.0, a + b;
+    many int4 [1 loop_int4, 3 loop_int4_depth3, 12 loop_int4_depth12] handler_int4
         (a: isize = 0, b: isize = 1, c: isize = 2, d: isize = 3) -> isize = 10.0, a + b + c + d;
-    int8 [1 loop_int8] handler_int8
+    one int8 [1 loop_int8] handler_int8
         (a: isize = 0, b: isize = 1, c: isize = 2, d: isize = 3, e: isize = 4, f: isize = 5, g: isize = 6, h: isize = 7)
         -> isize = 36.0, a + b + c + d + e + f + g + h;
 }

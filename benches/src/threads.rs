@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::calls::run;
 use crate::contenders;
 use crate::rounds::Case;
-use crate::shapes::{SHAPES, Shape};
+use crate::shapes::{Shape, Slots, int4};
 use crate::{cpu, labels};
 
 const CALLS: usize = 20_000;
@@ -18,12 +18,13 @@ const APART: usize = 16;
 
 /// All cases, with the shape of 4 integers: millions of calls in a second.
 pub fn cases() -> Vec<Case> {
-    let shape = SHAPES.iter().find(|shape| shape.name == "int4").expect("there is that shape");
+    let shape = int4();
     let mut cases = Vec::new();
     for contender in ["functions", "typed", "exclusive"] {
         for threads in [1, 2] {
             let slots = 1 + APART * (threads - 1);
-            let mut source = contenders::named(contender).source(shape, slots).expect("every shape is served");
+            let mut source =
+                contenders::named(contender).source(shape, Slots::alike(slots)).expect("every shape is served");
             let sample = move || source.with(|codes| rate(shape, &codes.iter().step_by(APART).collect::<Vec<_>>()));
             let labels = labels!(contender: contender, work: shape.name, threads: threads);
             cases.push(Case { labels, sample: Box::new(sample) });
