@@ -13,6 +13,16 @@ const FOLDER: &str = "target/benches";
 
 /// Has cargo build the program; returns the folder that it builds in.
 pub fn build(cargo: &mut Command, features: &[&str]) -> Result<&'static Path> {
-    quietly(cargo.args(["--release", "--manifest-path", MANIFEST, "--target-dir", FOLDER]).args(features))?;
+    quietly(with_options(cargo, features))?;
     Ok(Path::new(FOLDER))
+}
+
+/// The same; returns also what cargo says of each package, messages of JSON.
+pub fn build_telling(cargo: &mut Command, features: &[&str]) -> Result<(&'static Path, String)> {
+    let said = quietly(with_options(cargo, features).arg("--message-format=json-render-diagnostics"))?;
+    Ok((Path::new(FOLDER), said))
+}
+
+fn with_options<'a>(cargo: &'a mut Command, features: &[&str]) -> &'a mut Command {
+    cargo.args(["--release", "--manifest-path", MANIFEST, "--target-dir", FOLDER]).args(features)
 }
