@@ -79,6 +79,6 @@ func main() {
 		sort.Float64s(c.samples)
 		at := func(part int) float64 { return c.samples[(len(c.samples)-1)*part/4] }
 		fmt.Printf(`{"group":"calls","contender":"%s","work":"int4","slots":%d,"depth":%d,`, c.name, len(c.codes), c.depth)
-		fmt.Printf(`"handlers":1,"median":%.4f,"q1":%.4f,"q3":%.4f,"samples":%d}`+"\n", at(2), at(1), at(3), len(c.samples))
+		fmt.Printf(`"handlers":1,"shuffled":false,"median":%.4f,"q1":%.4f,"q3":%.4f,"samples":%d}`+"\n", at(2), at(1), at(3), len(c.samples))
 	}
 }

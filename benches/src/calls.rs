@@ -14,17 +14,21 @@ const SAMPLE: Duration = Duration::from_micros(60);
 /// The numbers of slots called in turn.
 const SLOTS: [usize; 4] = [8, 64, 256, 2000];
 
-/// The numbers of different handlers that they have; with more handlers than slots, each slot has its own.
-const DIFFERENT: &[usize] = if HANDLERS == 1 { &[1] } else { &[1, 8, HANDLERS] };
+/// The numbers of different handlers that they have, and whether these are shuffled. Where there are fewer slots than
+/// handlers, each slot has its own.
+const DIFFERENT: &[(usize, bool)] =
+    if HANDLERS == 1 { &[(1, false)] } else { &[(1, false), (8, false), (8, true), (HANDLERS, false)] };
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |contender: &Contender, shape: &'static Shape, slots: Slots, (depth, caller): (usize, Loop)| {
         let Some(source) = contender.source(shape, slots) else { return };
-        let Slots { count, handlers } = slots;
-        let labels =
-            labels!(contender: contender.name, work: shape.name, slots: count, handlers: handlers, depth: depth);
+        let Slots { count, handlers, shuffled } = slots;
+        let labels = labels!(
+            contender: contender.name, work: shape.name, slots: count, handlers: handlers, shuffled: shuffled,
+            depth: depth,
+        );
         cases.push(Case { labels, sample: Box::new(sampler(shape, caller, source)) });
     };
     for contender in CONTENDERS {
@@ -32,8 +36,8 @@ pub fn cases() -> Vec<Case> {
             shape.callers.iter().for_each(|&caller| add(contender, shape, Slots::alike(1), caller));
         }
         for count in SLOTS {
-            for &handlers in DIFFERENT {
-                add(contender, int4(), Slots { count, handlers }, int4().callers[0]);
+            for &(handlers, shuffled) in DIFFERENT {
+                add(contender, int4(), Slots { count, handlers, shuffled }, int4().callers[0]);
             }
         }
     }

@@ -69,7 +69,7 @@ impl Source {
 
 /// All that this build has.
 pub const CONTENDERS: &[Contender] = &[
-    once("direct", |shape, slots| Made::of(slots.deal(shape.direct).into_iter().map(|code| (code, ())))),
+    once("direct", |shape, slots| Made::of(slots.deal(shape.direct).map(|code| (code, ())))),
     anew("typed", |shape, slots| (shape.typed)(slots)),
     anew("exclusive", |shape, slots| (shape.exclusive)(slots)),
     anew("tracked", |shape, slots| (shape.tracked)(slots)),
@@ -151,7 +151,7 @@ pub fn size_of_result<T>(_: impl FnOnce() -> T) -> usize {
 /// What each of them puts in its place must be as large as `size` says. The callbacks must be dropped before more are
 /// made, and before what makes them.
 pub unsafe fn prepared<T: 'static>(slots: Slots, all: &[Prepare<T>], size: usize, code: fn(&T) -> Code) -> Maker {
-    let each = slots.deal(all);
+    let each: Vec<_> = slots.deal(all).collect();
     let mut places = vec![0_u64; (each.len() * size).div_ceil(size_of::<u64>())];
     Box::new(move || {
         let places = places.as_mut_ptr().cast::<u8>();
@@ -170,7 +170,7 @@ fn registered<H: Copy + 'static>(
     all: &[H],
     binding: impl Fn(H, *mut c_void) -> Binding + 'static,
 ) -> Maker {
-    let each: Vec<_> = slots.deal(all).into_iter().zip(counts(slots.count)).collect();
+    let each: Vec<_> = slots.deal(all).zip(counts(slots.count)).collect();
     Box::new(move || {
         Made::of(each.iter().map(|&(handler, count)| {
             let binding = binding(handler, (&raw const *count).cast_mut().cast());
@@ -253,7 +253,7 @@ mod assembly {
         table: &'static [Entry; CAPACITY],
         contexts: *mut [Context; CAPACITY],
     ) -> Maker {
-        let each: Vec<_> = slots.deal(shape.in_c).into_iter().zip(counts(slots.count)).collect();
+        let each: Vec<_> = slots.deal(shape.in_c).zip(counts(slots.count)).collect();
         Box::new(move || {
             let each = table.iter().zip(&each).enumerate().map(|(slot, (entry, &(handler, count)))| {
                 // SAFETY: there are as many contexts as entries; no call runs.
@@ -283,7 +283,7 @@ pub mod libffi {
 
     pub fn make(shape: &'static Shape, slots: Slots) -> Made {
         let cif = cif(shape);
-        Made::of(slots.deal(shape.libffi).into_iter().zip(counts(slots.count)).map(|(handler, count)| {
+        Made::of(slots.deal(shape.libffi).zip(counts(slots.count)).map(|(handler, count)| {
             let closure = Closure::new(handler, cif, count);
             (closure.code, closure)
         }))

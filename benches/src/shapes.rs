@@ -34,20 +34,24 @@ impl Count {
 pub struct Slots {
     pub count: usize,
     pub handlers: usize,
+    /// Whether the handlers are dealt to the slots in a random order, the same for all contenders, or in turn. In turn,
+    /// the last handlers tell a processor the next; else only the slot does.
+    pub shuffled: bool,
 }
 
 impl Slots {
     /// So many, with one handler for all.
     pub const fn alike(count: usize) -> Self {
-        Self { count, handlers: 1 }
+        Self { count, handlers: 1, shuffled: false }
     }
 
-    /// The handler of each slot, of a list of those that there are. Each is dealt as often as any other, in an order
-    /// that has no period and is the same for all contenders, so that the last handlers alone do not tell the next.
-    pub fn deal<T: Copy>(self, all: &[T]) -> Vec<T> {
+    /// The handler of each slot, of a list of those that there are. Each is dealt as often as any other.
+    pub fn deal<T: Copy>(self, all: &[T]) -> impl Iterator<Item = T> {
         let mut dealt: Vec<T> = all[..self.handlers].iter().copied().cycle().take(self.count).collect();
-        Random::default().shuffle(&mut dealt);
-        dealt
+        if self.shuffled {
+            Random::default().shuffle(&mut dealt);
+        }
+        dealt.into_iter()
     }
 }
 
@@ -348,7 +352,7 @@ macro_rules! shapes {
                 #[cfg(feature = "rivals")]
                 closure_ffi: |slots| {
                     let all: &[fn() -> Bare] = $handlers!(closure_ffi::<1>; closure_ffi as fn() -> Bare);
-                    Made::of(slots.deal(all).into_iter().map(|make| {
+                    Made::of(slots.deal(all).map(|make| {
                         let bare = make();
                         (bare.bare().0 as Code, bare)
                     }))

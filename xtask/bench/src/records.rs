@@ -16,13 +16,15 @@ pub struct Cell {
     pub work: &'static str,
     pub slots: usize,
     pub handlers: usize,
+    /// Whether the handlers are dealt to the slots in a random order, or in turn.
+    pub shuffled: bool,
     pub depth: usize,
 }
 
 impl Cell {
     /// The simplest there: one slot, called with 4 integers.
     pub const fn at(place: &'static str) -> Self {
-        Self { place, work: "int4", slots: 1, handlers: 1, depth: 1 }
+        Self { place, work: "int4", slots: 1, handlers: 1, shuffled: false, depth: 1 }
     }
 
     pub const fn work(self, work: &'static str) -> Self {
@@ -35,6 +37,10 @@ impl Cell {
 
     pub const fn handlers(self, handlers: usize) -> Self {
         Self { handlers, ..self }
+    }
+
+    pub const fn shuffled(self) -> Self {
+        Self { shuffled: true, ..self }
     }
 
     pub const fn depth(self, depth: usize) -> Self {
@@ -112,7 +118,7 @@ impl Records {
 
     /// Nanoseconds of one call.
     pub fn call(&self, contender: &str, cell: Cell) -> Result<f64> {
-        let Cell { place, work, slots, handlers, depth } = cell;
+        let Cell { place, work, slots, handlers, shuffled, depth } = cell;
         self.median(&[
             ("group", "calls".into()),
             ("place", place.into()),
@@ -120,6 +126,7 @@ impl Records {
             ("work", work.into()),
             ("slots", slots.into()),
             ("handlers", handlers.into()),
+            ("shuffled", shuffled.into()),
             ("depth", depth.into()),
         ])
     }
@@ -199,8 +206,10 @@ pub mod tests {
 
     /// The same of calls.
     pub fn call(contender: &str, cell: Cell, median: f64) -> String {
-        let Cell { work, slots, handlers, depth, .. } = cell;
-        let labels = format!("\"work\":\"{work}\",\"slots\":{slots},\"handlers\":{handlers},\"depth\":{depth},");
+        let Cell { work, slots, handlers, shuffled, depth, .. } = cell;
+        let labels = format!(
+            "\"work\":\"{work}\",\"slots\":{slots},\"handlers\":{handlers},\"shuffled\":{shuffled},\"depth\":{depth},"
+        );
         record("calls", contender, &labels, median)
     }
 
@@ -211,7 +220,14 @@ pub mod tests {
         assert!(records.read("linux64", "no record").is_err());
         records.read("linux64", &call("typed", linux, 2.5)).unwrap();
         assert_eq!(records.call("typed", linux).unwrap(), 2.5);
-        for other in [Cell::at("wine64"), linux.work("int2"), linux.slots(8), linux.handlers(8), linux.depth(3)] {
+        for other in [
+            Cell::at("wine64"),
+            linux.work("int2"),
+            linux.slots(8),
+            linux.handlers(8),
+            linux.shuffled(),
+            linux.depth(3),
+        ] {
             assert!(records.call("typed", other).is_err());
         }
         assert!(records.call("direct", linux).is_err());
