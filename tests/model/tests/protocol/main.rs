@@ -28,7 +28,7 @@ mod neighbours;
 mod registry;
 mod scenarios;
 #[path = "../../../../src/table.rs"]
-#[allow(dead_code, reason = "some of it is for other modules of the crate")]
+#[allow(dead_code, unused_imports, reason = "some of it is for other modules of the crate")]
 mod table;
 #[path = "../../../../src/types.rs"]
 #[allow(dead_code, reason = "some of it is for other modules of the crate")]
