@@ -10,9 +10,9 @@ pub struct Kind {
     /// Bytes from one entry to the next, as `build.rs` has them as ENTRY_STRIDE.
     pub stride: u64,
     /// They begin with a landing pad.
-    has_pad: bool,
+    pub has_pad: bool,
     /// They take a frame around the CALL.
-    has_frame: bool,
+    pub has_frame: bool,
 }
 
 impl Kind {

@@ -202,7 +202,7 @@ const CHANGES: &[(&str, Change)] = &[
     ("guard targets", |image| image.load_config(if image.is_64 { 136 } else { 84 }, |count| count / 2)),
     ("EH continuation", |image| image.load_config(272, |count| count - 1)),
     ("SafeSEH", |image| image.load_config(68, |count| count - 1)),
-    // Behind the RET of an entry, or in place of what gives back its frame: MOVAPS XMM0, XMM1.
+    // After the RET of an entry, or in place of what gives back its frame: MOVAPS XMM0, XMM1.
     ("no XMM", |image| match image.is_64 {
         true => image.replace(
             &[0x48, 0x83, 0xc4, 0x28, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],

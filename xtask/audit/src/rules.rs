@@ -60,6 +60,9 @@ pub fn table(target: Target, file: &object::File, code: &Code, capacity: u64) ->
     let mut findings: Vec<_> = rules
         .into_iter()
         .map(|(rule, seen)| {
+            if rule == "landing pads" && !kind.has_pad || rule == "frames" && !kind.has_frame {
+                return Finding::none(rule);
+            }
             let wrong = wrong.iter().filter(|(broken, _)| *broken == rule);
             Finding::new(rule, seen, wrong.map(|(_, text)| text.clone()))
         })
