@@ -62,10 +62,12 @@ pub fn entries() {
     for key in slots.into_iter().flatten() {
         assert_eq!(table::release(key), Ok(()));
     }
-    // Inside a handler it holds what is still to be answered: at least those of the entry and of its dispatcher.
+    // Inside a handler it holds what is still to be answered: the CALL of the entry, the entry's own, and on i686 that of
+    // its dispatcher, which on x86_64 jumps.
+    let calls = if cfg!(target_arch = "x86_64") { 2 } else { 3 };
     let closure = |_: isize| shadow_pointer() as isize;
     let callback = Callback::<Unary>::from_ref(&closure).expect("a slot");
     // SAFETY: it lives.
     let inside = unsafe { callback.code()(0) } as usize;
-    assert!(inside + 3 * size_of::<usize>() <= before, "{inside:#x}, {before:#x}");
+    assert!(inside + calls * size_of::<usize>() <= before, "{inside:#x}, {before:#x}");
 }
