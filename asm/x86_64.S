@@ -151,8 +151,8 @@
 // --- The full save, for handlers that keep no register but RSP ----------------------------------------------------
 //
 //   address              after SAVE_ALL
-//   rsp+room+0xB8+       RFLAGS and 8 bytes of nothing if asked for, eight pushed registers, then the stack as the lane
-//                        found it
+//   rsp+room+0xB8+       if asked for, 8 bytes of nothing and RFLAGS; eight pushed registers, then the stack as the
+//                        lane found it
 //   rsp+room+0xB2        x87 status word, after the handler
 //   rsp+room+0xB0        x87 control word
 //   rsp+room+0xA8        MXCSR
@@ -328,8 +328,8 @@ calltable_entry_frame:
 // They return to the entry. Typed closures have 4 positions if they have fewer, the others being of no use.
 //
 // The JMP to the handler lies in the 64 bytes in which the dispatcher starts, and no branch is taken on the way to it:
-// where it does not, calls of many entries with several handlers take twice as long (docs/design/entry.md). If the
-// instructions become longer, the `.org` does not assemble.
+// where it does not, calls of many entries that have several handlers in turn take up to 4 ns more
+// (docs/design/entry.md). If the instructions become longer, the `.org` does not assemble.
     .p2align 6, 0xcc
 PROC calltable_dispatch
     END_PROLOGUE
@@ -367,8 +367,8 @@ calltable_select:
     cmp     ax, MAX_POSITIONS
     jbe     calltable_long
     jmp     calltable_refuse
-3:  xor     r11d, r11d                          // nothing has been registered yet, or the CALL is no entry's: a hook
-2:  xor     r10d, r10d                          // has moved it; or released while we read: arguments do not matter
+3:  xor     r11d, r11d                          // no context: nothing registered yet, or a hook has moved the CALL
+2:  xor     r10d, r10d                          // or one that was released while we read: the arguments do not matter
 calltable_refuse:                               // with R10 0: as if not live
     lea     rax, [rsp + ARGUMENTS]
     mov     [rax + 0x00], rcx                   // all arguments in memory, in order
@@ -658,7 +658,8 @@ calltable_resume:
 .endif
     jmp     4f
 3:  call    calltable_lanes
-    nop                                         // or the return address would look like an epilogue: nobody is asked
+    nop                                         // or the return address would look like an epilogue, for which no
+                                                // handler is asked
 4:  POP_RECORD LINKED_RECORD
 .if WINDOWS
     FREE    (CONTAINED_SIZE + 8)

@@ -23,6 +23,21 @@ cfg_if::cfg_if! {
     }
 }
 
+/// The address of a function that rustc compiles: its convention; its generic parameters with and without their bounds;
+/// its own parameters, the last apart; its result, further bounds, and what it does.
+macro_rules! thunk {
+    ($abi:literal {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
+        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P,)* $data: $Data) -> $R
+        $($bounds)*
+        {
+            $body
+        }
+        thunk::<$($generic)*> as *const core::ffi::c_void
+    }};
+}
+pub(crate) use thunk;
+
 /// How a call gets at its arguments and the handler at its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {

@@ -228,17 +228,12 @@ pub(crate) unsafe fn set_mark<R>(cell: *mut u8) -> MaybeUninit<R> {
 /// Stands for large results: all of them are returned in memory.
 pub(crate) type Large = [u32; 16];
 
-/// The address of a typed callback's handler. What the arguments are: `x86_64.rs`.
+/// The address of a typed callback's handler, as `thunk` wants it. It has no more parameters than the closure, and the
+/// data: the names for such (`x86_64.rs`) are not used.
 macro_rules! handler {
-    ($abi:literal [$($pad:ident)*] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
-        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
-        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P,)* $data: $Data) -> $R
-        $($bounds)*
-        {
-            $body
-        }
-        thunk::<$($generic)*> as *const core::ffi::c_void
-    }};
+    ($abi:literal $pads:tt $($thunk:tt)*) => {
+        crate::abi::thunk! { $abi $($thunk)* }
+    };
 }
 pub(crate) use handler;
 

@@ -67,38 +67,26 @@ pub(crate) use shape;
 /// them (`$pad`), so that its data has the place where the dispatcher puts it without a question. Only where the result
 /// is returned through a hidden pointer, of which the types do not tell, it has none of these.
 ///
-/// The arguments: the convention; names for the unnamed parameters; the handler's generic parameters with and without
-/// their bounds; its own parameters, the data last; its result, further bounds, and what it does.
+/// The arguments are those of `thunk`, and after the convention names for the unnamed parameters.
 macro_rules! handler {
-    ($abi:literal [] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
-        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
-        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P,)* $data: $Data) -> $R
-        $($bounds)*
-        {
-            $body
-        }
-        thunk::<$($generic)*> as *const core::ffi::c_void
-    }};
+    ($abi:literal [] $($thunk:tt)*) => {
+        crate::abi::thunk! { $abi $($thunk)* }
+    };
     ($abi:literal [$($pad:ident)+] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
         $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
-        if const { crate::abi::is_in_register::<$R>() } || !crate::abi::returns_through_pointer::<$R>() {
-            crate::abi::handler! {
-                $abi [] {$($generics)*} {$($generic)*}
-                ($($parameter: $P,)* $($pad: core::mem::MaybeUninit<usize>,)+) $data: $Data, $R, {$($bounds)*} $body
+        if crate::abi::returns_through_pointer::<$R>() {
+            crate::abi::thunk! {
+                $abi {$($generics)*} {$($generic)*} ($($parameter: $P,)*) $data: $Data, $R, {$($bounds)*} $body
             }
         } else {
-            crate::abi::handler! {
-                $abi [] {$($generics)*} {$($generic)*} ($($parameter: $P,)*) $data: $Data, $R, {$($bounds)*} $body
+            crate::abi::thunk! {
+                $abi {$($generics)*} {$($generic)*}
+                ($($parameter: $P,)* $($pad: core::mem::MaybeUninit<usize>,)+) $data: $Data, $R, {$($bounds)*} $body
             }
         }
     }};
 }
 pub(crate) use handler;
-
-/// Whether a result of that size is in RAX, whatever its type.
-pub(crate) const fn is_in_register<R>() -> bool {
-    matches!(size_of::<R>(), 0 | 1 | 2 | 4 | 8)
-}
 
 /// Whether a win64 function that returns an `R` receives the address for it as a hidden first argument.
 ///
@@ -106,7 +94,7 @@ pub(crate) const fn is_in_register<R>() -> bool {
 /// 128-bit integers in XMM0, and what is a mere wrapper of one. Rust has no name for that property, so the compiler
 /// is asked by looking where it expects the first argument of a function that returns an `R`.
 pub(crate) fn returns_through_pointer<R>() -> bool {
-    if is_in_register::<R>() {
+    if matches!(size_of::<R>(), 0 | 1 | 2 | 4 | 8) {
         return false;
     }
     /// Sets the byte that its first argument points to. `MaybeUninit<R>` is returned as `R` is.

@@ -95,7 +95,7 @@ pub fn bounds(records: &Records, sizes: &Sizes) -> Result<Vec<Bound>> {
     add("libffi_alloc_over_register", records.pair("libffi", 0)? / records.pair("typed", 0)?, AtLeast(3.0));
     add("two_threads_scaling", records.rate("typed", 2)? / records.rate("typed", 1)?, AtLeast(1.8));
 
-    // Where entries begin with a landing pad, they are twice as long.
+    // On x86_64, entries that begin with a landing pad are twice as long.
     for (key, of_unwind, size, text) in [
         ("text_bytes_per_slot", "unwind_bytes_per_slot", sizes.linux64, 33.0),
         ("text_bytes_per_slot_wine64", "unwind_bytes_per_slot_wine64", sizes.wine64, 17.0),
