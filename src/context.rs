@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use core::marker::PhantomPinned;
 use core::mem::offset_of;
 use core::ops::Range;
 #[cfg(any(split_state, target_arch = "x86"))]
@@ -30,6 +31,9 @@ pub(crate) struct Context {
     /// Bytes of arguments that the entry removes. It stays after a release: a stale call has the same arguments.
     #[cfg(target_arch = "x86")]
     pub(crate) cleanup: AtomicU32,
+    /// A `&mut` to something that may not move need not be the only reference: `make` changes the vector, while others
+    /// have references to contexts in it.
+    _shared: PhantomPinned,
 }
 
 /// In one word, where a word has room for all of it.
@@ -131,6 +135,7 @@ impl Context {
             calls: AtomicU64::new(0),
             #[cfg(target_arch = "x86")]
             cleanup: AtomicU32::new(0),
+            _shared: PhantomPinned,
         }
     }
 
@@ -177,8 +182,8 @@ impl Context {
 pub(crate) struct Contexts {
     /// The address of the first context.
     first: AtomicUsize,
-    /// The bytes of the entries that have a context: none before `fill`, then all. A call whose return address is not
-    /// one of theirs is stale.
+    /// The bytes of the entries that have a context, which are those of the first slots. A call whose return address is
+    /// not one of theirs is stale.
     span: AtomicUsize,
     /// Where a chain of exception handlers has been declared: on x86_64 a `FindBlock`, on i686 the dispatcher's
     /// handler.
@@ -206,7 +211,8 @@ const_assert_eq!(align_of::<Contexts>(), PAGE);
 /// The smallest page of the processors that there is a table for.
 const PAGE: usize = 4096;
 
-// SAFETY: the vector itself changes only in `fill`, whose caller guarantees that it runs alone; all else is atomic.
+// SAFETY: the vector itself is used only by `make`, `made` and `publish`, whose callers have the registry's lock; all
+// else is atomic, contexts among it.
 unsafe impl Sync for Contexts {}
 
 // In ELF files a linker script may place the section (`linker/`); its name tells compilers and linkers that it is all
@@ -258,29 +264,43 @@ pub(crate) fn seal() -> Range<*const u8> {
     start..start.wrapping_add(size_of::<Contexts>())
 }
 
-/// Makes a context for each slot, none live, and returns them all.
+/// Makes the context of the first slot that has none, not live, and returns the slot; none if each has one.
+///
+/// A thread that ends in the middle leaves nothing wrong: what it has not written is zeros, as in a new context, and
+/// `publish` does the rest.
 ///
 /// # Safety
-/// To be called while no other thread does, and once; again only if the thread that had called it went away.
-pub(crate) unsafe fn fill() -> &'static [Context] {
-    // SAFETY: by the caller's promise nobody else has a reference to the vector.
+/// To be called under the registry's lock, and not when the table is sealed.
+pub(crate) unsafe fn make() -> Option<usize> {
+    // SAFETY: by the caller's promise nobody else uses the vector itself. Of its contexts there are references, which
+    // this one leaves alone: see `Context::_shared`.
     let all = unsafe { &mut *contexts().all.get() };
-    while all.push(Context::new()).is_ok() {}
-    contexts().first.store(all.as_ptr().addr(), Ordering::Relaxed);
-    // Who reads it reads `first` and the contexts after it.
-    contexts().span.store(CAPACITY * ENTRY_STRIDE, Ordering::Release);
-    // SAFETY: nobody changes the vector any more. Not by way of `all`, which is nobody else's: the dispatchers write to
-    // the contexts, too.
-    unsafe { &*contexts().all.get() }
+    all.push(Context::new()).ok()?;
+    // SAFETY: as above.
+    unsafe { publish() };
+    Some(all.len() - 1)
 }
 
-/// All contexts, once they are made.
+/// Shows the dispatchers all contexts that there are.
 ///
 /// # Safety
-/// To be called when `fill` has ended.
-pub(crate) unsafe fn filled() -> &'static [Context] {
-    // SAFETY: nobody changes the vector any more.
-    unsafe { &*contexts().all.get() }
+/// As for [`make`].
+pub(crate) unsafe fn publish() {
+    // SAFETY: by the caller's promise.
+    let made = unsafe { made() };
+    contexts().first.store(made.as_ptr().addr(), Ordering::Relaxed);
+    // Who reads it reads `first` and the contexts after it.
+    contexts().span.store(made.len() * ENTRY_STRIDE, Ordering::Release);
+}
+
+/// The contexts that there are.
+///
+/// # Safety
+/// To be called under the registry's lock.
+#[inline]
+pub(crate) unsafe fn made() -> &'static [Context] {
+    // SAFETY: by the caller's promise nobody changes the vector. Later it only grows.
+    unsafe { (&*contexts().all.get()).as_slice() }
 }
 
 /// The slot that a context belongs to.

@@ -1,8 +1,7 @@
 //! The lock of the registry, and what becomes of it when its holder is gone.
 //!
-//! A thread that holds the lock gives it back some dozens of instructions later (the first one after filling the
-//! table), unless it ends meanwhile. It ends without asking in two ways that a program may take and still use the
-//! table:
+//! A thread that holds the lock gives it back some dozens of instructions later, unless it ends meanwhile. It ends
+//! without asking in two ways that a program may take and still use the table:
 //!
 //! - On Windows `ExitProcess` ends all other threads wherever they are, and then DLLs and static destructors release
 //!   their callbacks.
@@ -25,10 +24,11 @@ pub(crate) trait Recover {
     fn inherit(&mut self);
 }
 
+#[repr(C)] // with the first of the contents on one page: a process's first use has to touch that alone
 pub(crate) struct Lock<T> {
-    inner: SpinMutex<T>,
     /// Some process has used it; a child of `fork` finds that its parent has.
     is_used: AtomicBool,
+    inner: SpinMutex<T>,
 }
 
 /// What the process's mark says; 0 before the first use.
@@ -37,7 +37,7 @@ const READY: u32 = 2;
 
 impl<T: Recover> Lock<T> {
     pub(crate) const fn new(contents: T) -> Self {
-        Self { inner: SpinMutex::new(contents), is_used: AtomicBool::new(false) }
+        Self { is_used: AtomicBool::new(false), inner: SpinMutex::new(contents) }
     }
 
     /// Waits for it.
@@ -72,7 +72,8 @@ impl<T: Recover> Lock<T> {
     #[inline]
     fn is_ready(&self) -> bool {
         let Some(mark) = platform::process_mark() else { return true };
-        if mark.load(Ordering::Acquire) == READY {
+        // The first use writes the mark without reading it before: each would touch its page anew.
+        if self.is_used.load(Ordering::Relaxed) && mark.load(Ordering::Acquire) == READY {
             return true;
         }
         // Before the mark is set: or a child made in between would wait for a thread that it has not.

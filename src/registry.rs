@@ -229,7 +229,7 @@ pub struct LiveSlot {
     pub in_flight: Option<u32>,
 }
 
-/// Runs what changes the contexts' pages, under the lock, unless they are sealed. Does not fill the table.
+/// Runs what changes the contexts' pages, under the lock, unless they are sealed.
 pub(crate) fn unless_sealed(change: impl FnOnce()) -> Result<(), Error> {
     let _registry = REGISTRY.lock();
     check_open()?;
@@ -261,15 +261,14 @@ const CLOSED: u32 = u32::MAX;
 
 /// What the lock guards. In its chains a slot is written as index + 1, and 0 ends a chain, so that the whole registry
 /// starts as zeros and takes no room in the program's file.
+#[repr(C)] // what the first registration touches comes first
 pub(crate) struct Registry {
-    /// Empty until the table is first used.
-    contexts: Option<&'static [Context]>,
-    /// The number of slots that have ever been taken; those from there on are free, and are taken first.
-    used: u32,
     /// The line of free slots that have been used: the one that was released first, and the one that was released last.
     first: u32,
     last: u32,
     pub(crate) taken: u32,
+    /// What `may_be_lost` says is so of some slot, or was.
+    some_may_be_lost: bool,
     /// The next slot in the chain that a slot is in, one at a time: the line of free slots while it is free, its
     /// bucket's chain while it is shared.
     next: [u32; CAPACITY],
@@ -280,11 +279,10 @@ pub(crate) struct Registry {
 }
 
 static REGISTRY: Lock<Registry> = Lock::new(Registry {
-    contexts: None,
-    used: 0,
     first: 0,
     last: 0,
     taken: 0,
+    some_may_be_lost: false,
     next: [0; CAPACITY],
     uses: [0; CAPACITY],
     may_be_lost: [false; CAPACITY],
@@ -297,55 +295,43 @@ impl Recover for Registry {
     }
 
     fn inherit(&mut self) {
-        for (context, may_be_lost) in self.contexts.unwrap_or_default().iter().zip(&mut self.may_be_lost) {
+        for (context, may_be_lost) in self.contexts().iter().zip(&mut self.may_be_lost) {
             *may_be_lost = context.running() != 0;
+            self.some_may_be_lost |= *may_be_lost;
         }
     }
 }
 
 #[inline]
 pub(crate) fn lock() -> SpinMutexGuard<'static, Registry> {
-    let mut registry = REGISTRY.lock();
-    registry.prepare();
-    registry
+    REGISTRY.lock()
 }
 
 #[inline]
 pub(crate) fn try_lock() -> Option<SpinMutexGuard<'static, Registry>> {
-    let mut registry = REGISTRY.try_lock()?;
-    registry.prepare();
-    Some(registry)
+    REGISTRY.try_lock()
 }
 
 impl Registry {
+    /// The contexts that there are: those of the slots that have ever been taken.
     #[inline]
-    fn prepare(&mut self) {
-        if self.contexts.is_none() {
-            // SAFETY: under the lock, and only while `contexts` has not been set.
-            self.contexts = Some(unsafe { context::fill() });
-        }
+    fn contexts(&self) -> &'static [Context] {
+        // SAFETY: the registry is seen only under its lock.
+        unsafe { context::made() }
     }
 
     /// Makes everything anew from the contexts and the uses, whatever change was under way when the thread that made it
     /// went away. A registration or release that it had not finished has happened or has not; nobody will ask for it.
     /// Free slots lose their order.
     fn rebuild(&mut self) {
-        self.contexts = None; // it may be half written
         if context::is_sealed() {
-            // SAFETY: the table is full: it was when it was sealed.
-            self.contexts = Some(unsafe { context::filled() });
             return; // sealing is the last change
         }
-        self.prepare();
-        (self.used, self.first, self.last, self.taken) = (0, 0, 0, 0);
+        // SAFETY: under the lock, and not sealed.
+        unsafe { context::publish() }; // the last of them may not be known
+        (self.first, self.last, self.taken) = (0, 0, 0);
         self.buckets = [0; BUCKETS];
-        let contexts = self.contexts.unwrap_or_default();
-        let is_used = |context: &Context| {
-            let state = context.load_state();
-            state.is_live() || state.generation != 0 || context.running() != 0
-        };
-        self.used = contexts.iter().rposition(is_used).map_or(0, |last| last as u32 + 1);
-        for (index, context) in (0..self.used).zip(contexts) {
+        for (index, context) in (0..).zip(self.contexts()) {
             let (state, is_running) = (context.load_state(), context.running() != 0);
             let (Some(next), Some(uses), Some(may_be_lost)) = (
                 self.next.get_mut(index as usize),
@@ -355,6 +341,7 @@ impl Registry {
                 return;
             };
             *may_be_lost = is_running;
+            self.some_may_be_lost |= is_running;
             self.taken += 1;
             if state.is_live() {
                 *next = 0;
@@ -379,7 +366,7 @@ impl Registry {
 
     #[inline]
     pub(crate) fn context(&self, index: u32) -> Option<&'static Context> {
-        self.contexts.unwrap_or_default().get(index as usize)
+        self.contexts().get(index as usize)
     }
 
     /// The next slot in a chain, as index + 1.
@@ -391,19 +378,19 @@ impl Registry {
     pub(crate) fn seal(&mut self) -> Result<Range<*const u8>, Error> {
         let is_counted = |context: &Context| context.load_state().shape & STATE_COUNTED != 0 || context.running() != 0;
         // Of a sealed table nothing is counted, and its pages may be read-only.
-        let contexts = if context::is_sealed() { &[] } else { self.contexts.unwrap_or_default() };
+        let contexts = if context::is_sealed() { &[] } else { self.contexts() };
         match contexts.iter().position(is_counted) {
             Some(slot) => Err(Error::Counted { slot }),
             None => Ok(context::seal()),
         }
     }
 
-    /// Takes the free slot that has been free for the longest time.
+    /// Takes the free slot that has been free for the longest time: one that was never taken, as long as there is one.
     #[inline]
     fn take(&mut self) -> Option<u32> {
-        if (self.used as usize) < CAPACITY {
-            self.used += 1;
-            return Some(self.used - 1);
+        // SAFETY: under the lock; `bind` has seen that the table is not sealed.
+        if let Some(index) = unsafe { context::make() } {
+            return Some(index as u32);
         }
         let index = self.first.checked_sub(1)?;
         self.first = core::mem::take(self.next(index)?);
@@ -419,8 +406,10 @@ impl Registry {
         let index = self.take().ok_or(Error::TableFull)?;
         let context = self.context(index).ok_or(Error::TableFull)?;
         self.taken += 1;
-        if let Some(may_be_lost) = self.may_be_lost.get_mut(index as usize) {
-            *may_be_lost = false;
+        if self.some_may_be_lost {
+            if let Some(may_be_lost) = self.may_be_lost.get_mut(index as usize) {
+                *may_be_lost = false;
+            }
         }
         if shape & STATE_CONTAIN != 0 {
             context::contexts().set_unwinder(binding.unwind);
@@ -533,7 +522,7 @@ impl Registry {
     }
 
     pub(crate) fn live_slot(&self, index: usize) -> Option<LiveSlot> {
-        let context = self.contexts?.get(index)?;
+        let context = self.contexts().get(index)?;
         let state = context.load_state();
         state.is_live().then(|| LiveSlot {
             slot: SlotId { index: index as u32, generation: state.generation },

@@ -113,8 +113,8 @@ pub fn data() -> *mut () {
     contexts().stale_data.load(Ordering::Acquire)
 }
 
-/// The frame handler of every stale call. Its data is the address of the slot's context, null as long as there are no
-/// contexts; it is odd, one more, if the call was refused since the registration is running.
+/// The frame handler of every stale call. Its data is the address of the slot's context, null if it has none; it is
+/// odd, one more, if the call was refused since the registration is running.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
 unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
     // SAFETY: the dispatcher passes its own frame.

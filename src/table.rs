@@ -24,11 +24,10 @@
 //! once; a [`SlotId`], which [`list`] shows everybody, does not. So safe code cannot give a live callback's slot to
 //! another handler.
 //!
-//! The lock is held for some dozens of instructions (by the first user, who makes the contexts, for some 50
-//! microseconds) and never while user code runs, so a handler may register and release. An interrupt handler, which may
-//! have interrupted the holder of the lock, uses the `try_` forms. A thread that waits sleeps, where there is an
-//! operating system that may be asked (feature `os`). What happens when the holder's thread is gone:
-//! [limits](https://docs.rs/calltable/latest/calltable/guides/limits_and_other_tools).
+//! The lock is held for some dozens of instructions and never while user code runs, so a handler may register and
+//! release. An interrupt handler, which may have interrupted the holder of the lock, uses the `try_` forms. A thread
+//! that waits sleeps, where there is an operating system that may be asked (feature `os`). What happens when the
+//! holder's thread is gone: [limits](https://docs.rs/calltable/latest/calltable/guides/limits_and_other_tools).
 
 use core::ffi::c_void;
 use core::ops::Range;

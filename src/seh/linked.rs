@@ -51,7 +51,7 @@ const_assert!(LINKED_SIZE % 16 == 0);
 unsafe extern "efiapi" {
     /// Where a contained call continues, from whatever stack.
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_resume")]
-    fn resume(call: *mut LinkedCall) -> !;
+    fn resume(call: *mut c_void) -> !; // a `LinkedCall`
 }
 
 /// Says how to find the thread's [`ThreadBlock`]: from now on registrations can
@@ -179,7 +179,7 @@ unsafe extern "C" fn exception(
             return disposition;
         }
         unwind(record, exception);
-        resume(call)
+        resume(call.cast())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{RefCell, UnsafeCell};
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,8 @@ thread_local! {
     /// can be made at compile time. Loom's is made when it is first used in an execution, with the value that is in
     /// memory and stays there. Loom runs all threads of an execution in one of the system's.
     static ATOMICS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
+    /// For each element of a vector, by address, memory that whoever makes the element writes, and others read.
+    static ELEMENTS: RefCell<HashMap<usize, Rc<loom::cell::UnsafeCell<()>>>> = RefCell::default();
     static WEAKNESS: std::cell::Cell<Option<Weakness>> = const { std::cell::Cell::new(None) };
     /// A 0 that is stored too late.
     static DELAYED: RefCell<Option<Rc<AtomicU64>>> = RefCell::default();
@@ -32,6 +35,7 @@ pub fn model(scenario: impl Fn() + Send + Sync + 'static) {
     builder.preemption_bound.get_or_insert(4);
     builder.check(move || {
         ATOMICS.with_borrow_mut(HashMap::clear);
+        ELEMENTS.with_borrow_mut(HashMap::clear);
         EXECUTION.fetch_add(1, Ordering::Relaxed);
         scenario();
     });
@@ -75,6 +79,67 @@ impl Cell {
         // SAFETY: as above.
         self.0.with_mut(|number| unsafe { *number += 1 });
     }
+}
+
+/// `heapless::Vec`, empty at the start of each execution.
+pub struct Vec<T, const N: usize> {
+    execution: usize,
+    length: usize,
+    elements: [MaybeUninit<T>; N],
+}
+
+impl<T, const N: usize> Vec<T, N> {
+    /// As in `heapless`.
+    #[allow(clippy::new_without_default, reason = "nobody asks for it")]
+    pub const fn new() -> Self {
+        Self { execution: 0, length: 0, elements: [const { MaybeUninit::uninit() }; N] }
+    }
+
+    /// As in `heapless`.
+    pub const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// As in `heapless`.
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// As in `heapless`.
+    ///
+    /// # Errors
+    /// It is full.
+    pub fn push(&mut self, element: T) -> Result<(), T> {
+        let execution = EXECUTION.load(Ordering::Relaxed);
+        if self.execution != execution {
+            (self.execution, self.length) = (execution, 0);
+        }
+        let Some(place) = self.elements.get_mut(self.length) else { return Err(element) };
+        let place = place.write(element);
+        let memory = element_at((&raw const *place).addr());
+        // SAFETY: nothing is written.
+        memory.with_mut(|_| ());
+        self.length += 1;
+        Ok(())
+    }
+
+    /// As in `heapless`.
+    pub fn as_slice(&self) -> &[T] {
+        let length = if self.execution == EXECUTION.load(Ordering::Relaxed) { self.length } else { 0 };
+        // SAFETY: so many were pushed.
+        unsafe { std::slice::from_raw_parts(self.elements.as_ptr().cast(), length) }
+    }
+}
+
+fn element_at(address: usize) -> Rc<loom::cell::UnsafeCell<()>> {
+    ELEMENTS.with_borrow_mut(|elements| {
+        Rc::clone(elements.entry(address).or_insert_with(|| Rc::new(loom::cell::UnsafeCell::new(()))))
+    })
+}
+
+/// Looks at an element of a vector: Loom complains if it is not yet made, as far as this thread knows.
+pub fn look_at<T>(element: &T) {
+    element_at((&raw const *element).addr()).with(|_| ());
 }
 
 /// `core::hint`.

@@ -1,8 +1,8 @@
 //! What the registry runs on when it is looked at by tools that cannot see into assembly (`tests/protocol`).
 //!
 //! - With the feature `loom`: a model checker's atomics, lock and threads. It tries the orders of events one after the
-//!   other, and each value that a load may return by its memory ordering. The crate takes the place of `core` and
-//!   `spin`, so that the component's source stays as it is.
+//!   other, and each value that a load may return by its memory ordering. The crate takes the place of `core`,
+//!   `spin` and `heapless`, so that the component's source stays as it is.
 //! - Without it: the real ones, for Miri and ThreadSanitizer.
 //!
 //! With the feature `narrow` the state of a slot is in two halves, as on 32-bit targets.
@@ -13,16 +13,16 @@
 #[cfg(feature = "loom")]
 mod checked;
 #[cfg(feature = "loom")]
-pub use checked::{Cell, Flag, hint, model, mutex, sync, weakened, x86};
+pub use checked::{Cell, Flag, Vec, hint, look_at, model, mutex, sync, weakened, x86};
 #[cfg(feature = "loom")]
 pub use loom::thread;
 #[cfg(feature = "loom")]
-pub use std::{cell, error, ffi, fmt, mem, ops, ptr};
+pub use std::{cell, error, ffi, fmt, marker, mem, ops, ptr};
 
 #[cfg(not(feature = "loom"))]
 mod real;
 #[cfg(not(feature = "loom"))]
-pub use real::{Cell, Flag, model, x86};
+pub use real::{Cell, Flag, look_at, model, x86};
 #[cfg(not(feature = "loom"))]
 pub use std::thread;
 

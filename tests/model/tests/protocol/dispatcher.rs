@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 
-use calltable_model::x86;
+use calltable_model::{look_at, x86};
 
 use crate::context::{Context, contexts};
 use crate::core_atomics::*;
@@ -39,6 +39,8 @@ pub enum Flaw {
     AnyGeneration,
     /// Another call's entry is overwritten, instead of counted on.
     NoExchange,
+    /// The address of the first context is read before the span.
+    FirstBeforeSpan,
 }
 
 /// The state as the dispatcher has read it, not necessarily at once.
@@ -55,7 +57,7 @@ pub fn call(code: CodePointer) -> Outcome {
 
 /// The same through a flawed dispatcher.
 pub fn call_with(code: CodePointer, flaw: Flaw) -> Outcome {
-    start(code).finish(flaw)
+    Started(context_with(code, flaw).map(|context| (context, read(context)))).finish(flaw)
 }
 
 /// A call that has read the state, and nothing else.
@@ -173,15 +175,32 @@ fn run(handler: *mut c_void, data: *mut c_void) -> Outcome {
     Outcome::Ran(handler(data))
 }
 
-/// Found as the dispatcher finds it: from what `fill` has stored, and the return address in the entry.
+/// Has `publish` come no further than that.
+pub fn set_span(span: usize) {
+    let all = &raw const *contexts();
+    // SAFETY: as in `context`.
+    let [_, place] = unsafe { &*all.cast::<[AtomicUsize; 2]>() };
+    place.store(span, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Found as the dispatcher finds it: from what `publish` has stored, and the return address in the entry.
 pub fn context(code: CodePointer) -> Option<&'static Context> {
+    context_with(code, Flaw::None)
+}
+
+fn context_with(code: CodePointer, flaw: Flaw) -> Option<&'static Context> {
     let all = &raw const *contexts();
     // SAFETY: the address of the first context comes first, then the span of entries that have one.
     let [first, span] = unsafe { &*all.cast::<[AtomicUsize; 2]>() };
     let offset = code.as_ptr().addr() - entry::entry(0).as_ptr().addr();
+    let early = if flaw == Flaw::FirstBeforeSpan { Some(x86::load(first)) } else { None };
     if offset >= x86::load(span) {
         return None;
     }
+    let first = early.unwrap_or_else(|| x86::load(first));
+    assert_ne!(first, 0, "a span without the first context's address");
     // SAFETY: such an entry has a context.
-    Some(unsafe { &*all.cast::<Context>().with_addr(x86::load(first) + CONTEXT_SIZE / ENTRY_STRIDE * offset) })
+    let context = unsafe { &*all.cast::<Context>().with_addr(first + CONTEXT_SIZE / ENTRY_STRIDE * offset) };
+    look_at(context);
+    Some(context)
 }

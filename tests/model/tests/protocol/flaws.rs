@@ -79,6 +79,24 @@ fn finds_that_a_registration_is_published_too_weakly() {
 }
 
 #[test]
+#[should_panic(expected = "a span without the first context's address")]
+fn finds_a_dispatcher_that_reads_the_first_contexts_address_first() {
+    drop(first_use(0, |code| call_with(code, Flaw::FirstBeforeSpan)));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_a_context_is_published_too_weakly() {
+    weakened(Weakness::Stores, || drop(first_use(1, call)));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_the_very_first_context_is_published_too_weakly() {
+    weakened(Weakness::Stores, || drop(first_use(0, call)));
+}
+
+#[test]
 #[should_panic(expected = "Causality violation")]
 fn finds_that_a_release_ends_the_count_too_weakly() {
     weakened(Weakness::Exchanges, || drop(tracked_release(tracked, 1, call)));

@@ -6,6 +6,8 @@
 #[cfg(feature = "loom")]
 extern crate calltable_model as core;
 #[cfg(feature = "loom")]
+extern crate calltable_model as heapless;
+#[cfg(feature = "loom")]
 extern crate calltable_model as spin;
 
 #[path = "../../../../src/context.rs"]
@@ -123,7 +125,17 @@ fn a_registration_is_complete_when_its_pointer_is_known() {
 
 #[test]
 fn a_call_during_the_very_first_registration() {
-    expect(&first_use(call), &[OLD, STALE]);
+    expect(&first_use(0, call), &[OLD, STALE]);
+}
+
+#[test]
+fn a_call_during_the_first_registration_of_its_slot() {
+    expect(&first_use(1, call), &[OLD, STALE]);
+}
+
+#[test]
+fn a_thread_that_goes_away_while_it_makes_a_context_leaves_the_slot_free() {
+    left_in_the_middle();
 }
 
 #[test]

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use calltable_model::{Cell, Flag, model, thread};
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::convention::Convention;
 use crate::dispatcher::{Flaw, Handler, Outcome};
 use crate::error::{Error, NotReleased, ReleaseError};
+use crate::layout::ENTRY_STRIDE;
+use crate::lock::Recover as _;
+use crate::registry;
 use crate::signature::Signature;
 use crate::table::{self, Binding, CAPACITY, CodePointer, SlotId, SlotKey};
 use crate::{dispatcher, entry};
@@ -81,8 +84,9 @@ pub type Make = fn(Handler, &Arc<Data>) -> Binding;
 /// Makes the contexts and leaves one slot free, which the next registrations will get one after the other.
 pub fn take_all_but_one() -> Vec<SlotKey> {
     let data = data(OLD);
-    let taken = (1..CAPACITY).map(|_| table::register(&direct(READ_OLD, &data)).unwrap()).collect();
+    let mut taken: Vec<_> = (0..CAPACITY).map(|_| table::register(&direct(READ_OLD, &data)).unwrap()).collect();
     touch(contexts());
+    taken.pop().map(table::release).unwrap().unwrap();
     taken
 }
 
@@ -259,7 +263,7 @@ pub fn retired(make: Make, call: Call) -> Vec<Outcome> {
         let register = || table::register(&make(READ_OLD, &old));
         let mut slots = Vec::new();
         let mut last = register().unwrap();
-        for _ in 1..LAST_GENERATION {
+        for _ in 2..LAST_GENERATION {
             slots.push(last.slot());
             table::release(last).unwrap();
             last = register().unwrap();
@@ -348,28 +352,63 @@ pub fn complete(make: Make, call: Call) -> Vec<Outcome> {
     })
 }
 
-/// A call of a slot while the table is used for the first time.
-pub fn first_use(call: Call) -> Vec<Outcome> {
+/// A call of a slot while it is used for the first time, as many others having been used before.
+pub fn first_use(used: usize, call: Call) -> Vec<Outcome> {
     // The contexts are always at the same place.
     let places = Arc::new(Mutex::new(None));
     model({
         let places = Arc::clone(&places);
         move || {
-            assert_eq!(table::live_count(), 0);
+            give_back(take_all_but_one());
             *places.lock().unwrap() = Some(contexts());
         }
     });
     explore(move |outcomes| {
+        let code = entry::entry(used);
+        let old = data(OLD);
+        let others = (0..used).map(|_| table::register(&direct(READ_OLD, &old)).unwrap()).collect();
         if cfg!(feature = "loom") {
-            assert_eq!(call(entry::entry(0)), STALE, "there is no context yet");
+            assert_eq!(call(code), STALE, "there is no context yet");
             touch(places.lock().unwrap().unwrap());
         }
-        let old = data(OLD);
-        let caller = thread::spawn(move || call(entry::entry(0)));
+        let caller = thread::spawn(move || call(code));
         let slot = table::register(&direct(READ_OLD, &old)).unwrap();
         outcomes.add(caller.join().unwrap());
         table::release(slot).unwrap();
+        give_back(others);
     })
+}
+
+/// A thread goes away in the middle of its first registration: the context is made, and nobody has been told.
+pub fn left_in_the_middle() {
+    model(|| {
+        let old = data(OLD);
+        let first = table::register(&direct(READ_OLD, &old)).unwrap();
+        {
+            let mut registry = registry::lock();
+            // SAFETY: under the lock; nothing is sealed.
+            let made = unsafe { context::make() };
+            if cfg!(feature = "loom") {
+                assert_eq!(made, Some(1));
+                // What the thread has not come to.
+                dispatcher::set_span(ENTRY_STRIDE);
+                assert!(dispatcher::context(entry::entry(1)).is_none());
+            }
+            registry.recover();
+        }
+        assert_eq!(table::live_count(), 1);
+        assert_eq!(dispatcher::call(first.code()), OLD);
+        assert_eq!(dispatcher::call(entry::entry(1)), STALE);
+        let mut all = vec![first];
+        while all.len() < CAPACITY {
+            let next = table::register(&direct(READ_OLD, &old)).unwrap();
+            assert!(all.iter().all(|other| other.code() != next.code()));
+            all.push(next);
+        }
+        assert_eq!(table::register(&direct(READ_OLD, &old)), Err(Error::TableFull));
+        assert!(all.iter().all(|key| dispatcher::call(key.code()) == OLD));
+        give_back(all);
+    });
 }
 
 /// A list while a slot changes hands.
