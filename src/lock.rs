@@ -10,7 +10,7 @@
 //! In both the lock is taken from the holder that is gone, if there was one. What it guards may be in the middle of any
 //! change then, so it is made anew first.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
@@ -73,9 +73,11 @@ impl<T: Recover> Lock<T> {
     fn is_ready(&self) -> bool {
         let Some(mark) = platform::process_mark() else { return true };
         // The first use writes the mark without reading it before: each would touch its page anew.
-        if self.is_used.load(Ordering::Relaxed) && mark.load(Ordering::Acquire) == READY {
-            return true;
-        }
+        (self.is_used.load(Ordering::Relaxed) && mark.load(Ordering::Acquire) == READY) || self.becomes_ready(mark)
+    }
+
+    #[cold]
+    fn becomes_ready(&self, mark: &AtomicU32) -> bool {
         // Before the mark is set: or a child made in between would wait for a thread that it has not.
         platform::forget_mark_in_children();
         if mark.compare_exchange(0, STARTING, Ordering::Acquire, Ordering::Acquire).is_ok() {
