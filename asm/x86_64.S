@@ -20,7 +20,8 @@
 // calltable_dispatch   finds the context; itself the direct lane for 4 positions, else goes on to
 // calltable_select     picks one of the lanes below, for most of them with all arguments in memory; through it go also
 // calltable_short      direct lane, fewer positions, the data in a register
-// calltable_count      calls that are counted while they run (tracked and exclusive registrations)
+// calltable_exclusive  exclusive calls, 4 positions, the arguments in their registers
+// calltable_count      all other calls that are counted while they run (tracked and exclusive registrations)
 // calltable_contain    calls whose exceptions the embedder may end here
 // calltable_enchain    puts a counted or contained call in the thread's chain, on systems other than Windows
 // calltable_long       direct lane, more than 4 positions, four of them in their registers
@@ -36,6 +37,8 @@
 .intel_syntax noprefix
 
 .set ARGUMENTS, ENTRY_FRAME + 0x10              // from RSP on entry to calltable_dispatch
+// The shape of a typed closure that is exclusive, and of nothing else.
+.set EXCLUSIVE_SHAPE, STATE_COUNTED + STATE_EXCLUSIVE + JUMP_POSITIONS + 1
 
 // --- What differs between ELF and COFF: sections, symbols, unwind data -------------------------------------------
 
@@ -258,6 +261,7 @@
     .hidden calltable_resume
     .hidden calltable_text_end
     .hidden calltable_counting
+    .hidden calltable_counting_exclusive
 .else
     .text
 .endif
@@ -356,8 +360,8 @@ PROC calltable_dispatch
 // --- calltable_select: everything else ----------------------------------------------------------------------------
 //
 // In: R11 context, R10 its state; R10 0 as if it were not live, with R11 0 if there is no context.
-// Leaves to calltable_short and calltable_long, RSP and the arguments as they came, and to the other lanes, RSP as it
-// came:
+// Leaves to calltable_short, calltable_long and calltable_exclusive, RSP and the arguments as they came, and to the
+// other lanes, RSP as it came:
 //   RAX  the arguments: home space and what follows     RCX  handler
 //   R10  the state, its flags                           RDX  data
 calltable_select:
@@ -366,6 +370,9 @@ calltable_select:
     jb      calltable_short
     cmp     ax, MAX_POSITIONS
     jbe     calltable_long
+    movzx   eax, ax                             // (a number of 16 bits in a compare is slow to decode)
+    cmp     eax, EXCLUSIVE_SHAPE - 1
+    je      calltable_exclusive
     jmp     calltable_refuse
 3:  xor     r11d, r11d                          // no context: nothing registered yet, or a hook has moved the CALL
 2:  xor     r10d, r10d                          // or one that was released while we read: the arguments do not matter
@@ -498,32 +505,95 @@ END_PROC calltable_enchain
 // read. Comparison and addition are one step: a call that a release has overtaken finds another generation there, and
 // touches nothing; a release that finds the number 0 ends the generation in the same way, in one step (src/context.rs).
 //
+// While an exclusive call runs, nobody else changes that word: others find a number that is not 0. So a plain store
+// takes the call off, of the value that the word had before it. (A decrement would load first, and the load wait until
+// the locked instruction is over: 4 ns.) That value follows from the state, so that none has to be loaded to enter,
+// either.
+
+// Exclusive registrations with a handler of 4 positions and no other option, such as typed closures; not where there is
+// a chain of exceptions. In: R11 context, R10 its state, the arguments as they came.
+//
+// There is no second look at the state: once the call has entered, the slot cannot be given to somebody else before it
+// ends, and if it was before, the call does not enter. So handler and data are those of the state.
+//
+//   address     while the handler runs
+//   rsp+0x68    return address in the foreign caller
+//   rsp+0x40    the entry's frame
+//   rsp+0x38    return address in the entry
+//   rsp+0x30    the word of running calls, as it is when this one has ended
+//   rsp+0x28    context
+//   rsp+0x20    position 4 of the handler: the data
+//   rsp+0x00    home space of the handler
+.set EXCLUSIVE_CONTEXT, 0x28
+.set EXCLUSIVE_CALLS,   0x30
+.set EXCLUSIVE_ROOM,    0x38
+
+PROC calltable_exclusive
+    ON_EXCEPTION calltable_uncount_exclusive, @unwind
+.ifeq WINDOWS
+    cmp     qword ptr [rip + calltable_contexts + CONTEXTS_SEH], 0
+    jne     calltable_refuse                    // to calltable_count, which puts the call in the chain
+.endif
+    ALLOC   EXCLUSIVE_ROOM
+    mov     rax, [r11 + CONTEXT_DATA]
+    mov     [rsp + 8 * JUMP_POSITIONS], rax
+    mov     [rsp + EXCLUSIVE_CONTEXT], r11
+    mov     rax, r10
+    and     rax, -GENERATION                    // the state's generation, and no call of it running
+    mov     [rsp + EXCLUSIVE_CALLS], rax
+    lea     r10, [rax + 1]
+    lock cmpxchg [r11 + CONTEXT_CALLS], r10
+    jne     1f                                  // RAX is what is there instead
+    END_PROLOGUE                                // from here on an exception has something to undo
+    call    [r11 + CONTEXT_HANDLER]
+    .globl  calltable_counting_exclusive        // as calltable_counting
+calltable_counting_exclusive:
+    mov     r11, [rsp + EXCLUSIVE_CONTEXT]
+    mov     r10, [rsp + EXCLUSIVE_CALLS]
+    mov     [r11 + CONTEXT_CALLS], r10
+    FREE    EXCLUSIVE_ROOM
+    RETURN
+.if ELF
+    .cfi_adjust_cfa_offset EXCLUSIVE_ROOM       // as it is where the branch comes from
+.endif
+1:  xor     rax, r10
+    cmp     rax, GENERATION
+    adc     r11, 0                              // one more if the generation is the same: refused as running
+    xor     r10d, r10d                          // as if not live, and not counted
+    FREE    EXCLUSIVE_ROOM                      // directly before the JMP: an epilogue, to a Windows unwinder
+    jmp     calltable_refuse
+END_PROC calltable_exclusive
+
+// All others.
+//
 //   address     while the lane runs
 //   rsp+0x58    return address in the foreign caller
 //   rsp+0x30    the entry's frame
 //   rsp+0x28    return address in the entry
-//   rsp+0x20    nothing: keeps RSP aligned
+//   rsp+0x20    the context's state
 //   rsp+0x00    record: the context, and on systems other than Windows what the chain needs
-.set COUNT_ROOM, CHAIN_RECORD_SIZE + 8
+.set COUNT_STATE, CHAIN_RECORD_SIZE
+.set COUNT_ROOM,  CHAIN_RECORD_SIZE + 8
 
 PROC calltable_count
     ON_EXCEPTION calltable_uncount, @unwind
     ALLOC   COUNT_ROOM
     mov     [rsp + CHAIN_RECORD_CONTEXT], r11
-    mov     rax, [r11 + CONTEXT_CALLS]
-1:  mov     rcx, rax
+    mov     [rsp + COUNT_STATE], r10
+    mov     rax, r10
+    and     rax, -GENERATION                    // the state's generation, and no call of it running
+    jmp     2f
+1:  mov     rcx, rax                            // RAX is what is there instead
     xor     rcx, r10
     cmp     rcx, GENERATION
     jae     3f                                  // the state's generation has ended
     test    r10d, STATE_EXCLUSIVE
-    jz      2f
-    test    eax, GENERATION - 1
     jnz     4f                                  // an exclusive handler is running already
 2:  lea     rcx, [rax + 1]
     test    ecx, GENERATION - 1
     jz      4f                                  // one more cannot be counted
     lock cmpxchg [r11 + CONTEXT_CALLS], rcx
-    jne     1b                                  // another call came first: RAX is what it has left
+    jne     1b
     END_PROLOGUE                                // from here on an exception has something to undo
     PUSH_RECORD 0, 0
     lea     rax, [rsp + COUNT_ROOM + ARGUMENTS]
@@ -532,7 +602,17 @@ PROC calltable_count
 calltable_counting:
     POP_RECORD 0
     mov     r11, [rsp + CHAIN_RECORD_CONTEXT]
-    lock dec qword ptr [r11 + CONTEXT_CALLS]
+    mov     r10, [rsp + COUNT_STATE]
+    test    r10d, STATE_EXCLUSIVE
+    jz      1f
+    and     r10, -GENERATION                    // no call is running
+    mov     [r11 + CONTEXT_CALLS], r10
+    FREE    COUNT_ROOM
+    RETURN
+.if ELF
+    .cfi_adjust_cfa_offset COUNT_ROOM           // as it is where the branch comes from
+.endif
+1:  lock dec qword ptr [r11 + CONTEXT_CALLS]
     FREE    COUNT_ROOM
     RETURN
 .if ELF
@@ -545,7 +625,8 @@ calltable_counting:
     jmp     calltable_counted
 END_PROC calltable_count
 
-// A call that an exception ends is not running any more. Windows calls this with the frame of calltable_count in RDX.
+// A call that an exception ends is not running any more. Windows calls these with the frame of calltable_count, or
+// calltable_exclusive, in RDX.
 .if WINDOWS
 PROC calltable_uncount
     END_PROLOGUE
@@ -554,6 +635,15 @@ PROC calltable_uncount
     mov     eax, 1                              // ExceptionContinueSearch: continue unwinding
     RETURN
 END_PROC calltable_uncount
+
+PROC calltable_uncount_exclusive
+    END_PROLOGUE
+    mov     r11, [rdx + EXCLUSIVE_CONTEXT]
+    mov     rax, [rdx + EXCLUSIVE_CALLS]
+    mov     [r11 + CONTEXT_CALLS], rax
+    mov     eax, 1                              // ExceptionContinueSearch: continue unwinding
+    RETURN
+END_PROC calltable_uncount_exclusive
 .endif
 
 // --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------

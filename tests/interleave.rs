@@ -312,6 +312,7 @@ fn tracked() {
     run("direct, tracked", direct_pair::<1>(), Binding::tracked, Counted::Yes);
     run("frame, tracked", frame_pair(), Binding::tracked, Counted::Yes);
     run("direct, exclusive", direct_pair::<6>(), Binding::exclusive, Counted::Yes);
+    run("direct, 4 positions, exclusive", direct_pair::<4>(), Binding::exclusive, Counted::Yes);
     run("direct, saving, exclusive", direct_pair::<2>(), |r| r.saving().exclusive(), Counted::Yes);
     run("frame, exclusive", frame_pair(), Binding::exclusive, Counted::Yes);
 }

@@ -29,6 +29,7 @@ unsafe extern "C" {
     /// call if `is_released` is 1.
     fn unwind_caller(code: *const c_void, is_released: u32) -> u64;
     fn unwind_reenter();
+    fn unwind_reenter_4();
     fn unwind_plain();
     fn unwind_wreck();
     fn unwind_raise();
@@ -109,6 +110,8 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
     let others = [
         lane("tracked", direct(handlers.direct, 2).tracked(), &["calltable_direct", COUNT]),
         lane("exclusive", direct(handlers.direct, 0).exclusive(), &["calltable_direct", COUNT]),
+        // With a chain of exceptions; without one there is calltable_exclusive alone.
+        lane("exclusive, 4 positions", direct(handlers.direct, 4).exclusive(), &["calltable_direct", COUNT]),
         lane("tracked, 6 positions", direct(handlers.direct, 6).tracked(), &["calltable_direct", COUNT]),
         lane("saving", saving, &["calltable_direct_saving"]),
         lane("saving, tracked", saving.tracked(), &["calltable_direct_saving", COUNT]),
@@ -284,6 +287,30 @@ fn c_runtime_walks_from_handlers_to_the_test() {
     trace_every_lane(&Program::read());
 }
 
+/// In a process of its own, which has no chain of exceptions.
+#[test]
+fn c_runtime_walks_through_the_exclusive_lane() {
+    const CASE: &str = "CALLTABLE_TEST_CASE";
+    const NAME: &str = "c_runtime_walks_through_the_exclusive_lane";
+    if env::var(CASE).is_ok() {
+        return trace_every_lane_without_a_chain(&Program::read());
+    }
+    let child = Command::new(env::current_exe().unwrap()).args(["--exact", NAME]).env(CASE, NAME).output().unwrap();
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[inline(never)]
+fn trace_every_lane_without_a_chain(program: &Program) {
+    // SAFETY: the handler takes any arguments.
+    let binding = unsafe { Binding::direct(Convention::Win64, trace_direct as *const c_void, 4, std::ptr::null_mut()) };
+    let slot = register(&binding.exclusive()).unwrap();
+    assert_trace(program, "exclusive, 4 positions", slot.code(), &["calltable_exclusive"], "trace_");
+    release(slot).unwrap();
+    let mut closure = trace;
+    let callback = Callback::<unsafe extern "win64" fn() -> u64>::from_mut(&mut closure).unwrap();
+    assert_trace(program, "closure", callback.slot().code(), &["calltable_exclusive"], "thunk");
+}
+
 /// A test itself may be inlined into the code that runs tests; this function is there to be found.
 #[inline(never)]
 fn trace_every_lane(program: &Program) {
@@ -346,6 +373,7 @@ fn every_lane_returns_to_a_caller_in_assembly() {
         }
     };
     run(lanes(&handlers));
+    reenter(); // in the exclusive lane
     declare();
     run(lanes(&handlers).into_iter().filter(|lane| lane.name.contains("tracked")).collect());
     run(contained_lanes(&handlers));
@@ -359,16 +387,26 @@ fn every_lane_returns_to_a_caller_in_assembly() {
         saving_control: raise,
         foreign_control: raise,
     }));
-    // Exclusive, and called again by its own handler.
+    reenter(); // in the counting lane
+}
+
+/// Exclusive registrations whose handler calls them again.
+fn reenter() {
     let mut code = std::ptr::null::<c_void>();
     let data = (&raw mut code).cast();
-    // SAFETY: the handler calls what the data points to, which is an entry before the first call.
-    let again = unsafe { Binding::direct(Convention::Win64, unwind_reenter as *const c_void, 0, data) };
-    let slot = register(&again.exclusive()).unwrap();
-    // SAFETY: `code` lives and nobody else uses it now.
-    unsafe { data.cast::<*const c_void>().write(slot.code().as_ptr()) };
-    assert_eq!(unwind_parent(slot.code(), 0), STALE, "the inner call");
-    release(slot).unwrap();
+    // The handlers call what the data points to, which is an entry before the first call.
+    let [again, again_4] = [(unwind_reenter as *const c_void, 0), (unwind_reenter_4 as *const c_void, 4)]
+        // SAFETY: they take these positions and that data.
+        .map(|(handler, positions)| unsafe { Binding::direct(Convention::Win64, handler, positions, data) });
+    let run = |again: Binding| {
+        let slot = register(&again.exclusive()).unwrap();
+        // SAFETY: `code` lives and nobody else uses it now.
+        unsafe { data.cast::<*const c_void>().write(slot.code().as_ptr()) };
+        assert_eq!(unwind_parent(slot.code(), 0), STALE, "the inner call");
+        release(slot).unwrap();
+    };
+    run(again);
+    run(again_4);
 }
 
 #[test]
@@ -388,15 +426,19 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
         4,
         "the state is compared in calltable_dispatch, twice, in calltable_short and in calltable_long"
     );
+    let exclusive = functions.iter().find(|function| function.name == "calltable_exclusive").unwrap();
+    let enters = |i: &&Instruction| i.mnemonic() == Mnemonic::Cmpxchg;
+    let enters = exclusive.instructions.iter().find(enters).expect("it compares no state, but a word").ip();
     let [caller, call, returned, handlers, handlers_end] =
         ["unwind_caller", "unwind_call", "unwind_returned", "unwind_plain", "unwind_end"]
             .map(|name| program.address(name));
     let (table, end) = (functions[0].range.start, functions.last().unwrap().range.end);
     let (contain, resume) = (contain.range.start, program.address(RESUME));
     let plan = format!(
-        "{{\"report\": {report:?}, \"stale\": {STALE}, \"compares\": {compares:?}, \"caller\": {caller}, \
-         \"call\": {call}, \"returned\": {returned}, \"handlers\": {handlers}, \"handlers_end\": {handlers_end}, \
-         \"contain\": {contain}, \"resume\": {resume}, \"table\": {table}, \"end\": {end}}}"
+        "{{\"report\": {report:?}, \"stale\": {STALE}, \"compares\": {compares:?}, \"enters\": {enters}, \
+         \"caller\": {caller}, \"call\": {call}, \"returned\": {returned}, \"handlers\": {handlers}, \
+         \"handlers_end\": {handlers_end}, \"contain\": {contain}, \"resume\": {resume}, \"table\": {table}, \
+         \"end\": {end}}}"
     );
     let mut gdb = Command::new("gdb");
     gdb.args(["-batch", "-nx", "-iex", "set debuginfod enabled off", "-iex", "set auto-load no", "-x"]);

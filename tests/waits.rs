@@ -64,6 +64,12 @@ mod own_call {
         unsafe { (*own.cast::<Own>()).release() };
     }
 
+    #[cfg(target_arch = "x86_64")]
+    unsafe extern "efiapi" fn release_own_fifth(_: usize, _: usize, _: usize, _: usize, own: *mut c_void) {
+        // SAFETY: as above.
+        unsafe { release_own(own) };
+    }
+
     unsafe extern "efiapi" fn release_own_through(own: *mut c_void) {
         // SAFETY: as above; the entry in between has `release_own` for its handler.
         unsafe {
@@ -106,6 +112,11 @@ mod own_call {
             // SAFETY: the data begins with a filter.
             assert_refused(|own| option(unsafe { binding(release_own, own).contained() }), null_mut(), own);
             assert_refused(|own| option(binding(release_own_through, own)), through, own);
+            #[cfg(target_arch = "x86_64")] // on i686 the caller would have to pass them
+            // SAFETY: the handler looks at none of the four positions before the data.
+            let with_4 = |own| unsafe { Binding::direct(Convention::C, release_own_fifth as *const c_void, 4, own) };
+            #[cfg(target_arch = "x86_64")]
+            assert_refused(|own| option(with_4(own)), null_mut(), own);
             // SAFETY: the handler takes an `Own`.
             assert_refused(
                 |own| option(unsafe { Binding::frame(release_own_frame, &signature, own) }),

@@ -6,10 +6,13 @@ unsafe extern "C" {
     /// Where the lane of a counted call returns to.
     #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_counting")]
     static COUNTING: u8;
+    /// Where the handler of an exclusive call with 4 positions returns to.
+    #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_counting_exclusive")]
+    static COUNTING_EXCLUSIVE: u8;
 }
 
 /// Whether what pushes this return address is the dispatcher of a counted call. Never inlined, as in `entry`.
 #[inline(never)]
 pub(crate) fn returns_to_count(address: *const c_void) -> bool {
-    address.addr() == (&raw const COUNTING).addr()
+    [&raw const COUNTING, &raw const COUNTING_EXCLUSIVE].iter().any(|place| place.addr() == address.addr())
 }

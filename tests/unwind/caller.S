@@ -94,6 +94,17 @@ BEGIN unwind_reenter
     ret
 END unwind_reenter
 
+// The same with 4 positions before the data.
+BEGIN unwind_reenter_4
+    mov     rcx, [rsp + 0x28]
+    sub     rsp, 0x28
+    .cfi_adjust_cfa_offset 0x28
+    call    [rcx]
+    add     rsp, 0x28
+    .cfi_adjust_cfa_offset -0x28
+    ret
+END unwind_reenter_4
+
 // What the saving lanes are for: keep no register but RSP, write to the home space, leave DF set; return 7.
 .macro WRECK
     mov     rcx, -1

@@ -10,7 +10,7 @@ import os
 
 import gdb
 
-GENERATION = 0x10000  # what a release adds to a context's state (STATE_GENERATION in build.rs)
+GENERATION = 1 << 24  # what a release adds to a context's state, and to its word of running calls (build.rs)
 INTEGER = "rbx rbp rdi rsi rsp r12 r13 r14 r15".split()
 VECTOR = ["xmm%d" % number for number in range(6, 16)]
 RUBBISH = b"\xa5" * 0x400  # more than any lane takes
@@ -103,6 +103,10 @@ class Call:
             mnemonic = self.instruction(pc).split()[0]
             if alter and pc - self.bias in plan["compares"]:
                 gdb.execute("set $r10 += %d" % GENERATION)  # as if the slot had been released meanwhile
+                alter = False
+            elif alter and pc - self.bias == plan["enters"]:
+                gdb.execute("set $rax += %d" % GENERATION)  # the same: another generation is found there
+                gdb.execute("set $r10 += %d" % GENERATION)
                 alter = False
             gdb.execute("stepi", to_string=True)
             pc = gdb.newest_frame().pc()

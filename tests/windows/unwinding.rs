@@ -194,6 +194,7 @@ fn ways() -> Vec<(&'static str, Binding)> {
             ("direct, saving control words", wrecking.saving_control_words()),
             ("direct, tracked", direct(1).tracked()),
             ("direct, exclusive", direct(6).exclusive()),
+            ("direct, 4 positions, exclusive", direct(4).exclusive()),
             ("direct, saving, tracked", wrecking.saving().tracked()),
             ("frame", frame),
             ("frame, tracked", frame.tracked()),
@@ -401,13 +402,16 @@ fn call_from_c(code: *const c_void, level: &str) {
 fn a_stack_trace_from_a_handler_reaches_the_start_of_the_thread() {
     let signature = Signature::new(Convention::Win64, &[Type::I64], None).unwrap();
     // SAFETY: the handlers take any data.
-    let (direct, frame) = unsafe {
+    let (direct, four, frame) = unsafe {
         (
             Binding::direct(Convention::Win64, capture_direct as *const c_void, 1, null_mut()),
+            Binding::direct(Convention::Win64, capture_direct as *const c_void, 4, null_mut()),
             Binding::frame(capture_frame, &signature, null_mut()),
         )
     };
-    for binding in [direct, direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()] {
+    for binding in
+        [direct, direct.saving(), direct.tracked(), four.exclusive(), frame, frame.saving(), frame.exclusive()]
+    {
         for level in LEVELS {
             let registered = Registered::new(&binding);
             let entry = registered.code().as_ptr().addr() as u64;

@@ -2,6 +2,7 @@
 //! Whoever changes the one changes the other.
 
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
 use calltable_model::{look_at, x86};
 
@@ -41,6 +42,12 @@ pub enum Flaw {
     NoExchange,
     /// The address of the first context is read before the span.
     FirstBeforeSpan,
+    /// A call that ends says so by a plain store, too weak: what its handler did may be seen later.
+    RelaxedLeave,
+    /// A tracked call is taken off in two steps, as if nobody else could change the number meanwhile.
+    TwoStepLeave,
+    /// The handler and the data of an exclusive call are used though it has not entered.
+    NoEntry,
 }
 
 /// The state as the dispatcher has read it, not necessarily at once.
@@ -72,7 +79,12 @@ impl Started {
     /// It continues.
     pub fn finish(self, flaw: Flaw) -> Outcome {
         let Some((context, state)) = self.0 else { return Outcome::Stale };
-        if state.shape & STATE_COUNTED != 0 { count(context, state, flaw) } else { select(context, state, flaw) }
+        match state.shape & (STATE_COUNTED | STATE_EXCLUSIVE) {
+            0 => select(context, state, flaw),
+            STATE_COUNTED => count(context, state, flaw),
+            _ if state.shape & STATE_FRAME == 0 => exclusive(context, state, flaw),
+            _ => count(context, state, flaw),
+        }
     }
 }
 
@@ -109,6 +121,37 @@ fn is_still(context: &Context, state: State) -> bool {
     again
 }
 
+/// calltable_exclusive: with no second look, since the slot cannot change hands once the call has entered.
+fn exclusive(context: &Context, state: State, flaw: Flaw) -> Outcome {
+    let calls = at::<AtomicU64>(context, CONTEXT_CALLS);
+    let data = x86::load(&context.data);
+    if flaw == Flaw::NoEntry {
+        return run(x86::load(&context.handler), data);
+    }
+    if let Err(refused) = enter(calls, state, flaw) {
+        return refused;
+    }
+    let handler = x86::load(&context.handler);
+    let outcome = run(handler, data);
+    leave(calls, state, flaw);
+    outcome
+}
+
+/// A call is over.
+fn leave(calls: &AtomicU64, state: State, flaw: Flaw) {
+    let none = state.generation * GENERATION;
+    if flaw == Flaw::RelaxedLeave {
+        calls.store(none, Ordering::Relaxed);
+    } else if state.shape & STATE_EXCLUSIVE != 0 && flaw != Flaw::AnyGeneration {
+        x86::store(calls, none); // nobody else changes it meanwhile
+    } else if flaw == Flaw::TwoStepLeave {
+        let seen = x86::load(calls);
+        x86::store(calls, seen - 1);
+    } else {
+        x86::locked_decrement(calls);
+    }
+}
+
 /// calltable_count.
 fn count(context: &Context, state: State, flaw: Flaw) -> Outcome {
     let calls = at::<AtomicU64>(context, CONTEXT_CALLS);
@@ -117,7 +160,7 @@ fn count(context: &Context, state: State, flaw: Flaw) -> Outcome {
         return enter(calls, state, flaw).map_or_else(
             |refused| refused,
             |()| {
-                x86::locked_decrement(calls);
+                leave(calls, state, flaw);
                 outcome
             },
         );
@@ -126,17 +169,21 @@ fn count(context: &Context, state: State, flaw: Flaw) -> Outcome {
         return refused;
     }
     if flaw == Flaw::EarlyUncount {
-        x86::locked_decrement(calls);
+        leave(calls, state, flaw);
         return select(context, state, flaw);
     }
     let outcome = select(context, state, flaw);
-    x86::locked_decrement(calls);
+    leave(calls, state, flaw);
     outcome
 }
 
 /// Counts a call of the generation that it has read, or nothing.
 fn enter(calls: &AtomicU64, state: State, flaw: Flaw) -> Result<(), Outcome> {
-    let mut seen = x86::load(calls);
+    // As if none was running, without a look; the flawed ones look first.
+    let mut seen = match flaw {
+        Flaw::AnyGeneration | Flaw::NoExchange => x86::load(calls),
+        _ => state.generation * GENERATION,
+    };
     loop {
         if seen / GENERATION != state.generation && flaw != Flaw::AnyGeneration {
             return Err(Outcome::Stale);
@@ -180,7 +227,7 @@ pub fn set_span(span: usize) {
     let all = &raw const *contexts();
     // SAFETY: as in `context`.
     let [_, place] = unsafe { &*all.cast::<[AtomicUsize; 2]>() };
-    place.store(span, std::sync::atomic::Ordering::Relaxed);
+    place.store(span, Ordering::Relaxed);
 }
 
 /// Found as the dispatcher finds it: from what `publish` has stored, and the return address in the entry.

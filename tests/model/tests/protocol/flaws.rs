@@ -41,6 +41,32 @@ fn finds_an_exclusive_handler_that_runs_twice() {
     exclusive_calls(tracked, call);
 }
 
+/// Whoever calls next, or has released, does not see what the handler did.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_an_exclusive_call_ends_too_weakly() {
+    exclusive_calls(exclusive, |code| call_with(code, Flaw::RelaxedLeave));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_an_exclusive_call_ends_too_weakly_for_a_release() {
+    tracked_release(exclusive, 1, |code| call_with(code, Flaw::RelaxedLeave));
+}
+
+/// One of two calls that end at once is lost, or counted for ever.
+#[test]
+#[should_panic(expected = "the calls that have ended")]
+fn finds_a_tracked_call_that_is_taken_off_in_two_steps() {
+    counted_to_the_end(tracked, |code| call_with(code, Flaw::TwoStepLeave));
+}
+
+#[test]
+#[should_panic(expected = "the data of another")]
+fn finds_an_exclusive_call_that_does_not_enter() {
+    one_registration(exclusive, |code| call_with(code, Flaw::NoEntry));
+}
+
 #[test]
 #[should_panic(expected = "the data of another")]
 fn finds_that_a_registration_begins_without_its_fence() {
@@ -50,6 +76,13 @@ fn finds_that_a_registration_begins_without_its_fence() {
 #[test]
 #[should_panic(expected = "a call of the new registration")]
 fn finds_a_late_caller_that_is_counted_for_others() {
+    late_caller(exclusive_frame, true, Flaw::AnyGeneration);
+}
+
+/// It has no second look, which the others have.
+#[test]
+#[should_panic(expected = "the data of another")]
+fn finds_a_late_exclusive_caller_that_enters_for_others() {
     late_caller(exclusive, true, Flaw::AnyGeneration);
 }
 

@@ -82,6 +82,7 @@ fn a_tracked_release_waits() {
     expect(&tracked_release(tracked, 1, call), &[OLD, STALE]);
     expect(&tracked_release(tracked, 2, call), &[OLD, STALE]);
     expect(&tracked_release(exclusive, 1, call), &[OLD, STALE]);
+    expect(&tracked_release(exclusive_frame, 1, call), &[OLD, STALE]);
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn a_late_call_does_not_disturb_the_next_registration() {
 
 #[test]
 fn a_late_call_does_not_have_others_refused() {
-    for make in [tracked, exclusive] {
+    for make in [tracked, exclusive, exclusive_frame] {
         for is_call in [true, false] {
             expect(&late_caller(make, is_call, Flaw::None), &[OLD, STALE]);
         }
@@ -109,6 +110,13 @@ fn a_slot_whose_generations_are_used_up_is_retired() {
 #[test]
 fn an_exclusive_handler_runs_once_at_a_time() {
     expect(&exclusive_calls(exclusive, call), &[OLD, REFUSED]);
+    expect(&exclusive_calls(exclusive_frame, call), &[OLD, REFUSED]);
+}
+
+#[test]
+fn no_call_is_counted_when_all_have_ended() {
+    expect(&counted_to_the_end(tracked, call), &[OLD]);
+    expect(&counted_to_the_end(exclusive, call), &[OLD, REFUSED]);
 }
 
 #[test]

@@ -76,7 +76,12 @@ pub fn exclusive(handler: Handler, data: &Arc<Data>) -> Binding {
     direct(handler, data).exclusive()
 }
 
-pub const LANES: [Make; 3] = [direct, frame_lane, tracked];
+/// By way of the lane that counts all other calls.
+pub fn exclusive_frame(handler: Handler, data: &Arc<Data>) -> Binding {
+    frame_lane(handler, data).exclusive()
+}
+
+pub const LANES: [Make; 5] = [direct, frame_lane, tracked, exclusive, exclusive_frame];
 
 pub type Call = fn(CodePointer) -> Outcome;
 pub type Make = fn(Handler, &Arc<Data>) -> Binding;
@@ -302,6 +307,21 @@ pub fn exclusive_calls(make: Make, call: Call) -> Vec<Outcome> {
         table::release(slot).unwrap();
         assert_eq!(old.cell.get(), 1 + came.iter().filter(|outcome| **outcome == OLD).count());
         came.into_iter().for_each(|outcome| outcomes.add(outcome));
+        give_back(taken);
+    })
+}
+
+/// Two calls at once; afterwards none is counted.
+pub fn counted_to_the_end(make: Make, call: Call) -> Vec<Outcome> {
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        let old = data(OLD);
+        let slot = table::register(&make(READ_OLD, &old)).unwrap();
+        let code = slot.code();
+        let callers = [(); 2].map(|()| thread::spawn(move || call(code)));
+        callers.into_iter().for_each(|caller| outcomes.add(caller.join().unwrap()));
+        assert_eq!(table::live_slot(slot.index()).unwrap().in_flight, Some(0), "the calls that have ended");
+        table::release(slot).unwrap();
         give_back(taken);
     })
 }
