@@ -18,6 +18,8 @@
 // RAX, R10 and R11 carry no argument: the dispatchers work in these three until the others have been stored.
 //
 // calltable_dispatch   finds the context; itself the direct lane for 4 positions, else goes on to
+// calltable_frame_alone
+//                      frame lane, without options, the arguments in their registers; else goes on to
 // calltable_select     picks one of the lanes below, for most of them with all arguments in memory; through it go also
 // calltable_short      direct lane, fewer positions, the data in a register
 // calltable_exclusive  exclusive calls, 4 positions, the arguments in their registers
@@ -26,7 +28,7 @@
 // calltable_enchain    puts a counted or contained call in the thread's chain, on systems other than Windows
 // calltable_long       direct lane, more than 4 positions, four of them in their registers
 // calltable_direct     direct lane, any number of positions, all in memory
-// calltable_frame      frame lane; stale calls take it too
+// calltable_frame      frame lane with options; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
 //                      the same two for handlers that keep no register but RSP
 //
@@ -328,8 +330,8 @@ calltable_entry_frame:
 // --- calltable_dispatch: slot, context; direct lane for 4 positions -----------------------------------------------
 //
 // The low 16 bits of the state are positions + 1 where no flag is set, and 0 where the context is not live. One compare
-// tells the handlers with 4 positions, to which the dispatcher jumps, from all else, which goes to calltable_select.
-// They return to the entry. Typed closures have 4 positions if they have fewer, the others being of no use.
+// tells the handlers with 4 positions, to which the dispatcher jumps, from all else, which goes on behind it. They
+// return to the entry. Typed closures have 4 positions if they have fewer, the others being of no use.
 //
 // The JMP to the handler lies in the 64 bytes in which the dispatcher starts, and no branch is taken on the way to it:
 // where it does not, calls of many entries that have several handlers in turn take up to 4 ns more
@@ -356,16 +358,84 @@ PROC calltable_dispatch
     jne     2f
     jmp     rax
     .org    calltable_dispatch + 64, 0xcc
+3:  xor     r11d, r11d                          // no context: never used, or a hook has moved the CALL
+2:  xor     r10d, r10d                          // or one that was released while we read: the arguments do not matter
+    jmp     calltable_refuse
+END_PROC calltable_dispatch
+
+// --- Frame lane, and calltable_frame_alone ---------------------------------------------------------------------------
+//
+// Here comes all that is not a handler with 4 positions and without options. What is not in the frame lane, or has
+// options there, goes on to calltable_select; no branch is taken on the way of the rest.
+//
+//   address            while the handler runs
+//   rsp+0x20           the frame (src/frame/x86_64.rs): result, arguments, floats
+//   rsp+0x00           home space of the handler
+.set FRAME_AT,   0x20
+.set FRAME_ROOM, FRAME_AT + FRAME_SIZE          // RSP is a multiple of 16 then
+
+// In: where the first position is, in RAX, and the room at RSP. Loses R8.
+.macro FILL_FRAME
+    mov     [rsp + FRAME_AT + FRAME_ARGUMENTS], rax
+.if FPU
+    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x00], xmm0
+    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x08], xmm1
+    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x10], xmm2
+    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x18], xmm3
+.endif
+    xor     r8d, r8d
+    mov     [rsp + FRAME_AT + FRAME_RESULT + 0], r8     // a handler that sets no result returns 0
+    mov     [rsp + FRAME_AT + FRAME_RESULT + 8], r8
+.endm
+
+.macro LOAD_RESULT
+    mov     rax, [rsp + FRAME_AT + FRAME_RESULT]        // the result's type decides which one the caller reads
+.if FPU
+    movq    xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 0]     // in halves, as they were stored: one load of
+    movhps  xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 8]     // 16 bytes would wait until both are in the cache
+.endif
+.endm
+
+// In: R11 context, R10 its state, which is not that of 4 positions alone; the arguments as they came.
+PROC calltable_frame_alone
+1:  lea     eax, [r10 - 1]                      // AX: positions, if no flag is set; 0 wraps round
+    cmp     ah, STATE_FRAME >> 8
+    jne     calltable_select
+    ALLOC   FRAME_ROOM
+    END_PROLOGUE
+    lea     rax, [rsp + FRAME_ROOM + ARGUMENTS]
+    mov     [rax + 0x00], rcx                   // all arguments in memory, in order
+    mov     [rax + 0x08], rdx
+    mov     [rax + 0x10], r8
+    mov     [rax + 0x18], r9
+    FILL_FRAME
+    mov     rcx, [r11 + CONTEXT_DATA]
+    mov     rax, [r11 + CONTEXT_HANDLER]
+    cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
+    jne     1f
+    lea     rdx, [rsp + FRAME_AT]
+    call    rax
+    LOAD_RESULT
+    FREE    FRAME_ROOM
+    RETURN
+.if ELF
+    .cfi_adjust_cfa_offset FRAME_ROOM           // as it is where the branch comes from
+.endif
+1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
+    FREE    FRAME_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
+    jmp     calltable_refuse
+END_PROC calltable_frame_alone
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
 //
-// In: R11 context, R10 its state; R10 0 as if it were not live, with R11 0 if there is no context.
+// In: R11 context, R10 its state, AX the low half of that, minus 1: positions, if no flag is set.
+// At calltable_refuse AX is of no use, and R10 0 as if the context were not live, with R11 0 if there is none.
 // Leaves to calltable_short, calltable_long and calltable_exclusive, RSP and the arguments as they came, and to the
 // other lanes, RSP as it came:
 //   RAX  the arguments: home space and what follows     RCX  handler
 //   R10  the state, its flags                           RDX  data
-calltable_select:
-1:  lea     eax, [r10 - 1]                      // AX: positions, if no flag is set; 0 wraps round
+PROC calltable_select
+    END_PROLOGUE
     cmp     ax, JUMP_POSITIONS
     jb      calltable_short
     cmp     ax, MAX_POSITIONS
@@ -373,9 +443,6 @@ calltable_select:
     movzx   eax, ax                             // (a number of 16 bits in a compare is slow to decode)
     cmp     eax, EXCLUSIVE_SHAPE - 1
     je      calltable_exclusive
-    jmp     calltable_refuse
-3:  xor     r11d, r11d                          // no context: nothing registered yet, or a hook has moved the CALL
-2:  xor     r10d, r10d                          // or one that was released while we read: the arguments do not matter
 calltable_refuse:                               // with R10 0: as if not live
     lea     rax, [rsp + ARGUMENTS]
     mov     [rax + 0x00], rcx                   // all arguments in memory, in order
@@ -406,7 +473,7 @@ calltable_lanes:                                // calltable_contain calls this
     mov     rdx, r11                            // its data is the context, or null where there is none; one more says
                                                 // that the registration runs (src/stale.rs)
     jmp     calltable_frame
-END_PROC calltable_dispatch
+END_PROC calltable_select
 
 // --- calltable_short: direct lane, fewer than 4 positions ---------------------------------------------------------
 //
@@ -840,27 +907,13 @@ PROC calltable_direct_saving
     RETURN
 END_PROC calltable_direct_saving
 
-// --- Frame lane ---------------------------------------------------------------------------------------------------
-//
-//   address            while the handler runs
-//   rsp+0x20           the frame (src/frame/x86_64.rs): result, arguments, floats
-//   rsp+0x00           home space of the handler
-.set FRAME_AT,   0x20
-.set FRAME_ROOM, FRAME_AT + FRAME_SIZE          // RSP is a multiple of 16 then
+// --- Frame lane, with options -------------------------------------------------------------------------------------
+
 .set FRAME_SAVING_ROOM, (FRAME_ROOM + 15) & -16 // the same under SAVE_ALL
 
 // In: as calltable_select leaves it, and the room at RSP.
 .macro CALL_FRAME saving
-    mov     [rsp + FRAME_AT + FRAME_ARGUMENTS], rax
-.if FPU
-    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x00], xmm0
-    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x08], xmm1
-    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x10], xmm2
-    movsd   [rsp + FRAME_AT + FRAME_FLOATS + 0x18], xmm3
-.endif
-    xor     r8d, r8d
-    mov     [rsp + FRAME_AT + FRAME_RESULT + 0], r8     // a handler that sets no result returns 0
-    mov     [rsp + FRAME_AT + FRAME_RESULT + 8], r8
+    FILL_FRAME
     mov     rax, rcx
     mov     rcx, rdx                            // first argument: data
     lea     rdx, [rsp + FRAME_AT]               // second argument: the frame
@@ -869,11 +922,7 @@ END_PROC calltable_direct_saving
     mov     rsi, rdx
 .endif
     call    rax
-    mov     rax, [rsp + FRAME_AT + FRAME_RESULT]        // the result's type decides which one the caller reads
-.if FPU
-    movq    xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 0]     // in halves, as they were stored: one load of
-    movhps  xmm0, qword ptr [rsp + FRAME_AT + FRAME_RESULT + 8]     // 16 bytes would wait until both are in the cache
-.endif
+    LOAD_RESULT
 .endm
 
 PROC calltable_frame

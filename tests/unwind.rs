@@ -116,7 +116,7 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
         lane("saving", saving, &["calltable_direct_saving"]),
         lane("saving, tracked", saving.tracked(), &["calltable_direct_saving", COUNT]),
         lane("saving, control words", saving_control, &["calltable_direct_saving"]),
-        lane("frame", frame, &["calltable_frame"]),
+        lane("frame", frame, &["calltable_frame_alone"]),
         lane("frame, tracked", frame.tracked(), &["calltable_frame", COUNT]),
         lane("frame, foreign", foreign(handlers.foreign), &["calltable_frame_saving"]),
         lane("frame, foreign, exclusive", foreign(handlers.foreign).exclusive(), &["calltable_frame_saving", COUNT]),
@@ -423,8 +423,8 @@ fn gdb_finds_the_caller_and_its_registers_from_every_instruction() {
     let compares: Vec<_> = instructions().filter(compares_state).map(Instruction::ip).collect();
     assert_eq!(
         compares.len(),
-        4,
-        "the state is compared in calltable_dispatch, twice, in calltable_short and in calltable_long"
+        5,
+        "the state is compared in calltable_dispatch, twice, in calltable_short, _long and _frame_alone"
     );
     let exclusive = functions.iter().find(|function| function.name == "calltable_exclusive").unwrap();
     let enters = |i: &&Instruction| i.mnemonic() == Mnemonic::Cmpxchg;
