@@ -29,8 +29,7 @@
 // calltable_long       direct lane, more than 4 positions, four of them in their registers
 // calltable_direct     direct lane, any number of positions, all in memory
 // calltable_frame      frame lane with options; stale calls take it too
-// calltable_direct_saving, calltable_frame_saving
-//                      the same two for handlers that keep no register but RSP
+// calltable_saving     both lanes for handlers that keep no register but RSP
 //
 // The file has neither #define nor #include: it is read by GAS, by Clang and by rustc's global_asm!. The build
 // script puts `.set` lines for the names in capitals (build.rs, numbers) in front of it, and the crate's version into
@@ -47,7 +46,7 @@
 // Opens a function; `class` is its COFF storage class: 3 for those that only this file names, 2 for an external one.
 // Unwind data says: nothing pushed yet, return address at RSP.
 .macro PROC name, class=3
-    .p2align 4, 0xcc
+    .p2align 2, 0xcc                            // more takes room, and gains nothing
 .if ELF
     .type \name, @function
 \name:
@@ -198,12 +197,12 @@
     SAVE_XMM 15, \room
 .endif
     END_PROLOGUE
-    mov     [rsp + \room + SAVED_STATE], r10
 .if FPU
+    mov     [r9 + SAVED_STATE - 0x50], r10
     test    r10d, STATE_CONTROL                 // storing and loading the control words is slow:
     jz      1f                                  // only for those who asked
-    stmxcsr [rsp + \room + SAVED_MXCSR]
-    fnstcw  [rsp + \room + SAVED_X87]
+    stmxcsr [r9 + SAVED_MXCSR - 0x50]
+    fnstcw  [r9 + SAVED_X87 - 0x50]
 1:
 .endif
     cld                                         // the handler's own convention may rely on it
@@ -212,12 +211,13 @@
 .macro RESTORE_ALL room, flags=0
     cld                                         // the foreign caller relies on it
 .if FPU
-    test    dword ptr [rsp + \room + SAVED_STATE], STATE_CONTROL
+    lea     r9, [rsp + \room + 0x50]
+    test    dword ptr [r9 + SAVED_STATE - 0x50], STATE_CONTROL
     jz      1f
-    ldmxcsr [rsp + \room + SAVED_MXCSR]
+    ldmxcsr [r9 + SAVED_MXCSR - 0x50]
 .ifeq \flags                                    // (within calltable_contain the inner lane has done it)
-    fnstsw  [rsp + \room + SAVED_X87 + 2]
-    mov     ecx, [rsp + \room + SAVED_X87]
+    fnstsw  [r9 + SAVED_X87 - 0x50 + 2]
+    mov     ecx, [r9 + SAVED_X87 - 0x50]
     mov     edx, ecx
     not     ecx                                 // what the foreign code has not masked,
     shr     edx, 16                             // and the handler has left pending,
@@ -227,9 +227,8 @@
     fnclex
 2:
 .endif
-    fldcw   [rsp + \room + SAVED_X87]
+    fldcw   [r9 + SAVED_X87 - 0x50]
 1:
-    lea     r9, [rsp + \room + 0x50]
     RESTORE_XMM 6
     RESTORE_XMM 7
     RESTORE_XMM 8
@@ -359,7 +358,9 @@ PROC calltable_dispatch
     jmp     rax
     .org    calltable_dispatch + 64, 0xcc
 3:  xor     r11d, r11d                          // no context: never used, or a hook has moved the CALL
-2:  xor     r10d, r10d                          // or one that was released while we read: the arguments do not matter
+2:
+calltable_overtaken:                            // or one that was released while we read: the other lanes come here,
+    xor     r10d, r10d                          // too, RSP as it came; the arguments no longer matter
     jmp     calltable_refuse
 END_PROC calltable_dispatch
 
@@ -421,9 +422,8 @@ PROC calltable_frame_alone
 .if ELF
     .cfi_adjust_cfa_offset FRAME_ROOM           // as it is where the branch comes from
 .endif
-1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
-    FREE    FRAME_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_refuse
+1:  FREE    FRAME_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
+    jmp     calltable_overtaken
 END_PROC calltable_frame_alone
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
@@ -451,7 +451,7 @@ calltable_refuse:                               // with R10 0: as if not live
     mov     [rax + 0x18], r9
     test    r10d, STATE_COUNTED
     jnz     calltable_count
-calltable_counted:                              // calltable_count comes here, too, with RAX, R10 and R11 set
+calltable_counted:                              // calltable_count calls this, with RAX, R10 and R11 set
     test    r10w, r10w
     jz      1f                                  // not live
     mov     rcx, [r11 + CONTEXT_HANDLER]
@@ -462,13 +462,10 @@ calltable_counted:                              // calltable_count comes here, t
     jnz     calltable_contain
 calltable_lanes:                                // calltable_contain calls this
     test    r10d, STATE_SAVE
-    jnz     2f
+    jnz     calltable_saving
     test    r10d, STATE_FRAME
     jnz     calltable_frame
     jmp     calltable_direct
-2:  test    r10d, STATE_FRAME
-    jnz     calltable_frame_saving
-    jmp     calltable_direct_saving
 1:  lea     rcx, [rip + calltable_stale]
     mov     rdx, r11                            // its data is the context, or null where there is none; one more says
                                                 // that the registration runs (src/stale.rs)
@@ -490,10 +487,8 @@ PROC calltable_short
     cmove   r9, rax                             // 3 positions
     mov     rax, [r11 + CONTEXT_HANDLER]
     cmp     r10, [r11 + CONTEXT_STATE]          // same state before and after: handler and data are one pair
-    jne     1f
+    jne     calltable_overtaken
     jmp     rax
-1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
-    jmp     calltable_refuse
 END_PROC calltable_short
 
 // --- The chain of calls that exceptions must know of, on systems other than Windows (src/seh/linked.rs) -----------
@@ -626,9 +621,8 @@ calltable_counting_exclusive:
 1:  xor     rax, r10
     cmp     rax, GENERATION
     adc     r11, 0                              // one more if the generation is the same: refused as running
-    xor     r10d, r10d                          // as if not live, and not counted
     FREE    EXCLUSIVE_ROOM                      // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_refuse
+    jmp     calltable_overtaken
 END_PROC calltable_exclusive
 
 // All others.
@@ -674,22 +668,16 @@ calltable_counting:
     jz      1f
     and     r10, -GENERATION                    // no call is running
     mov     [r11 + CONTEXT_CALLS], r10
-    FREE    COUNT_ROOM
-    RETURN
-.if ELF
-    .cfi_adjust_cfa_offset COUNT_ROOM           // as it is where the branch comes from
-.endif
+    jmp     2f
 1:  lock dec qword ptr [r11 + CONTEXT_CALLS]
-    FREE    COUNT_ROOM
+2:  FREE    COUNT_ROOM
     RETURN
 .if ELF
     .cfi_adjust_cfa_offset COUNT_ROOM           // as it is where the branches come from
 .endif
 4:  inc     r11                                 // refused as running
-3:  xor     r10d, r10d                          // refused: as if not live, and not counted
-    lea     rax, [rsp + COUNT_ROOM + ARGUMENTS]
-    FREE    COUNT_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_counted
+3:  FREE    COUNT_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
+    jmp     calltable_overtaken                 // refused: as if not live, and not counted
 END_PROC calltable_count
 
 // A call that an exception ends is not running any more. Windows calls these with the frame of calltable_count, or
@@ -740,20 +728,21 @@ PROC calltable_contain
 .if WINDOWS
     SAVE_FLAGS
     ALLOC   CONTAINED_SIZE
-    mov     r8d, [rsp + CONTAINED_SIZE]
+    mov     r9d, [rsp + CONTAINED_SIZE]
 .else
     SAVE_ALL LINKED_SIZE, 1
-    mov     r8d, [rsp + LINKED_SIZE + SAVE_AREA + 8]
+    mov     r9d, [rsp + LINKED_SIZE + SAVE_AREA + 8]
 .endif
-    mov     [rsp + CONTAINED_FLAGS], r8d
-    mov     [rsp + CONTAINED_DATA], rdx
-    mov     [rsp + CONTAINED_STATE], r10
-    xor     r8d, r8d
-    mov     [rsp + CONTAINED_ASKED], r8w
+    lea     r8, [rsp + CONTAINED_DATA]          // the distances from here take one byte
+    mov     [r8 + CONTAINED_FLAGS - CONTAINED_DATA], r9d
+    mov     [r8], rdx
+    mov     [r8 + CONTAINED_STATE - CONTAINED_DATA], r10
+    xor     r9d, r9d
+    mov     [r8 + CONTAINED_ASKED - CONTAINED_DATA], r9w
     mov     [rsp + FRAME_ARGUMENTS], rax
 .if FPU
-    stmxcsr [rsp + CONTAINED_MXCSR]
-    fnstcw  [rsp + CONTAINED_X87]
+    stmxcsr [r8 + CONTAINED_MXCSR - CONTAINED_DATA]
+    fnstcw  [r8 + CONTAINED_X87 - CONTAINED_DATA]
     movsd   [rsp + FRAME_FLOATS + 0x00], xmm0
     movsd   [rsp + FRAME_FLOATS + 0x08], xmm1
     movsd   [rsp + FRAME_FLOATS + 0x10], xmm2
@@ -762,9 +751,9 @@ PROC calltable_contain
 .if WINDOWS
     END_PROLOGUE
 .else
-    rdsspq  r8                                  // does nothing on processors without shadow stacks, or with theirs off
-    mov     [rsp + LINKED_SHADOW], r8
-    mov     [rsp + LINKED_RECORD + CHAIN_RECORD_CONTEXT], r11
+    rdsspq  r9                                  // does nothing on processors without shadow stacks, or with theirs off
+    mov     [r8 + LINKED_SHADOW - CONTAINED_DATA], r9
+    mov     [r8 + LINKED_RECORD + CHAIN_RECORD_CONTEXT - CONTAINED_DATA], r11
 .endif
     PUSH_RECORD LINKED_RECORD, 1
     jmp     3f
@@ -834,7 +823,7 @@ END_PROC calltable_contain
 //   rsp+0x00           copy of the foreign call's positions from the fifth on; the first four are the home space of
 //                      the handler
 .set DIRECT_ROOM, 8 * (MAX_POSITIONS + 1)       // RSP is a multiple of 16 then: MAX_POSITIONS is even
-.set SAVING_ROOM, (DIRECT_ROOM + 15) & -16      // the same under SAVE_ALL
+.set SAVING_ROOM, (DIRECT_ROOM + 15) & -16      // the same under SAVE_ALL, where a frame has room, too
 
 // Copies the positions from the fifth on to RSP, last ones first. In: a register with their number + 1; where the first
 // position is, as a register and an offset; two registers to lose. Two at a time: with an odd number the fourth goes
@@ -867,15 +856,14 @@ PROC calltable_long
 .if ELF
     .cfi_adjust_cfa_offset DIRECT_ROOM          // as it is where the branch comes from
 .endif
-1:  xor     r10d, r10d                          // released while we read: the arguments no longer matter
-    FREE    DIRECT_ROOM                         // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_refuse
+1:  FREE    DIRECT_ROOM                         // directly before the JMP: an epilogue, to a Windows unwinder
+    jmp     calltable_overtaken
 END_PROC calltable_long
 
 // In: as calltable_select leaves it, and the room at RSP.
 .macro CALL_DIRECT
     mov     r11, rcx
-    and     r10d, STATE_POSITIONS               // positions + 1
+    movzx   r10d, r10b                          // positions + 1
     mov     [rsp + 8 * r10 - 8], rdx            // the data follows the last position,
     mov     r8d, r10d
     jmp     4f
@@ -900,16 +888,7 @@ PROC calltable_direct
     RETURN
 END_PROC calltable_direct
 
-PROC calltable_direct_saving
-    SAVE_ALL SAVING_ROOM
-    CALL_DIRECT
-    RESTORE_ALL SAVING_ROOM
-    RETURN
-END_PROC calltable_direct_saving
-
 // --- Frame lane, with options -------------------------------------------------------------------------------------
-
-.set FRAME_SAVING_ROOM, (FRAME_ROOM + 15) & -16 // the same under SAVE_ALL
 
 // In: as calltable_select leaves it, and the room at RSP.
 .macro CALL_FRAME saving
@@ -933,12 +912,17 @@ PROC calltable_frame
     RETURN
 END_PROC calltable_frame
 
-PROC calltable_frame_saving
-    SAVE_ALL FRAME_SAVING_ROOM
-    CALL_FRAME 1
-    RESTORE_ALL FRAME_SAVING_ROOM
+// Both lanes, for handlers that keep no register but RSP.
+PROC calltable_saving
+    SAVE_ALL SAVING_ROOM
+    test    r10d, STATE_FRAME
+    jnz     5f
+    CALL_DIRECT
+    jmp     6f
+5:  CALL_FRAME 1
+6:  RESTORE_ALL SAVING_ROOM
     RETURN
-END_PROC calltable_frame_saving
+END_PROC calltable_saving
 
     .globl  calltable_text_end                  // src/entry.rs, locate
 calltable_text_end:

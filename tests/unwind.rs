@@ -113,14 +113,14 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
         // With a chain of exceptions; without one there is calltable_exclusive alone.
         lane("exclusive, 4 positions", direct(handlers.direct, 4).exclusive(), &["calltable_direct", COUNT]),
         lane("tracked, 6 positions", direct(handlers.direct, 6).tracked(), &["calltable_direct", COUNT]),
-        lane("saving", saving, &["calltable_direct_saving"]),
-        lane("saving, tracked", saving.tracked(), &["calltable_direct_saving", COUNT]),
-        lane("saving, control words", saving_control, &["calltable_direct_saving"]),
+        lane("saving", saving, &["calltable_saving"]),
+        lane("saving, tracked", saving.tracked(), &["calltable_saving", COUNT]),
+        lane("saving, control words", saving_control, &["calltable_saving"]),
         lane("frame", frame, &["calltable_frame_alone"]),
         lane("frame, tracked", frame.tracked(), &["calltable_frame", COUNT]),
-        lane("frame, foreign", foreign(handlers.foreign), &["calltable_frame_saving"]),
-        lane("frame, foreign, exclusive", foreign(handlers.foreign).exclusive(), &["calltable_frame_saving", COUNT]),
-        lane("frame, foreign, control words", foreign_control, &["calltable_frame_saving"]),
+        lane("frame, foreign", foreign(handlers.foreign), &["calltable_saving"]),
+        lane("frame, foreign, exclusive", foreign(handlers.foreign).exclusive(), &["calltable_saving", COUNT]),
+        lane("frame, foreign, control words", foreign_control, &["calltable_saving"]),
     ];
     by_positions.chain(others).collect()
 }
@@ -187,9 +187,9 @@ fn contained_lanes(handlers: &Handlers) -> Vec<Lane> {
     [
         ("contained", direct, &["calltable_direct", CONTAIN][..]),
         ("contained, tracked", direct.tracked(), &["calltable_direct", CONTAIN, COUNT]),
-        ("contained, saving, control words", saving, &["calltable_direct_saving", CONTAIN]),
+        ("contained, saving, control words", saving, &["calltable_saving", CONTAIN]),
         ("contained, frame", frame, &["calltable_frame", CONTAIN]),
-        ("contained, frame, foreign, exclusive", foreign.exclusive(), &["calltable_frame_saving", CONTAIN, COUNT]),
+        ("contained, frame, foreign, exclusive", foreign.exclusive(), &["calltable_saving", CONTAIN, COUNT]),
     ]
     .map(|(name, binding, functions)| Lane { name: name.into(), binding, functions: functions.into() })
     .into()

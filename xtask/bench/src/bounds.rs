@@ -4,7 +4,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use xtask::BSS_PER_SLOT;
+use xtask::{BSS_PER_SLOT, text_per_slot};
 
 use super::Sizes;
 use super::records::{Cell, Records};
@@ -96,12 +96,12 @@ pub fn bounds(records: &Records, sizes: &Sizes) -> Result<Vec<Bound>> {
     add("two_threads_scaling", records.rate("typed", 2)? / records.rate("typed", 1)?, AtLeast(1.8));
 
     // On x86_64, entries that begin with a landing pad are twice as long.
-    for (key, of_unwind, size, text) in [
-        ("text_bytes_per_slot", "unwind_bytes_per_slot", sizes.linux64, 33.0),
-        ("text_bytes_per_slot_wine64", "unwind_bytes_per_slot_wine64", sizes.wine64, 17.0),
-        ("text_bytes_per_slot_wine32", "unwind_bytes_per_slot_wine32", sizes.wine32, 17.0),
+    for (key, of_unwind, size, stride) in [
+        ("text_bytes_per_slot", "unwind_bytes_per_slot", sizes.linux64, 32),
+        ("text_bytes_per_slot_wine64", "unwind_bytes_per_slot_wine64", sizes.wine64, 16),
+        ("text_bytes_per_slot_wine32", "unwind_bytes_per_slot_wine32", sizes.wine32, 16),
     ] {
-        add(key, size.text, AtMost(text));
+        add(key, size.text, AtMost(text_per_slot(stride)));
         add(of_unwind, size.unwind, AtMost(16.0));
     }
     add("bss_bytes_per_slot", sizes.bss, AtMost(BSS_PER_SLOT));
