@@ -1,30 +1,43 @@
 // The CALL table and its dispatcher for i686: stdcall, cdecl of both kinds, thiscall, fastcall.
 //
-// Way of one call: foreign code -> entry -> calltable_dispatch -> handler, and back the same way.
+// Way of one call: foreign code -> entry -> calltable_here, which answers at once -> entry -> calltable_dispatch, which
+// jumps to the handler -> foreign code. Only where something has to be done after the handler does the dispatcher call
+// it, from a frame of its own.
 //
-//   address     on entry to calltable_dispatch   then, EBP being the frame pointer
-//   esp+0x08+   arguments on the stack           ebp+0x0c+
-//   esp+0x04    return address, foreign caller   ebp+0x08
-//   esp+0x00    return address, entry            ebp+0x04   table + 16 * slot + ENTRY_RETURN
-//                                                ebp+0x00   the caller's EBP
-//                                                ebp-LOCALS_SIZE  the names that begin with AT_, below
+//   address     on entry to calltable_dispatch
+//   esp+0x04+   arguments on the stack
+//   esp+0x00    return address in the foreign caller
+//   eax         the return address that the entry's CALL has pushed: table + ENTRY_STRIDE * slot + ENTRY_RETURN
+//
+//   address     in a frame, EBP being its pointer (build.rs, FROM_EBP)
+//   ebp+0x10+   arguments on the stack
+//   ebp+0x0c    return address in the foreign caller
+//   ebp+0x08    return address in the entry: so it is the entry that unwinders find as the caller
+//   ebp+0x04    the context's generation, as this call found it
+//   ebp+0x00    the caller's EBP
+//   ebp-LOCALS_SIZE  the names that begin with AT_, below
 //
 // The conventions: arguments on the stack in words of 4 bytes, lowest address first; thiscall has the first small one
 // in ECX, fastcall the first two in ECX and EDX. Results in EAX, EDX:EAX or ST0. To be preserved: EBX ESI EDI EBP, the
-// x87 control word; DF is clear. Who removes the arguments: with cdecl the caller, else the callee, which is the entry;
-// by the System V convention the caller, but for the address of a result, which the callee removes.
+// x87 control word; DF is clear. EAX is nobody's at a call. Who removes the arguments: with cdecl the caller, else the
+// callee, which is the handler or, after a handler that was called from a frame, the dispatcher; by the System V
+// convention the caller, but for the address of a result, which the callee removes.
 //
-// While a handler runs, the first record in the chain of SEH handlers at FS:[0] is the dispatcher's: always on Windows,
-// elsewhere once the embedder has declared that FS points to a thread information block (src/seh). calltable_leave
-// takes it off; whoever unwinds the stack past the dispatcher has done so before.
+// A frame has a record in the chain of SEH handlers at FS:[0] if the registration is in the frame lane, contained,
+// counted, saving, or asks for one (STATE_RECORD): on Windows, and elsewhere once the embedder has declared that FS
+// points to a thread information block (src/seh). calltable_leave takes it off; whoever unwinds the stack past the
+// dispatcher has done so before.
 //
-// calltable_dispatch   finds the context, reads handler and data, counts the call if it is to be counted; itself the
-//                      direct lane: the handler has the foreign call's own convention, and the data after its arguments
+// calltable_dispatch   finds the context; jumps to handlers that get their data in ECX or EDX and have the foreign
+//                      call's arguments where they are: closures by stdcall, thiscall and fastcall (src/abi/x86.rs)
+// calltable_select     makes a frame for all others, reads handler and data, counts the call if it is to be counted
+// calltable_direct     direct lane: the handler has the foreign call's own convention, and the data after its arguments
+// calltable_direct_framed
+//                      the same with a record
 // calltable_frame      frame lane: a cdecl handler of data and frame; stale calls take it too
 // calltable_direct_saving, calltable_frame_saving
 //                      the same two for handlers that keep no register but ESP
-// calltable_leave      in calltable_dispatch: removes the arguments and returns to the entry, which returns to the
-//                      foreign caller
+// calltable_leave      in calltable_select: removes the arguments and returns to the foreign caller
 // calltable_enter      counts a call, unless its generation has ended or it is exclusive and runs already
 // calltable_resume     where a contained call continues when an exception has ended
 //
@@ -34,7 +47,7 @@
 
 // The locals (build.rs, X86; src/seh/x86.rs, Locals), as offsets from EBP.
 .set AT_OUTCOME,  -LOCALS_SIZE                  // contained calls only: what the filter says
-.set AT_RECORD,   LOCALS_RECORD - LOCALS_SIZE   // the SEH record: next record, handler
+.set AT_RECORD,   LOCALS_RECORD - LOCALS_SIZE   // the SEH record: next record, handler; that is 0 where there is none
 .set AT_X87,      LOCALS_X87 - LOCALS_SIZE      // these eight: the saving lanes and contained calls only
 .set AT_ASKED,    LOCALS_ASKED - LOCALS_SIZE
 .set AT_MXCSR,    LOCALS_MXCSR - LOCALS_SIZE
@@ -47,10 +60,12 @@
 .set AT_DATA,     LOCALS_DATA - LOCALS_SIZE
 .set AT_CLEANUP,  LOCALS_CLEANUP - LOCALS_SIZE  // bytes of arguments to remove
 .set AT_STATE,    LOCALS_STATE - LOCALS_SIZE    // the flags for this call; STATE_COUNTED as long as it is counted
-.set AT_GENERATION, LOCALS_GENERATION - LOCALS_SIZE
 .set AT_CONTEXT,  LOCALS_CONTEXT - LOCALS_SIZE
 .set AT_ECX,      LOCALS_ECX - LOCALS_SIZE      // as the foreign code passed them: ECX and EDX are one array
 .set AT_EDX,      LOCALS_ECX + 4 - LOCALS_SIZE
+
+// Registrations whose frames have a record.
+.set STATE_RECORD, STATE_FRAME | STATE_SAVE | STATE_COUNTED | STATE_CONTAIN | STATE_FRAMED
 
 // --- What differs between ELF and COFF: sections, symbols, unwind data -------------------------------------------
 
@@ -69,13 +84,15 @@
 .endm
 
 // Opens a function that is jumped to with the dispatcher's frame in EBP.
-.macro PROC_IN_FRAME name, class=3
+.macro PROC_IN_FRAME name, class=3, unasked=0
     PROC \name, \class
 .if CFI
-    .cfi_def_cfa ebp, 8
-    .cfi_offset ebp, -8
+    .cfi_def_cfa ebp, FROM_EBP_CALLER
+    .cfi_offset ebp, -FROM_EBP_CALLER
 .endif
+.ifeq \unasked
     PERSONALITY
+.endif
 .endm
 
 // Names the function that looks at exceptions of C++ when they leave the function just opened: GCC for i686 Windows
@@ -89,9 +106,9 @@
 // From here on EBX, ESI and EDI may be anything, and the locals hold what they were; so much for unwinders.
 .macro KEPT_IN_LOCALS
 .if CFI
-    .cfi_offset ebx, AT_EBX - 8
-    .cfi_offset esi, AT_ESI - 8
-    .cfi_offset edi, AT_EDI - 8
+    .cfi_offset ebx, AT_EBX - FROM_EBP_CALLER
+    .cfi_offset esi, AT_ESI - FROM_EBP_CALLER
+    .cfi_offset edi, AT_EDI - FROM_EBP_CALLER
 .endif
 .endm
 
@@ -142,28 +159,167 @@ PROC calltable_table, 2
 .macro ENTRY slot
     NAME_ENTRY \slot
     LANDING_PAD                                 // 4 bytes
-    call    calltable_dispatch                  // 5 bytes: pushes table + 16 * slot + ENTRY_RETURN
-    ret                                         // 1 byte: to the foreign caller, whose arguments are gone by now
-    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc  // to ENTRY_STRIDE; stops straight-line speculation past the RET
+    call    calltable_here                      // 5 bytes: pushes table + ENTRY_STRIDE * slot + ENTRY_RETURN
+    .byte   0xe9                                // 5 bytes: JMP, which no assembler makes shorter
+    .long   calltable_dispatch - . - 4
+    .byte   0xcc, 0xcc                          // to ENTRY_STRIDE; stops straight-line speculation past the JMP
 .endm
     EACH_SLOT ENTRY
 END_PROC calltable_table
 
-.if ELF
-// Position-independent code finds itself by a call that is answered: the processor's return stack stays balanced.
+// Says where it is called from, and answers the CALL at once: the processor's return stack and its shadow stack stay
+// balanced. Entries call it, and position-independent code that has to find itself.
 PROC calltable_here
     mov     eax, [esp]
     ret
     int3
 END_PROC calltable_here
+
+// Finds the context of the entry whose return address is in EAX, and puts its address there. If there is none, EAX is
+// anything, and the macro goes to `none`. Keeps all other registers.
+.macro FIND_CONTEXT none
+.if ELF
+    push    ecx
+.if CFI
+    .cfi_adjust_cfa_offset 4
+.endif
+    mov     ecx, eax
+    call    calltable_here
+7:
+.att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
+    subl    %eax, %ecx
+    addl    $(7b - calltable_table - ENTRY_RETURN), %ecx            // from the first entry to the one that was called
+    cmpl    calltable_contexts + CONTEXTS_SPAN - 7b(%eax), %ecx     // for the JAE below
+    movl    calltable_contexts + CONTEXTS_FIRST - 7b(%eax), %eax
+.intel_syntax noprefix
+    lea     eax, [eax + 2 * ecx]                // a context is two entries long
+    pop     ecx
+.if CFI
+    .cfi_adjust_cfa_offset -4
+.endif
+    jae     \none
+.else
+    sub     eax, offset calltable_table + ENTRY_RETURN              // from the first entry to the one that was called
+    cmp     eax, [calltable_contexts + CONTEXTS_SPAN]
+    jae     \none
+    add     eax, eax                            // a context is two entries long
+    add     eax, [calltable_contexts + CONTEXTS_FIRST]
+.endif
+.endm
+
+// --- calltable_dispatch: slot, context; handlers to jump to -------------------------------------------------------
+//
+// The second byte of the state has all flags that choose a lane. A handler with its data in ECX or EDX, and none of the
+// other flags, finds its arguments where the foreign code has put them, and removes what that expects to be removed. So
+// nothing is left to do after it. The register is nobody's: the convention has no argument there, or none in this call.
+//
+//   address     from the PUSH of the generation on
+//   esp+0x08    return address in the foreign caller
+//   esp+0x04    return address in the entry: as long as it is there, the entry is the caller to unwinders
+//   esp+0x00    the context's generation
+//
+// On systems other than Windows, compilers rely on a stack pointer that is a multiple of 16 at each call, and code for
+// Windows keeps it a multiple of 4: then the handler is called from a frame, which sets that right.
+//
+// Where addresses are absolute, the JMP lies in the 64 bytes in which the dispatcher starts, and no branch is taken on
+// the way to it: see x86_64.S.
+    .p2align 6, 0xcc
+PROC calltable_dispatch
+    push    eax                                 // the entry becomes the caller: that is at ESP + 4, as it was
+    FIND_CONTEXT 3f
+    push    dword ptr [eax + CONTEXT_GENERATION]                    // before all else that may change: see below
+.if CFI
+    .cfi_def_cfa_offset 8
+.endif
+    cmp     byte ptr [eax + CONTEXT_STATE + 1], STATE_DATA_ECX >> 8
+    jne     1f
+.if ELF
+    lea     edx, [esp + 0x0c]                   // ESP before the foreign CALL
+    test    dl, 15
+    jnz     calltable_select
+.endif
+    mov     edx, [eax + CONTEXT_HANDLER]
+    mov     ecx, [eax + CONTEXT_DATA]
+    mov     eax, [eax + CONTEXT_GENERATION]
+    cmp     eax, [esp]                          // same generation before and after: state, handler and data are of one
+    jne     2f                                  // registration
+    add     esp, 8
+.if CFI
+    .cfi_def_cfa_offset 4                       // the foreign code is the caller
+.endif
+    jmp     edx
+.ifeq ELF
+    .org    calltable_dispatch + 64, 0xcc
 .endif
 
-// Puts the dispatcher's record first in the chain of SEH handlers, if there is a chain; takes it off again.
-.macro PUSH_RECORD
-.ifeq WINDOWS
-    cmp     dword ptr [ebp + AT_RECORD + 4], 0
-    je      9f
+.if CFI
+    .cfi_def_cfa_offset 8
 .endif
+1:  cmp     byte ptr [eax + CONTEXT_STATE + 1], STATE_DATA_EDX >> 8
+    jne     calltable_select
+.if ELF
+    lea     edx, [esp + 0x0c]
+    test    dl, 15
+    jnz     calltable_select
+.endif
+    push    dword ptr [eax + CONTEXT_HANDLER]
+.if CFI
+    .cfi_def_cfa_offset 12
+.endif
+    mov     edx, [eax + CONTEXT_DATA]
+    mov     eax, [eax + CONTEXT_GENERATION]
+    cmp     eax, [esp + 4]
+    pop     eax
+.if CFI
+    .cfi_def_cfa_offset 8
+.endif
+    jne     2f
+    add     esp, 8
+.if CFI
+    .cfi_def_cfa_offset 4
+.endif
+    jmp     eax
+.if CFI
+    .cfi_def_cfa_offset 8
+.endif
+2:  mov     eax, [esp + 4]                      // released while we read: calltable_select will see it, too
+    FIND_CONTEXT 4f
+    jmp     calltable_select
+3:
+.if CFI
+    .cfi_def_cfa_offset 4
+.endif
+    push    eax                                 // no context, and no generation: a hook has moved the CALL, or nothing
+.if CFI                                         // was ever registered in that slot
+    .cfi_def_cfa_offset 8
+.endif
+4:  xor     eax, eax
+    jmp     calltable_select
+END_PROC calltable_dispatch
+
+// --- calltable_select: a frame for everything else ----------------------------------------------------------------
+//
+// In: EAX the context, 0 if there is none; the stack as in calltable_dispatch, the generation in it.
+
+// Puts the frame's record first in the chain of SEH handlers, if there is a chain. In: EAX, the state. EDX is lost.
+.macro PUSH_RECORD
+.if WINDOWS
+    mov     edx, offset calltable_seh_handler
+.else
+.if ELF
+    call    calltable_here
+7:
+.att_syntax prefix
+    movl    calltable_contexts + CONTEXTS_SEH - 7b(%eax), %edx
+.intel_syntax noprefix
+    mov     eax, [ebp + AT_STATE]
+.else
+    mov     edx, [calltable_contexts + CONTEXTS_SEH]
+.endif
+    test    edx, edx
+    jz      9f
+.endif
+    mov     [ebp + AT_RECORD + 4], edx
     mov     edx, fs:[0]
     mov     [ebp + AT_RECORD], edx
     lea     edx, [ebp + AT_RECORD]
@@ -171,59 +327,50 @@ END_PROC calltable_here
 9:
 .endm
 
+// Takes it off again, and with it whatever the handler has left before it.
 .macro POP_RECORD
-.ifeq WINDOWS
     cmp     dword ptr [ebp + AT_RECORD + 4], 0
     je      9f
-.endif
-    mov     ecx, [ebp + AT_RECORD]              // and with it whatever the handler has left before it
+    mov     ecx, [ebp + AT_RECORD]
     mov     fs:[0], ecx
 9:
 .endm
 
-// Back to the entry, the callee's cleanup done: both return addresses move up by AT_CLEANUP bytes, over the arguments.
-// The RET here answers the entry's CALL, the entry's RET the foreign one, so that shadow stacks agree. EAX, EDX and ST0
-// stay. (A macro called LEAVE would be taken for the instruction.)
-.macro RETURN_TO_ENTRY
+// Back to the foreign code, the callee's cleanup done: the return address moves up by AT_CLEANUP bytes, over the
+// arguments. EAX, EDX and ST0 stay. (A macro called LEAVE would be taken for the instruction.)
+.macro RETURN_TO_CALLER
     mov     ecx, [ebp + AT_CLEANUP]
-    leave                                       // ESP is where the entry's return address is,
+    leave
 .if CFI
-    .cfi_def_cfa esp, 4
+    .cfi_def_cfa esp, 8
     .cfi_restore ebp
 .endif
-    add     ecx, esp                            // ECX where it goes
-    push    dword ptr [esp + 4]                 // the foreign one goes first: the entry's may take its place
+    add     esp, 8                              // generation, return address in the entry
 .if CFI
-    .cfi_def_cfa_offset 8
+    .cfi_def_cfa_offset 4                       // the foreign code is the caller
 .endif
-    pop     dword ptr [ecx + 4]
-.if CFI
-    .cfi_def_cfa_offset 4
-.endif
+    add     ecx, esp                            // ECX is where the return address goes
     push    dword ptr [esp]                     // a POP alone would leave it below ESP, if it stays where it is
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
     pop     dword ptr [ecx]
 .if CFI
-    .cfi_def_cfa ecx, 4                         // ECX stays what it is until the RET
+    .cfi_def_cfa_offset 4
 .endif
     mov     esp, ecx
     ret
     int3
 .endm
 
-// --- calltable_dispatch -------------------------------------------------------------------------------------------
-//
-//   address            while a handler of the direct lane runs (the first is a multiple of 16)
-//   esp+4*words        the data, if it comes on the stack
-//   esp+0x00           copy of the foreign call's words
-PROC calltable_dispatch
-    PERSONALITY
-    push    ebp
+PROC calltable_select
 .if CFI
     .cfi_def_cfa_offset 8
-    .cfi_offset ebp, -8
+.endif
+    push    ebp
+.if CFI
+    .cfi_def_cfa_offset FROM_EBP_CALLER
+    .cfi_offset ebp, -FROM_EBP_CALLER
 .endif
     mov     ebp, esp
 .if CFI
@@ -232,78 +379,48 @@ PROC calltable_dispatch
     sub     esp, LOCALS_SIZE
     mov     [ebp + AT_ECX], ecx
     mov     [ebp + AT_EDX], edx
-    mov     ecx, [ebp + 4]
-.if ELF
-    call    calltable_here
-1:
-.att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
-    leal    calltable_table + ENTRY_RETURN - 1b(%eax), %edx
-    subl    %edx, %ecx                          // from the first entry to the one that was called
-    cmpl    calltable_contexts + CONTEXTS_SPAN - 1b(%eax), %ecx     // for the JAE below
-    movl    calltable_contexts + CONTEXTS_FIRST - 1b(%eax), %edx
-    movl    calltable_contexts + CONTEXTS_SEH - 1b(%eax), %eax
-.intel_syntax noprefix
-.else
-    sub     ecx, offset calltable_table + ENTRY_RETURN
-    cmp     ecx, [calltable_contexts + CONTEXTS_SPAN]               // for the JAE below
-    mov     edx, [calltable_contexts + CONTEXTS_FIRST]
-.if WINDOWS
-    mov     eax, offset calltable_seh_handler
-.else
-    mov     eax, [calltable_contexts + CONTEXTS_SEH]
-.endif
-.endif
-    mov     [ebp + AT_RECORD + 4], eax          // the handler, or 0 where there is no chain
-    lea     ecx, [edx + 2 * ecx]                // a context is two entries long
-    jae     7f                                  // no entry with a context: a hook has moved the CALL, or nothing was
-                                                // ever registered
-    mov     eax, [ecx + CONTEXT_GENERATION]     // before all else that may change: see below
-    mov     [ebp + AT_GENERATION], eax
+    xor     edx, edx
+    mov     [ebp + AT_RECORD + 4], edx
+    mov     ecx, eax
+    test    eax, eax
+    jz      7f                                  // no context: a state of 0, and nothing to remove
     mov     eax, [ecx + CONTEXT_STATE]
     mov     edx, [ecx + CONTEXT_CLEANUP]        // it outlives the registration, for stale calls
-8:  mov     [ebp + AT_CONTEXT], ecx
+7:  mov     [ebp + AT_CONTEXT], ecx
     mov     [ebp + AT_STATE], eax
     mov     [ebp + AT_CLEANUP], edx
     test    eax, STATE_COUNTED | STATE_CONTAIN
     jnz     4f
 calltable_counted:                              // with the context in ECX and the state in EAX, 0 to refuse
+    test    eax, STATE_RECORD
+    jz      1f
     PUSH_RECORD
-    test    eax, eax
+1:  test    eax, eax
     jz      3f                                  // not live
     mov     edx, [ecx + CONTEXT_HANDLER]
     mov     [ebp + AT_HANDLER], edx
     mov     edx, [ecx + CONTEXT_DATA]
+    mov     [ebp + AT_DATA], edx
     mov     ecx, [ecx + CONTEXT_GENERATION]     // same generation before and after: state, handler and data are of one
-    cmp     ecx, [ebp + AT_GENERATION]          // registration
-    jne     calltable_overtaken
-    test    eax, STATE_CONTAIN | STATE_SAVE | STATE_FRAME | STATE_DATA_ECX | STATE_DATA_EDX
-    jnz     5f
-calltable_direct:                               // with the state in EAX and the data in EDX
-    and     eax, STATE_POSITIONS                // words + 1
-    mov     ecx, eax
-    neg     ecx
-    lea     esp, [esp + 4 * ecx]
-    and     esp, -16                            // a multiple of 16 when all have been pushed
-    lea     esp, [esp + 4 * eax]
-    push    edx
-    jmp     2f
-1:  push    dword ptr [ebp + 0x0c + 4 * eax - 4]
-2:  dec     eax
-    jnz     1b
-    mov     ecx, [ebp + AT_ECX]
-    mov     edx, [ebp + AT_EDX]
-    call    [ebp + AT_HANDLER]
+    cmp     ecx, [ebp + FROM_EBP_GENERATION]    // registration
+    je      calltable_lanes
+    jmp     calltable_overtaken
 calltable_leave:
     POP_RECORD
-    test    dword ptr [ebp + AT_STATE], STATE_COUNTED
+    mov     ecx, [ebp + AT_STATE]
+    test    ecx, STATE_COUNTED
     jnz     6f
-1:  RETURN_TO_ENTRY
+1:  RETURN_TO_CALLER
 .if CFI
-    .cfi_def_cfa ebp, 8                         // as it is where the branches come from
-    .cfi_offset ebp, -8
+    .cfi_def_cfa ebp, FROM_EBP_CALLER           // as it is where the branches come from
+    .cfi_offset ebp, -FROM_EBP_CALLER
 .endif
-6:  mov     ecx, [ebp + AT_CONTEXT]
+6:  test    ecx, STATE_EXCLUSIVE
+    mov     ecx, [ebp + AT_CONTEXT]
+    jnz     2f
     lock dec dword ptr [ecx + CONTEXT_CALLS]
+    jmp     1b
+2:  dec     dword ptr [ecx + CONTEXT_CALLS]     // while it runs nobody else changes the number
     jmp     1b
 // What an exception looks at is filled before the record is in the chain. A CALL reaches below all locals, so that the
 // stack does not end between them and the record.
@@ -330,8 +447,8 @@ calltable_leave:
 calltable_overtaken:
     mov     ecx, [ebp + AT_CONTEXT]             // released while we read
 3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null; one more says that
-    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_FLOAT // the registration runs (src/stale.rs)
-.if ELF
+    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_EXCLUSIVE | STATE_FLOAT   // the registration runs
+.if ELF                                                                                 // (src/stale.rs)
     call    calltable_here
 1:
 .att_syntax prefix
@@ -342,8 +459,9 @@ calltable_overtaken:
 .endif
     mov     [ebp + AT_HANDLER], eax
     jmp     calltable_frame
-5:  mov     [ebp + AT_DATA], edx
-calltable_lanes:                                        // calltable_resume comes here, too
+calltable_lanes:                                // calltable_resume comes here, too, with the state in EAX
+    test    eax, STATE_FRAME | STATE_SAVE | STATE_DATA_ECX | STATE_DATA_EDX
+    jz      5f
     test    eax, STATE_FRAME
     jnz     6f
     mov     edx, [ebp + AT_DATA]                // a register of the data's is nobody's
@@ -354,16 +472,14 @@ calltable_lanes:                                        // calltable_resume come
     jz      1f
     mov     [ebp + AT_EDX], edx
 1:  test    eax, STATE_SAVE
-    jz      calltable_direct
-    jmp     calltable_direct_saving
+    jnz     calltable_direct_saving
+5:  test    eax, STATE_RECORD
+    jnz     calltable_direct_framed
+    jmp     calltable_direct
 6:  test    eax, STATE_SAVE
     jz      calltable_frame
     jmp     calltable_frame_saving
-7:  xor     ecx, ecx                            // nothing has ever been registered, or the CALL is no entry's: no
-    xor     eax, eax                            // context, and in EAX and EDX a state and a cleanup of 0
-    xor     edx, edx
-    jmp     8b
-END_PROC calltable_dispatch
+END_PROC calltable_select
 
 // Counts the call, which is to be counted, with the context in ECX. In one step with the comparison of the generation,
 // as in calltable_count, x86_64.S. ZF says that it has entered; else ECX is the context, or one more if the
@@ -390,7 +506,7 @@ PROC calltable_enter
     .cfi_rel_offset esi, 0
 .endif
     mov     esi, ecx
-    mov     edx, [ebp + AT_GENERATION]          // the high half of the word: the generation whose calls are counted,
+    mov     edx, [ebp + FROM_EBP_GENERATION]    // the high half of the word: the generation whose calls are counted,
     mov     ecx, edx                            // before and after;
     mov     eax, [esi + CONTEXT_CALLS]          // the low half: their number
 1:  test    dword ptr [esp + 8], STATE_EXCLUSIVE
@@ -431,6 +547,40 @@ PROC calltable_enter
     int3
 END_PROC calltable_enter
 
+// --- Direct lane --------------------------------------------------------------------------------------------------
+//
+//   address            while the handler runs (the first is a multiple of 16)
+//   esp+4*words        the data, if it comes on the stack
+//   esp+0x00           copy of the foreign call's words
+
+// In: EAX, the state.
+.macro CALL_DIRECT
+    and     eax, STATE_POSITIONS                // words + 1
+    mov     ecx, eax
+    neg     ecx
+    lea     esp, [esp + 4 * ecx]
+    and     esp, -16                            // a multiple of 16 when all have been pushed
+    lea     esp, [esp + 4 * eax]
+    push    dword ptr [ebp + AT_DATA]
+    jmp     2f
+1:  push    dword ptr [ebp + FROM_EBP_ARGUMENTS + 4 * eax - 4]
+2:  dec     eax
+    jnz     1b
+    mov     ecx, [ebp + AT_ECX]
+    mov     edx, [ebp + AT_EDX]
+    call    [ebp + AT_HANDLER]
+    jmp     calltable_leave
+.endm
+
+// A frame without a record has nothing to say about exceptions.
+PROC_IN_FRAME calltable_direct, unasked=1
+    CALL_DIRECT
+END_PROC calltable_direct
+
+PROC_IN_FRAME calltable_direct_framed
+    CALL_DIRECT
+END_PROC calltable_direct_framed
+
 // --- Direct lane, saving ------------------------------------------------------------------------------------------
 
 // A handler that keeps only ESP has lost EBP. It is found again on the stack: above the arguments, if the handler has
@@ -449,7 +599,7 @@ PROC_IN_FRAME calltable_direct_saving
     mov     eax, [ebp + AT_DATA]
     mov     [esp + 4 * ecx - 4], eax
     jmp     2f
-1:  mov     eax, [ebp + 0x0c + 4 * ecx - 4]
+1:  mov     eax, [ebp + FROM_EBP_ARGUMENTS + 4 * ecx - 4]
     mov     [esp + 4 * ecx - 4], eax
 2:  dec     ecx
     jnz     1b
@@ -486,7 +636,7 @@ END_PROC calltable_direct_saving
 .macro ARGUMENTS_FRAME
     sub     esp, FRAME_ROOM
     and     esp, -16
-    lea     eax, [ebp + 0x0c]
+    lea     eax, [ebp + FROM_EBP_ARGUMENTS]
     mov     [esp + FRAME_AT + FRAME_ARGUMENTS], eax
     mov     eax, [ebp + AT_ECX]
     mov     [esp + FRAME_AT + FRAME_REGISTERS + 0], eax
@@ -588,8 +738,8 @@ PROC calltable_end, 2
     mov     eax, [esp + 12]
     lea     ebp, [ecx - AT_RECORD]
 .if CFI
-    .cfi_def_cfa ebp, 8
-    .cfi_offset ebp, -8
+    .cfi_def_cfa ebp, FROM_EBP_CALLER
+    .cfi_offset ebp, -FROM_EBP_CALLER
 .endif
     KEPT_IN_LOCALS
     push    0                                   // RtlUnwind(frame, where to continue, exception, result)

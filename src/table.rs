@@ -331,6 +331,33 @@ impl Binding {
         Self { flags: self.flags | STATE_COUNTED | STATE_EXCLUSIVE, ..self }
     }
 
+    /// On i686 each call has a frame of the dispatcher's with a record of its own, the first in the chain of SEH
+    /// handlers ([`seh::chain`]) while the handler runs. Calls of the frame lane have one anyway, and those of saving,
+    /// tracked, exclusive and contained registrations. The others do without, since the record only has the system
+    /// search on: whoever walks the chain, and wants to know the slots of all calls, asks for it.
+    ///
+    /// On x86_64 this changes nothing: there the unwind data says it.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: the handler takes one position and any data.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 1, data).framed() };
+    /// let key = table::register(&binding)?;
+    /// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
+    /// // SAFETY: `code` is the entry, by the callback's type.
+    /// assert_eq!(unsafe { code(21) }, 42);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn framed(self) -> Self {
+        Self { flags: self.flags | abi::FRAMED, ..self }
+    }
+
     /// Exceptions of the handler may end at this call: the [`ExceptionFilter`](seh::ExceptionFilter) at the start of
     /// the data decides. It is asked in the order in which the system asks handlers: after vectored ones, before those
     /// of the foreign caller. What an exception that has ended leaves behind: [`seh`].

@@ -427,33 +427,39 @@ fn answer_stale(call: &StaleCall) -> u64 {
 }
 static STALE: AtomicUsize = AtomicUsize::new(0);
 
-/// Where the stack pointer is, and what an entry does to it before its CALL and after.
+/// The stack pointer, what an entry does to it before its CALL, and what `call_moved` has put there: the word that is
+/// pushed first, and the size of all.
 #[cfg(target_arch = "x86_64")]
-macro_rules! stack (() => ("rsp"); (take) => ("sub rsp, 40"); (give) => ("add rsp, 40"));
+#[rustfmt::skip]
+macro_rules! stack (
+    () => ("rsp"); (take) => ("sub rsp, 40"); (pushed) => ("qword ptr [rsp + 40 + 8 + 40]"); (all) => ("48")
+);
 #[cfg(target_arch = "x86")]
-macro_rules! stack (() => ("esp"); (take) => (""); (give) => (""));
+macro_rules! stack (() => ("esp"); (take) => (""); (pushed) => ("dword ptr [esp + 4 + 40]"); (all) => ("44"));
 
-/// Calls with the first instructions of an entry as an inline hook moves them: its CALL now stands here.
+/// Calls with the first instructions of an entry as an inline hook moves them: its CALL now stands here, and what
+/// follows it there comes next.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 fn call_moved(entry: *const c_void) -> usize {
     let result;
-    // SAFETY: an entry has a CALL of the dispatcher: opcode E8, distance, next instruction. The dispatcher returns as a
-    // function without arguments does.
+    // SAFETY: an entry has a CALL: opcode E8, distance, next instruction. It returns as a function without arguments
+    // does.
     unsafe {
         let next = entry.wrapping_byte_add(ENTRY_RETURN);
         let distance = next.byte_sub(4).cast::<i32>().read_unaligned();
-        let dispatcher = next.wrapping_byte_offset(distance as isize);
+        let called = next.wrapping_byte_offset(distance as isize);
         std::arch::asm!(
-            concat!("sub ", stack!(), ", 32"), // home space
+            "push {next}",
+            concat!("sub ", stack!(), ", 40"), // home space, and RSP a multiple of 16
             "call 2f",
             "jmp 3f",
             concat!("2: ", stack!(take)),
-            "call {dispatcher}",
-            stack!(give),
-            "ret",
+            "call {called}",
+            concat!("jmp ", stack!(pushed)),
             "3:",
-            concat!("add ", stack!(), ", 32"),
-            dispatcher = in(reg) dispatcher,
+            concat!("add ", stack!(), ", ", stack!(all)),
+            next = in(reg) next,
+            called = in(reg) called,
             out("eax") result,
             clobber_abi("efiapi"),
         );

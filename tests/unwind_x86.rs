@@ -1,8 +1,8 @@
 //! i686 Linux: the C runtime's unwinder finds the foreign caller and its registers from every instruction of a call.
 //!
-//! On the way it is the entry that has called the dispatcher. The caller's frame is found through EBP. A caller that is
-//! found through ESP alone looks too far up from the last few instructions of a call by stdcall, thiscall and fastcall,
-//! which have moved the return addresses over the arguments.
+//! Where the dispatcher has a frame it is the entry that has called it; where it jumps to the handler the foreign code
+//! has. The caller's frame is found through EBP. A caller that is found through ESP alone looks too far up from the RET
+//! of a call by stdcall, thiscall and fastcall, since the return address has been moved over the arguments.
 #![cfg(all(target_os = "linux", target_arch = "x86"))]
 
 #[path = "seh/signals.rs"]
@@ -15,8 +15,8 @@ use std::ptr::null_mut;
 use std::sync::Once;
 
 use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
-use calltable::table::{self, Binding};
-use calltable::{Convention, Signature, Type};
+use calltable::table::{self, Binding, Location};
+use calltable::{Callback, Convention, Signature, Type};
 
 std::arch::global_asm!(
     "
@@ -36,6 +36,8 @@ unwind_caller:
     push edi
     .cfi_offset edi, -20
     sub esp, 0xa0
+    and esp, -16
+    sub esp, [ebp + 16]
     mov ecx, [ebp + 12]
     mov [ecx], ebp
     mov eax, [ebp + 8]
@@ -88,8 +90,9 @@ unwind_wreck:
 );
 
 unsafe extern "C" {
-    /// Calls `code` under the trap flag, with marks in the registers that are preserved; stores EBP.
-    fn unwind_caller(code: *const c_void, ebp: *mut usize);
+    /// Calls `code` under the trap flag, with marks in the registers that are preserved, and ESP that far below a
+    /// multiple of 16; stores EBP.
+    fn unwind_caller(code: *const c_void, ebp: *mut usize, below: usize);
     static unwind_returned: u8;
     fn unwind_plain();
     /// For three words and the data.
@@ -107,8 +110,10 @@ thread_local! {
     /// EBP of `unwind_caller`, while it runs, and the entry that it calls.
     static EBP: Cell<usize> = const { Cell::new(0) };
     static ENTRY: Cell<usize> = const { Cell::new(0) };
-    /// Whether its handler raises an exception.
-    static RAISES: Cell<bool> = const { Cell::new(false) };
+    /// Instructions of dispatchers from which the entry has not been found: it is called no more, or not yet.
+    static WITHOUT_ENTRY: Cell<usize> = const { Cell::new(0) };
+    /// Whether its handler runs Rust, whose unwind data is the compiler's affair.
+    static RUNS_RUST: Cell<bool> = const { Cell::new(false) };
     /// Instructions stepped, and those from which unwinding went wrong, with how.
     static STEPS: Cell<usize> = const { Cell::new(0) };
     static WRONG: RefCell<String> = const { RefCell::new(String::new()) };
@@ -157,8 +162,7 @@ unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_
         registers[libc::REG_EFL as usize] &= !TRAP_FLAG;
         return;
     }
-    // When an exception ends, much of what runs is Rust, which is the compiler's affair.
-    if RAISES.get() && table::locate(pc as *const c_void).is_none() {
+    if RUNS_RUST.get() && table::locate(pc as *const c_void).is_none() {
         return;
     }
     STEPS.set(STEPS.get() + 1);
@@ -171,9 +175,16 @@ unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_
     }
     let want = [0x1111_1111, EBP.get(), 0x2222_2222, 0x3333_3333];
     let is_entry = |place: &usize| place.wrapping_sub(ENTRY.get()) < ENTRY_SIZE;
-    let through_entry =
-        found.places.iter().filter(|place| is_entry(place)).count() == 1 && found.places.last().is_some_and(is_entry);
-    if found.registers != Some(want) || !through_entry {
+    let is_dispatcher = table::locate(pc as *const c_void) == Some(Location::Dispatcher);
+    let is_right = match found.places.iter().filter(|place| is_entry(place)).count() {
+        0 if is_dispatcher => {
+            WITHOUT_ENTRY.set(WITHOUT_ENTRY.get() + 1);
+            true
+        }
+        1 => found.places.last().is_some_and(is_entry),
+        _ => false,
+    };
+    if found.registers != Some(want) || !is_right {
         WRONG.with_borrow_mut(|wrong| writeln!(wrong, "from {pc:#x}: {found:x?}").unwrap());
     }
 }
@@ -190,7 +201,16 @@ unsafe extern "C" fn raise() {
     signals::raise(5, &[], null_mut());
 }
 
+/// Steps through a call of a binding, from an ESP that is a multiple of 16, and from one that is not.
 fn step_through(way: &str, binding: &Binding) {
+    let slot = table::register(binding).unwrap();
+    for below in [0, 4] {
+        step_through_call(way, slot.code().as_ptr(), below);
+    }
+    table::release(slot).unwrap();
+}
+
+fn step_through_call(way: &str, code: *const c_void, below: usize) {
     static HANDLER: Once = Once::new();
     HANDLER.call_once(|| {
         // SAFETY: the handler only looks; zeros are an empty set of signals.
@@ -208,16 +228,18 @@ fn step_through(way: &str, binding: &Binding) {
         assert_eq!(unsafe { libc::sigaltstack(&stack, null_mut()) }, 0);
     };
     set_stack(stack.as_mut_ptr().cast(), 0);
-    let slot = table::register(binding).unwrap();
-    ENTRY.set(slot.code().as_ptr().addr());
+    ENTRY.set(code.addr());
     STEPS.set(0);
+    WITHOUT_ENTRY.set(0);
     // SAFETY: the handlers take any arguments; the caller has room for more than they have.
-    EBP.with(|ebp| unsafe { unwind_caller(slot.code().as_ptr(), ebp.as_ptr()) });
-    table::release(slot).unwrap();
+    EBP.with(|ebp| unsafe { unwind_caller(code, ebp.as_ptr(), below) });
     set_stack(null_mut(), libc::SS_DISABLE);
     let (wrong, steps) = (WRONG.take(), STEPS.get());
     assert!(wrong.is_empty(), "{way}: of {steps} instructions, unwinding goes wrong\n{wrong}");
-    assert!(steps > 40, "{way}: only {steps} instructions were seen");
+    assert!(steps > 15, "{way}: only {steps} instructions were seen");
+    let without_entry = WITHOUT_ENTRY.get();
+    // The first of the dispatcher, and those from where its frame is gone.
+    assert!((2..=7).contains(&without_entry), "{way}: no entry was found from {without_entry} instructions");
     println!("{way}: {steps} instructions");
 }
 
@@ -248,8 +270,18 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
             step_through(&format!("{convention}, {way}"), &binding);
         }
     }
+    RUNS_RUST.set(true);
+    let closure = |first: u32, second: u32| first + second;
+    let stdcall = Callback::<unsafe extern "stdcall" fn(u32, u32) -> u32>::from_ref(&closure).unwrap();
+    let thiscall = Callback::<unsafe extern "thiscall" fn(u32, u32) -> u32>::from_ref(&closure).unwrap();
+    let fastcall = Callback::<unsafe extern "fastcall" fn(u32) -> u32>::from_ref(&|only| only).unwrap();
+    for (convention, slot) in
+        [("stdcall", stdcall.slot()), ("thiscall", thiscall.slot()), ("fastcall", fastcall.slot())]
+    {
+        step_through_call(&format!("a {convention} closure, jumped to"), slot.code().as_ptr(), 0);
+        step_through_call(&format!("a {convention} closure, from a frame"), slot.code().as_ptr(), 4);
+    }
     signals::declare();
-    RAISES.set(true);
     let data = (&raw const FILTER).cast_mut().cast();
     let signature = Signature::new(Convention::Cdecl, &[], Some(Type::F64)).unwrap();
     // SAFETY: a cdecl handler takes any arguments; the data begins with a filter.
@@ -261,7 +293,7 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
     for (way, binding) in ways {
         step_through(&format!("an exception of a contained handler, {way}"), &binding);
     }
-    RAISES.set(false);
+    RUNS_RUST.set(false);
     // SAFETY: as above; without arguments it removes none.
     let wreck = unsafe { Binding::direct(Convention::Cdecl, unwind_wreck as *const c_void, 3, null_mut()) };
     step_through("cdecl, direct, saving, wrecking", &wreck.saving());

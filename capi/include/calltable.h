@@ -288,7 +288,10 @@ enum {
     CALLTABLE_CONTAINED = 16,
     /* Direct lane: the result is returned through a hidden pointer, and `positions` counts it. To be given for
        CALLTABLE_C and CALLTABLE_SYSV, where on i686 handlers remove that pointer; elsewhere it means nothing. */
-    CALLTABLE_RESULT_IN_MEMORY = 32
+    CALLTABLE_RESULT_IN_MEMORY = 32,
+    /* On i686 each call puts a record of its own first in the chain of SEH handlers while the handler runs, as it does
+       for the frame lane and with the first five options; elsewhere it means nothing. */
+    CALLTABLE_FRAMED = 64
 };
 
 /*

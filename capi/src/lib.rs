@@ -121,10 +121,11 @@ const STRUCT: u32 = 0x8000_0000;
 numbers! {
     OPTIONS: u32 {
         TRACKED = 1, EXCLUSIVE = 2, SAVING = 4, SAVING_CONTROL_WORDS = 8, CONTAINED = 16, RESULT_IN_MEMORY = 32,
+        FRAMED = 64,
     }
 }
 
-const ALL_OPTIONS: u32 = TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | RESULT_IN_MEMORY;
+const ALL_OPTIONS: u32 = TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | RESULT_IN_MEMORY | FRAMED;
 
 numbers! { REASONS: i32 { NEVER_REGISTERED = 0, RELEASED = 1, RUNNING = 2, MOVED = 3, } }
 
@@ -328,6 +329,9 @@ impl Binding {
             }
             if options & RESULT_IN_MEMORY != 0 {
                 binding = binding.result_in_memory();
+            }
+            if options & FRAMED != 0 {
+                binding = binding.framed();
             }
             if options & CONTAINED != 0 {
                 binding = binding.contained();

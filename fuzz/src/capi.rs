@@ -325,7 +325,7 @@ fn bind(bind: &Bind) {
 
 /// Options that say the same are equal.
 fn effective(options: u32) -> u32 {
-    let mut options = options & !capi::RESULT_IN_MEMORY; // means nothing here
+    let mut options = options & !(capi::RESULT_IN_MEMORY | capi::FRAMED); // mean nothing here
     if options & capi::EXCLUSIVE != 0 {
         options |= capi::TRACKED;
     }

@@ -6,6 +6,7 @@
 //! - `is_structure_hidden`: whether a structure of that size is returned through a hidden pointer.
 //! - `shape_of`, `with_result_in_memory`: the direct lane of a handler that counts its own positions.
 //! - `shape_of_frame`, `bytes_of_arguments`: the frame lane.
+//! - `FRAMED`: the flag of a registration whose calls have a record in the chain of SEH handlers, 0 if there is none.
 //! - `handler!`, `shape!`: a handler that rustc compiles, and its direct lane.
 //!
 //! `entry/` has the return address of counted calls, `frame/` a call in memory, `asm/` the table and the dispatchers.
@@ -24,11 +25,11 @@ cfg_if::cfg_if! {
 }
 
 /// The address of a function that rustc compiles: its convention; its generic parameters with and without their bounds;
-/// its own parameters, the last apart; its result, further bounds, and what it does.
+/// its own parameters; its result, further bounds, and what it does.
 macro_rules! thunk {
-    ($abi:literal {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
-        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
-        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P,)* $data: $Data) -> $R
+    ($abi:literal {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty),* $(,)?)
+        $R:ty, {$($bounds:tt)*} $body:expr) => {{
+        unsafe extern $abi fn thunk<$($generics)*>($($parameter: $P),*) -> $R
         $($bounds)*
         {
             $body

@@ -14,6 +14,8 @@ use crate::types::Type;
 
 use super::{Prototype, Shape};
 
+pub(crate) use crate::layout::STATE_FRAMED as FRAMED;
+
 /// C has no 128-bit integers here.
 pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {
     !matches!(ty, Type::I128 | Type::U128)
@@ -228,32 +230,106 @@ pub(crate) unsafe fn set_mark<R>(cell: *mut u8) -> MaybeUninit<R> {
 /// Stands for large results: all of them are returned in memory.
 pub(crate) type Large = [u32; 16];
 
-/// The address of a typed callback's handler, as `thunk` wants it. It has no more parameters than the closure, and the
-/// data: the names for such (`x86_64.rs`) are not used.
+/// Whether a function returns an `R` through the address that its caller passes as a hidden argument, which it removes
+/// from the stack with the others. rustc has one rule for stdcall, thiscall and fastcall.
+pub(crate) fn returns_through_pointer<R>() -> bool {
+    unsafe extern "stdcall" fn probe<R>(cell: *mut u8) -> MaybeUninit<R> {
+        // SAFETY: the only caller passes such an address wherever an argument may be.
+        unsafe { set_mark::<R>(cell) }
+    }
+    match size_of::<R>() {
+        0 => false,
+        1..=8 => {
+            let mut cell = Cell::<R> { result: MaybeUninit::uninit(), mark: 0 };
+            let addresses = [(&raw mut cell).cast(); WORDS + 2];
+            // SAFETY: `probe` takes two words at most, and each is the address of the cell.
+            (unsafe { call_probe(probe::<R> as *const (), &addresses) }) != size_of::<usize>()
+        }
+        _ => true,
+    }
+}
+
+/// The address of a typed callback's handler: of a function of the callback's own convention, which has the data after
+/// its parameters, or, if the dispatcher can jump to it, of one that finds the foreign call's arguments where they are,
+/// and the data in a register that the callback's convention has no argument in. Of a stdcall callback that is a
+/// thiscall function whose `this` is the data; of a thiscall one with a parameter in ECX a fastcall function that has
+/// the data in EDX.
+///
+/// The arguments: the shape, if it decides (`shape`); those of `thunk`, after the convention names that are not used
+/// here (`x86_64.rs`), and after the parameters the data.
 macro_rules! handler {
-    ($abi:literal $pads:tt $($thunk:tt)*) => {
-        crate::abi::thunk! { $abi $($thunk)* }
+    ([$shape:ident] "stdcall" $pads:tt $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {
+        if $shape.flags & crate::layout::STATE_DATA_ECX != 0 {
+            crate::abi::thunk! {
+                "thiscall" $generics $generic ($data: $Data, $($parameter: $P,)*) $R, $bounds $body
+            }
+        } else {
+            crate::abi::handler! {
+                [] "stdcall" $pads $generics $generic ($($parameter: $P,)*) $data: $Data, $R, $bounds $body
+            }
+        }
     };
+    ([$shape:ident] "thiscall" $pads:tt $generics:tt $generic:tt ($this:tt: $This:ty, $($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {
+        if $shape.flags & crate::layout::STATE_DATA_EDX != 0 {
+            crate::abi::thunk! {
+                "fastcall" $generics $generic ($this: $This, $data: $Data, $($parameter: $P,)*) $R, $bounds $body
+            }
+        } else {
+            crate::abi::handler! {
+                [] "thiscall" $pads $generics $generic
+                ($this: $This, $($parameter: $P,)*) $data: $Data, $R, $bounds $body
+            }
+        }
+    };
+    ([$($shape:ident)?] $abi:tt $pads:tt $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {{
+        $(let _ = $shape;)?
+        crate::abi::thunk! { $abi $generics $generic ($($parameter: $P,)* $data: $Data) $R, $bounds $body }
+    }};
 }
 pub(crate) use handler;
 
 /// Where the data of a typed callback goes; the handler has these parameters and this result, which the generic types
-/// name.
+/// name. A contained one has it after the parameters, as its other handler has (`FunctionPointer::answering`).
 macro_rules! shape {
-    ($abi:literal <$($G:ident),*> ($($P:ty),* $(,)?) -> $R:ty) => {{
-        /// Says where its last argument is. Each argument and the result are passed as their types are.
+    ($is_contained:ident; "stdcall" $generics:tt ($($P:ty),* $(,)?) -> $R:ty) => {
+        if $is_contained || crate::abi::returns_through_pointer::<$R>() {
+            crate::abi::shape!(probe "stdcall" $generics ($($P,)*) () -> $R)
+        } else {
+            crate::abi::shape!(probe "thiscall" $generics () ($($P,)*) -> $R)
+        }
+    };
+    ($is_contained:ident; "thiscall" $generics:tt ($This:ty $(, $P:ty)* $(,)?) -> $R:ty) => {{
+        let last = || crate::abi::shape!(probe "thiscall" $generics ($This, $($P,)*) () -> $R);
+        if $is_contained || crate::abi::returns_through_pointer::<$R>() {
+            last()
+        } else {
+            // The first has no place in ECX if it is large or a floating-point number.
+            let second = crate::abi::shape!(probe "fastcall" $generics ($This,) ($($P,)*) -> $R);
+            if second.flags & crate::layout::STATE_DATA_EDX != 0 { second } else { last() }
+        }
+    }};
+    ($is_contained:ident; $abi:tt $generics:tt ($($P:ty),* $(,)?) -> $R:ty) => {{
+        let _ = $is_contained;
+        crate::abi::shape!(probe $abi $generics ($($P,)*) () -> $R)
+    }};
+    (probe $abi:tt {$($G:ident),*} ($($Before:ty,)*) ($($After:ty,)*) -> $R:ty) => {{
+        /// Says where one of its arguments is. Each argument and the result are passed as their types are.
         #[allow(clippy::extra_unused_type_parameters, reason = "which of them are used is the caller's matter")]
         unsafe extern $abi fn probe<Result, $($G),*>(
-            $(_: core::mem::MaybeUninit<$P>,)*
+            $(_: core::mem::MaybeUninit<$Before>,)*
             cell: *mut u8,
+            $(_: core::mem::MaybeUninit<$After>,)*
         ) -> core::mem::MaybeUninit<Result> {
             // SAFETY: the only caller passes such an address wherever an argument may be.
             unsafe { crate::abi::set_mark::<Result>(cell) }
         }
         use crate::abi::{Large, assert_words, find_shape};
-        const { assert_words($abi, 0 $(+ size_of::<$P>().div_ceil(4))*) };
+        const { assert_words($abi, 0 $(+ size_of::<$Before>().div_ceil(4))* $(+ size_of::<$After>().div_ceil(4))*) };
         // One word more, since the result's address may be among them.
-        let words = 1 $(+ size_of::<$P>().div_ceil(4))*;
+        let words = 1 $(+ size_of::<$Before>().div_ceil(4))* $(+ size_of::<$After>().div_ceil(4))*;
         // SAFETY: `probe` is such a function.
         unsafe {
             if size_of::<$R>() <= size_of::<Large>() {

@@ -8,6 +8,9 @@ use crate::types::Type;
 
 use super::{Prototype, Shape};
 
+/// The flag of a registration whose calls have a record in the chain of SEH handlers: unwind data say all here.
+pub(crate) const FRAMED: usize = 0;
+
 /// What a signature without a result in XMM0 or an argument there looks like; none of it where SSE is off.
 pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
     let in_xmm = match ty {
@@ -54,7 +57,8 @@ pub(crate) fn position_of(prototype: &Prototype<'_>, index: usize) -> usize {
 
 /// Where the data of a typed callback goes: after its parameters, and those that its handler has more (`handler`).
 macro_rules! shape {
-    ($abi:literal <$($G:ident),*> ($($P:ty),* $(,)?) -> $R:ty) => {{
+    ($is_contained:ident; $abi:literal {$($G:ident),*} ($($P:ty),* $(,)?) -> $R:ty) => {{
+        let _ = $is_contained;
         let parameters = <[&str]>::len(&[$(stringify!($P)),*]);
         let hidden = crate::abi::returns_through_pointer::<$R>();
         let positions = if hidden { parameters + 1 } else { parameters.max(crate::layout::JUMP_POSITIONS) };
@@ -67,21 +71,20 @@ pub(crate) use shape;
 /// them (`$pad`), so that its data has the place where the dispatcher puts it without a question. Only where the result
 /// is returned through a hidden pointer, of which the types do not tell, it has none of these.
 ///
-/// The arguments are those of `thunk`, and after the convention names for the unnamed parameters.
+/// The arguments: the shape, if the registration is not contained; those of `thunk`, and after the convention names for
+/// the unnamed parameters, after the parameters the data.
 macro_rules! handler {
-    ($abi:literal [] $($thunk:tt)*) => {
-        crate::abi::thunk! { $abi $($thunk)* }
-    };
-    ($abi:literal [$($pad:ident)+] {$($generics:tt)*} {$($generic:tt)*} ($($parameter:tt: $P:ty,)*)
-        $data:ident: $Data:ty, $R:ty, {$($bounds:tt)*} $body:expr) => {{
+    ([$($shape:ident)?] $abi:literal [$($pad:ident)*] $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {{
+        $(let _ = $shape;)?
         if crate::abi::returns_through_pointer::<$R>() {
             crate::abi::thunk! {
-                $abi {$($generics)*} {$($generic)*} ($($parameter: $P,)*) $data: $Data, $R, {$($bounds)*} $body
+                $abi $generics $generic ($($parameter: $P,)* $data: $Data) $R, $bounds $body
             }
         } else {
             crate::abi::thunk! {
-                $abi {$($generics)*} {$($generic)*}
-                ($($parameter: $P,)* $($pad: core::mem::MaybeUninit<usize>,)+) $data: $Data, $R, {$($bounds)*} $body
+                $abi $generics $generic
+                ($($parameter: $P,)* $($pad: core::mem::MaybeUninit<usize>,)* $data: $Data) $R, $bounds $body
             }
         }
     }};

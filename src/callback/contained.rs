@@ -134,8 +134,8 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
         // SAFETY: the thunk takes a handler that is borrowed while the handle lives and begins with its filter; `C` and
         // `X` are `Sync`.
         unsafe {
-            let thunk = F::thunk::<Contained<F, C, X>>();
-            Self::bind(options, Self::direct(thunk, &raw const *handler).contained())
+            let binding = Self::direct(true, F::thunk::<Contained<F, C, X>>, &raw const *handler);
+            Self::bind(options, binding.contained())
         }
     }
 
@@ -170,10 +170,12 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     where
         F: HandledByMut<C, Ways>,
     {
-        let thunk = F::thunk::<Contained<F, C, X>>();
         // SAFETY: the thunk takes a handler that is borrowed while the handle lives and begins with its filter; `C` and
         // `X` are `Send`, and one call runs at a time.
-        unsafe { Self::bind(options, Self::direct(thunk, &raw mut *handler).exclusive().contained()) }
+        unsafe {
+            let binding = Self::direct(true, F::thunk::<Contained<F, C, X>>, &raw mut *handler);
+            Self::bind(options, binding.exclusive().contained())
+        }
     }
 }
 

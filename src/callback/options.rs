@@ -8,6 +8,7 @@ use crate::table::{self, Binding, SlotKey};
 #[must_use]
 pub struct Options {
     tracked: bool,
+    framed: bool,
     no_wait: bool,
 }
 
@@ -23,7 +24,7 @@ impl Options {
     /// # Ok::<(), calltable::Error>(())
     /// ```
     pub const fn new() -> Self {
-        Self { tracked: false, no_wait: false }
+        Self { tracked: false, framed: false, no_wait: false }
     }
 
     /// Counts the calls that are running, so that a drop waits until there are none. What that costs a call, and what
@@ -41,6 +42,22 @@ impl Options {
     /// ```
     pub const fn tracked(self) -> Self {
         Self { tracked: true, ..self }
+    }
+
+    /// On i686, has each call put a record of its own first in the chain of SEH handlers while the closure runs, as
+    /// tracked callbacks have: [`Binding::framed`].
+    ///
+    /// ```
+    /// use calltable::{Callback, Options};
+    ///
+    /// let options = Options::new().framed();
+    /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42)?;
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()() }, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    pub const fn framed(self) -> Self {
+        Self { framed: true, ..self }
     }
 
     /// Has the constructor fail with [`Error::Busy`] at once if the table's lock is taken; for interrupt handlers. A
@@ -63,6 +80,7 @@ impl Options {
 
     pub(super) fn register(self, binding: Binding) -> Result<SlotKey, Error> {
         let binding = if self.tracked { binding.tracked() } else { binding };
+        let binding = if self.framed { binding.framed() } else { binding };
         if self.no_wait { table::try_register(&binding) } else { table::register(&binding) }
     }
 }

@@ -43,8 +43,9 @@ pub(super) mod sealed {
 
     /// A type of its own, not one that is known only at run time.
     pub trait Typed {
-        /// How a thunk gets its data.
-        fn shape() -> crate::abi::Shape;
+        /// How a thunk gets its data, which [`FunctionPointer::answering`](super::FunctionPointer::answering) gets in
+        /// the same way if the registration is contained.
+        fn shape(is_contained: bool) -> crate::abi::Shape;
     }
 }
 

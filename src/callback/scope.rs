@@ -59,9 +59,9 @@ impl<F: FunctionPointer> Callback<'_, F> {
         F: HandledBy<C, Ways>,
     {
         let guarded = Guarded { closure, fallback, caught: Caught::new() };
-        let thunk = <F as HandledBy<C, Ways>>::thunk::<Guarded<C, F::Result>>();
+        let thunk = <F as HandledBy<C, Ways>>::thunk::<Guarded<C, F::Result>>;
         // SAFETY: the thunk takes what is released before it goes away; the closure is `Sync`.
-        let callback = unsafe { Callback::bind(Options::new(), Self::direct(thunk, &raw const guarded))? };
+        let callback = unsafe { Callback::bind(Options::new(), Self::direct(false, thunk, &raw const guarded))? };
         Ok(guarded.caught.pass(callback, foreign))
     }
 
@@ -81,9 +81,10 @@ impl<F: FunctionPointer> Callback<'_, F> {
         F: HandledByMut<C, Ways>,
     {
         let mut guarded = Guarded { closure, fallback, caught: Caught::new() };
-        let thunk = <F as HandledByMut<C, Ways>>::thunk::<Guarded<C, F::Result>>();
+        let thunk = <F as HandledByMut<C, Ways>>::thunk::<Guarded<C, F::Result>>;
         // SAFETY: the thunk takes what is released before it goes away; the closure is `Send`, one call at a time.
-        let callback = unsafe { Callback::bind(Options::new(), Self::direct(thunk, &raw mut guarded).exclusive())? };
+        let callback =
+            unsafe { Callback::bind(Options::new(), Self::direct(false, thunk, &raw mut guarded).exclusive())? };
         Ok(guarded.caught.pass(callback, foreign))
     }
 }

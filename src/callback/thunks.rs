@@ -57,7 +57,7 @@ use crate::entry::CodePointer;
 )]
 pub unsafe trait HandledBy<C, Ways = ()>: FunctionPointer + sealed::Typed {
     #[doc(hidden)]
-    fn thunk<D: Holds<Self::Result, Closure = C>>() -> *const c_void;
+    fn thunk<D: Holds<Self::Result, Closure = C>>(shape: Shape) -> *const c_void;
 }
 
 /// A type of function pointer whose calls a closure `C` can serve, one at a time: `C` is an `FnMut` of the same
@@ -72,7 +72,7 @@ pub unsafe trait HandledBy<C, Ways = ()>: FunctionPointer + sealed::Typed {
 )]
 pub unsafe trait HandledByMut<C, Ways = ()>: FunctionPointer + sealed::Typed {
     #[doc(hidden)]
-    fn thunk<D: Holds<Self::Result, Closure = C>>() -> *const c_void;
+    fn thunk<D: Holds<Self::Result, Closure = C>>(shape: Shape) -> *const c_void;
 }
 
 /// A type of function pointer whose calls a function `H` can serve that gets data first: `H` is an `Fn(&T, ...)` with
@@ -88,7 +88,7 @@ pub unsafe trait HandledByMut<C, Ways = ()>: FunctionPointer + sealed::Typed {
 )]
 pub unsafe trait HandledWith<T, H, Ways = ()>: FunctionPointer + sealed::Typed {
     #[doc(hidden)]
-    fn thunk() -> *const c_void;
+    fn thunk(shape: Shape) -> *const c_void;
 }
 
 /// What lies at the data of a thunk: a closure, by itself or with what surrounds its calls.
@@ -171,14 +171,14 @@ macro_rules! all_passed_alike {
 /// The arguments: the convention, as the type names it; the same for the thunks, by the name that serves on every
 /// system; names for parameters that thunks have more (`abi::handler`); the parameters, each a type and a name.
 macro_rules! function_pointers {
-    ($abi:literal $handler:literal $pads:tt ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
+    ($abi:literal $handler:tt $pads:tt ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
         served! {
             unsafe extern $abi fn($($P),*) -> R, $handler $pads () ($($P $p)*) [] -> R, value => value; $(#[$hidden])?
         }
         function_pointers! { method $abi $handler $pads ($($P $p)*) $(#[$hidden])? }
     };
-    (method $abi:literal $handler:literal $pads:tt () $(#[$hidden:meta])?) => {}; // it has no `this`
-    (method $abi:literal $handler:literal [$($pad:ident $($pads:ident)*)?] ($A:ident $a:ident $($P:ident $p:ident)*)
+    (method $abi:literal $handler:tt $pads:tt () $(#[$hidden:meta])?) => {}; // it has no `this`
+    (method $abi:literal $handler:tt [$($pad:ident $($pads:ident)*)?] ($A:ident $a:ident $($P:ident $p:ident)*)
         $(#[$hidden:meta])?) => {
         served! {
             Method<unsafe extern $abi fn($A, $($P),*) -> R>, $handler [$($($pads)*)?] ($A $a) ($($P $p)*) [result]
@@ -196,7 +196,7 @@ macro_rules! function_pointers {
 /// method's first one stands apart, for what follows it there: `[result]`, the address for its result; what a thunk
 /// returns, and how that comes from the closure's value.
 macro_rules! served {
-    ($F:ty, $handler:literal $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
+    ($F:ty, $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
         -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         impl<$($A,)? $($P,)* R> sealed::Sealed for $F {}
 
@@ -214,7 +214,7 @@ macro_rules! served {
             fn answering() -> *const c_void {
                 // The arguments belong to the handler that was interrupted.
                 abi::handler! {
-                    $handler $pads {$($A,)? $($P,)* R} {$($A,)? $($P,)* R}
+                    [] $handler $pads {$($A,)? $($P,)* R} {$($A,)? $($P,)* R}
                     ($(_: ManuallyDrop<$A>,)? $($address: *mut R,)? $(_: ManuallyDrop<$P>,)*) data: *const R,
                     $Returned, {}
                     // SAFETY: a filter has put it there, and this is called once; the foreign code has passed memory
@@ -228,10 +228,10 @@ macro_rules! served {
         }
 
         impl<$($A,)? $($P,)* R> sealed::Typed for $F {
-            fn shape() -> Shape {
+            fn shape(is_contained: bool) -> Shape {
                 $(const { assert_parameter::<$A>() };)?
                 $(const { assert_parameter::<$P>() };)*
-                abi::shape!($handler <R $(, $A)? $(, $P)*>
+                abi::shape!(is_contained; $handler {R $(, $A)? $(, $P)*}
                     ($($A,)? $(served!(address $address R),)? $($P),*) -> $Returned)
             }
         }
@@ -249,9 +249,9 @@ macro_rules! served {
         where
             $F: AllPassedAlike<Ways>,
         {
-            fn thunk() -> *const c_void {
+            fn thunk(shape: Shape) -> *const c_void {
                 abi::handler! {
-                    $handler $pads {T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R} {T, H, $($A,)? $($P,)* R}
+                    [shape] $handler $pads {T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R} {T, H, $($A,)? $($P,)* R}
                     ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *const T,
                     $Returned, {}
                     // SAFETY: the data is borrowed while the registration lives. An `H` has no bytes, so any address
@@ -265,7 +265,7 @@ macro_rules! served {
         }
     };
     (closure $HandledBy:ident $Fn:ident
-        $F:ty, $handler:literal $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
+        $F:ty, $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
         -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         $(#[$hidden])?
         // SAFETY: the thunk has the type's parameters and result, and the data after them.
@@ -273,9 +273,9 @@ macro_rules! served {
         where
             $F: AllPassedAlike<Ways>,
         {
-            fn thunk<Data: Holds<R, Closure = C>>() -> *const c_void {
+            fn thunk<Data: Holds<R, Closure = C>>(shape: Shape) -> *const c_void {
                 abi::handler! {
-                    $handler $pads {Data: Holds<R>, $($A,)? $($P,)* R} {Data, $($A,)? $($P,)* R}
+                    [shape] $handler $pads {Data: Holds<R>, $($A,)? $($P,)* R} {Data, $($A,)? $($P,)* R}
                     ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *mut Data,
                     $Returned, {where Data::Closure: $Fn($($A,)? $($P),*) -> R}
                     // SAFETY: the data is borrowed while the registration lives, and if the closure is an `FnMut`, no
@@ -294,7 +294,7 @@ macro_rules! served {
 
 /// One line for each number of parameters.
 macro_rules! every_number {
-    ($abi:literal $handler:literal $(#[$hidden:meta])?) => {
+    ($abi:literal $handler:tt $(#[$hidden:meta])?) => {
         function_pointers!($abi $handler [_one _two _three _four] () #[doc(hidden)]);
         function_pointers!($abi $handler [_two _three _four] (A a) #[doc(hidden)]);
         function_pointers!($abi $handler [_three _four] (A a B b) $(#[$hidden])?);
@@ -335,6 +335,9 @@ cfg_if::cfg_if! {
         every_number!("thiscall" "thiscall" #[doc(hidden)]);
         every_number!("fastcall" "fastcall" #[doc(hidden)]);
         every_number!("C" "C" #[doc(hidden)]);
+        #[cfg(windows)]
+        every_number!("system" "stdcall" #[doc(hidden)]);
+        #[cfg(not(windows))]
         every_number!("system" "system" #[doc(hidden)]);
         every_number!("efiapi" "efiapi" #[doc(hidden)]);
     }

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use super::pointer::sealed;
 use super::thunks::Plain;
 use super::{Callback, FunctionPointer, HandledBy, HandledByMut, HandledWith, Options};
+use crate::abi::Shape;
 use crate::error::Error;
 use crate::table::Binding;
 
@@ -71,7 +72,7 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
         F: HandledBy<C, Ways>,
     {
         // SAFETY: the thunk takes a closure that is borrowed while the handle lives, and `Sync`.
-        unsafe { Self::bind(options, Self::direct(F::thunk::<Plain<C>>(), &raw const *closure)) }
+        unsafe { Self::bind(options, Self::direct(false, F::thunk::<Plain<C>>, &raw const *closure)) }
     }
 
     /// Registers a closure that may run only once at a time: a call that comes while it runs, on this thread or
@@ -108,7 +109,7 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
         F: HandledByMut<C, Ways>,
     {
         // SAFETY: the thunk takes a closure that is borrowed while the handle lives, and `Send`; one call at a time.
-        unsafe { Self::bind(options, Self::direct(F::thunk::<Plain<C>>(), &raw mut *closure).exclusive()) }
+        unsafe { Self::bind(options, Self::direct(false, F::thunk::<Plain<C>>, &raw mut *closure).exclusive()) }
     }
 
     /// Registers a function together with data, to which it gets a reference before the call's arguments. The function
@@ -155,17 +156,22 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     {
         const { assert_function_item::<H>() };
         // SAFETY: the thunk takes data that is borrowed while the handle lives; `T` and `H` are `Sync`.
-        unsafe { Self::bind(options, Self::direct(F::thunk(), &raw const *data)) }
+        unsafe { Self::bind(options, Self::direct(false, F::thunk, &raw const *data)) }
     }
 
     /// # Safety
     /// `thunk` must be one of `F`, for which `data` is right as long as the handle lives, on every thread; not at once
     /// unless it is made exclusive.
-    pub(super) unsafe fn direct<T>(thunk: *const c_void, data: *const T) -> Binding
+    pub(super) unsafe fn direct<T>(
+        is_contained: bool,
+        thunk: impl FnOnce(Shape) -> *const c_void,
+        data: *const T,
+    ) -> Binding
     where
         F: sealed::Typed,
     {
+        let shape = F::shape(is_contained);
         // SAFETY: by the caller's promise.
-        unsafe { Binding::direct_in_shape(F::shape(), thunk, data.cast_mut().cast()) }
+        unsafe { Binding::direct_in_shape(shape, thunk(shape), data.cast_mut().cast()) }
     }
 }

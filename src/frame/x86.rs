@@ -28,7 +28,8 @@ const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
 const_assert_eq!(offset_of!(RawFrame, registers), FRAME_REGISTERS);
 
 /// How far below the arguments the return addresses lie: that in the entry, and that in the foreign code.
-pub(super) const RETURN_ADDRESSES: [usize; 2] = [8, 4];
+pub(super) const RETURN_ADDRESSES: [usize; 2] =
+    [FROM_EBP_ARGUMENTS - FROM_EBP_ENTRY, FROM_EBP_ARGUMENTS - FROM_EBP_CALLER];
 
 impl RawFrame {
     /// The first word of an argument; an argument in a register has one.

@@ -32,7 +32,6 @@ pub(super) struct Locals {
     data: *mut c_void,
     cleanup: u32,
     state: usize,
-    generation: u32,
     context: *const Context,
     registers: [u32; 2],
 }
@@ -50,7 +49,6 @@ const_assert_eq!(offset_of!(Locals, handler), LOCALS_HANDLER);
 const_assert_eq!(offset_of!(Locals, data), LOCALS_DATA);
 const_assert_eq!(offset_of!(Locals, cleanup), LOCALS_CLEANUP);
 const_assert_eq!(offset_of!(Locals, state), LOCALS_STATE);
-const_assert_eq!(offset_of!(Locals, generation), LOCALS_GENERATION);
 const_assert_eq!(offset_of!(Locals, context), LOCALS_CONTEXT);
 const_assert_eq!(offset_of!(Locals, registers), LOCALS_ECX);
 const_assert_eq!(size_of::<Locals>(), LOCALS_SIZE);
@@ -250,14 +248,14 @@ impl Locals {
         exception: *mut ExceptionRecord,
         context: *mut c_void,
     ) -> Option<i32> {
-        // SAFETY: by the caller's promise; the arguments follow EBP and two return addresses. A registration that
+        // SAFETY: by the caller's promise; the arguments are that far from EBP. A registration that
         // contains has promised a filter.
         unsafe {
             if (*locals).state & STATE_CONTAIN == 0 || (*locals).asked != 0 {
                 return Some(CONTINUE_SEARCH);
             }
             (*locals).asked = 1;
-            let arguments = locals.byte_add(LOCALS_SIZE + 12).cast();
+            let arguments = locals.byte_add(LOCALS_SIZE + FROM_EBP_ARGUMENTS).cast();
             let call = RawFrame { result: [0; 2], arguments, registers: (*locals).registers };
             let disposition = ask((*locals).data, exception, context, &raw mut (*locals).outcome, call);
             match disposition {

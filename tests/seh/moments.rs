@@ -15,7 +15,7 @@ use calltable_callers::{
 };
 
 use super::signals::{declare, raise};
-use super::{EVERY_CALL, SERIAL, head, registers};
+use super::{EVERY_FRAME, SERIAL, head, registers};
 
 /// As wide as a register.
 #[cfg(target_arch = "x86_64")]
@@ -97,7 +97,8 @@ fn before_every_instruction_the_chain_can_be_walked() {
         (direct, direct.contained())
     };
     for (name, binding, is_linked) in [
-        ("plain", direct, EVERY_CALL),
+        ("plain", direct, false),
+        ("framed", direct.framed(), EVERY_FRAME),
         ("tracked", direct.tracked(), true),
         ("exclusive, saving", direct.saving().exclusive(), true),
         ("contained", contained, true),
