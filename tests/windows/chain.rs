@@ -7,7 +7,7 @@ use std::ptr::null_mut;
 
 use calltable::seh::{self, Exception, Outcome, Verdict};
 use calltable::table::Binding;
-use calltable::{Callback, Contained, Convention, RawFrame, Signature, Type};
+use calltable::{Callback, Contained, Convention, Options, RawFrame, Signature, Type};
 
 use crate::c_side::{LEVELS, function};
 use crate::contained::{Data, Fault, Registered, assert_idle, fault};
@@ -41,18 +41,23 @@ fn one_record_more_while_a_handler_runs() {
     unsafe {
         for convention in [Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall] {
             let signature = Signature::new(convention, &[], None).unwrap();
-            ways.push(Binding::frame(frame_handler, &signature, null_mut()));
+            ways.push((true, Binding::frame(frame_handler, &signature, null_mut())));
         }
-        ways.push(Binding::direct(Convention::Cdecl, direct_handler as *const c_void, 0, null_mut()));
+        ways.push((false, Binding::direct(Convention::Cdecl, direct_handler as *const c_void, 0, null_mut())));
     }
     let before = chain();
-    for way in ways {
-        for binding in [way, way.saving(), way.saving_control_words(), way.tracked(), way.exclusive().saving()] {
+    for (has_record, way) in ways {
+        let others = [way.framed(), way.saving(), way.saving_control_words(), way.tracked(), way.exclusive().saving()];
+        for (has_record, binding) in [(has_record, way)].into_iter().chain(others.map(|other| (true, other))) {
             let registered = Registered::new(&binding);
             // SAFETY: without arguments all conventions are the same.
             unsafe { registered.0.code().cast::<unsafe extern "C" fn()>()() };
             assert_eq!(chain(), before, "{binding:?}");
             let [during] = SEEN.take().try_into().unwrap();
+            if !has_record {
+                assert_eq!(during, before, "{binding:?}");
+                continue;
+            }
             assert_eq!(during[1..], before, "{binding:?}");
             let here = 0_u8;
             assert!((&raw const here).addr().abs_diff(during[0]) < 0x1_0000, "in this stack: {during:x?}");
@@ -73,7 +78,7 @@ fn records_of_nested_calls_ascend() {
         // SAFETY: the callback passes its own code pointer on.
         1 + unsafe { std::mem::transmute::<usize, Nest>(code)(depth - 1, code) }
     };
-    let callback = Callback::<Nest>::from_ref(&closure).unwrap();
+    let callback = Callback::<Nest>::from_ref_with(Options::new().framed(), &closure).unwrap();
     let code = callback.code();
     // SAFETY: it lives.
     assert_eq!(unsafe { code(DEPTH, code as usize) }, DEPTH - 1);
@@ -101,10 +106,10 @@ fn the_chain_is_whole_after_exceptions_that_end_and_that_pass() {
             fault(kind);
             0
         };
-        let inner = Callback::<Int>::from_ref(&inner).unwrap();
+        let inner = Callback::<Int>::from_ref_with(Options::new().framed(), &inner).unwrap();
         // SAFETY: it lives.
         let middle = |argument: i32| unsafe { inner.code()(argument) };
-        let middle = Callback::<Int>::from_ref(&middle).unwrap();
+        let middle = Callback::<Int>::from_ref_with(Options::new().framed(), &middle).unwrap();
         // SAFETY: as above.
         let outer = Contained::new(
             |argument: i32| unsafe { middle.code()(argument) },
@@ -143,7 +148,7 @@ fn the_chain_is_whole_after_a_cpp_exception_that_passes() {
     let ways = unsafe {
         let direct = Binding::direct(Convention::Cdecl, handler, 10, data);
         let frame = Binding::frame(frame_handler, &signature, data);
-        [direct, direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()]
+        [direct, direct.framed(), direct.saving(), direct.tracked(), frame, frame.saving(), frame.exclusive()]
     };
     for binding in ways {
         let registered = Registered::new(&binding);
@@ -207,7 +212,7 @@ fn the_chain_is_whole_after_a_jump() {
         };
         // SAFETY: the data begins with a filter.
         let contained = unsafe { binding.contained() };
-        for binding in [binding, binding.tracked(), contained.exclusive()] {
+        for binding in [binding, binding.framed(), binding.tracked(), contained.exclusive()] {
             let registered = Registered::new(&binding);
             for _ in 0..100 {
                 // SAFETY: the registration lives.
