@@ -1,13 +1,13 @@
 // The CALL table and its dispatcher for i686: stdcall, cdecl of both kinds, thiscall, fastcall.
 //
-// Way of one call: foreign code -> entry -> calltable_here, which answers at once -> entry -> calltable_dispatch, which
-// jumps to the handler -> foreign code. Only where something has to be done after the handler does the dispatcher call
-// it, from a frame of its own.
+// Way of one call: foreign code -> entry -> calltable_dispatch, which answers with the address of the handler -> entry,
+// which jumps to it -> foreign code. Where something has to be done after the handler, the address is that of
+// calltable_select, which calls the handler from a frame of its own.
 //
 //   address     on entry to calltable_dispatch
-//   esp+0x04+   arguments on the stack
-//   esp+0x00    return address in the foreign caller
-//   eax         the return address that the entry's CALL has pushed: table + ENTRY_STRIDE * slot + ENTRY_RETURN
+//   esp+0x08+   arguments on the stack
+//   esp+0x04    return address in the foreign caller
+//   esp+0x00    return address in the entry: table + ENTRY_STRIDE * slot + ENTRY_RETURN
 //
 //   address     in a frame, EBP being its pointer (build.rs, FROM_EBP)
 //   ebp+0x10+   arguments on the stack
@@ -28,8 +28,8 @@
 // points to a thread information block (src/seh). calltable_leave takes it off; whoever unwinds the stack past the
 // dispatcher has done so before.
 //
-// calltable_dispatch   finds the context; jumps to handlers that get their data in ECX or EDX and have the foreign
-//                      call's arguments where they are: closures by stdcall, thiscall and fastcall (src/abi/x86.rs)
+// calltable_dispatch   finds the context; names handlers that get their data in ECX or EDX and have the foreign call's
+//                      arguments where they are: closures by stdcall, thiscall and fastcall (src/abi/x86.rs)
 // calltable_select     makes a frame for all others, reads handler and data, counts the call if it is to be counted
 // calltable_direct     direct lane: the handler has the foreign call's own convention, and the data after its arguments
 // calltable_direct_framed
@@ -159,23 +159,23 @@ PROC calltable_table, 2
 .macro ENTRY slot
     NAME_ENTRY \slot
     LANDING_PAD                                 // 4 bytes
-    call    calltable_here                      // 5 bytes: pushes table + ENTRY_STRIDE * slot + ENTRY_RETURN
-    .byte   0xe9                                // 5 bytes: JMP, which no assembler makes shorter
-    .long   calltable_dispatch - . - 4
-    .byte   0xcc, 0xcc                          // to ENTRY_STRIDE; stops straight-line speculation past the JMP
+    call    calltable_dispatch                  // 5 bytes: pushes table + ENTRY_STRIDE * slot + ENTRY_RETURN
+    jmp     eax                                 // 2 bytes
+    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc        // to ENTRY_STRIDE; stops straight-line speculation past the JMP
 .endm
     EACH_SLOT ENTRY
 END_PROC calltable_table
 
-// Says where it is called from, and answers the CALL at once: the processor's return stack and its shadow stack stay
-// balanced. Entries call it, and position-independent code that has to find itself.
+.if ELF
+// Position-independent code finds itself by a call that is answered: the processor's return stack stays balanced.
 PROC calltable_here
     mov     eax, [esp]
     ret
     int3
 END_PROC calltable_here
+.endif
 
-// Finds the context of the entry whose return address is in EAX, and puts its address there. If there is none, EAX is
+// Finds the context of the entry whose return address is at ESP, and puts its address in EAX. If there is none, EAX is
 // anything, and the macro goes to `none`. Keeps all other registers.
 .macro FIND_CONTEXT none
 .if ELF
@@ -183,7 +183,7 @@ END_PROC calltable_here
 .if CFI
     .cfi_adjust_cfa_offset 4
 .endif
-    mov     ecx, eax
+    mov     ecx, [esp + 4]
     call    calltable_here
 7:
 .att_syntax prefix                              // the other syntax has no differences of symbols in all assemblers
@@ -199,6 +199,7 @@ END_PROC calltable_here
 .endif
     jae     \none
 .else
+    mov     eax, [esp]
     sub     eax, offset calltable_table + ENTRY_RETURN              // from the first entry to the one that was called
     cmp     eax, [calltable_contexts + CONTEXTS_SPAN]
     jae     \none
@@ -207,25 +208,24 @@ END_PROC calltable_here
 .endif
 .endm
 
-// --- calltable_dispatch: slot, context; handlers to jump to -------------------------------------------------------
+// --- calltable_dispatch: slot, context, what the entry jumps to ---------------------------------------------------
 //
 // The second byte of the state has all flags that choose a lane. A handler with its data in ECX or EDX, and none of the
 // other flags, finds its arguments where the foreign code has put them, and removes what that expects to be removed. So
 // nothing is left to do after it. The register is nobody's: the convention has no argument there, or none in this call.
 //
+// The CALL is answered before the handler runs, so that each entry has a jump of its own: the processor predicts it by
+// its address, however many slots with however many handlers there are (docs/design/entry.md).
+//
 //   address     from the PUSH of the generation on
 //   esp+0x08    return address in the foreign caller
-//   esp+0x04    return address in the entry: as long as it is there, the entry is the caller to unwinders
+//   esp+0x04    return address in the entry
 //   esp+0x00    the context's generation
 //
 // On systems other than Windows, compilers rely on a stack pointer that is a multiple of 16 at each call, and code for
 // Windows keeps it a multiple of 4: then the handler is called from a frame, which sets that right.
-//
-// Where addresses are absolute, the JMP lies in the 64 bytes in which the dispatcher starts, and no branch is taken on
-// the way to it: see x86_64.S.
     .p2align 6, 0xcc
 PROC calltable_dispatch
-    push    eax                                 // the entry becomes the caller: that is at ESP + 4, as it was
     FIND_CONTEXT 3f
     push    dword ptr [eax + CONTEXT_GENERATION]                    // before all else that may change: see below
 .if CFI
@@ -236,31 +236,29 @@ PROC calltable_dispatch
 .if ELF
     lea     edx, [esp + 0x0c]                   // ESP before the foreign CALL
     test    dl, 15
-    jnz     calltable_select
+    jnz     2f
 .endif
     mov     edx, [eax + CONTEXT_HANDLER]
     mov     ecx, [eax + CONTEXT_DATA]
     mov     eax, [eax + CONTEXT_GENERATION]
     cmp     eax, [esp]                          // same generation before and after: state, handler and data are of one
     jne     2f                                  // registration
-    add     esp, 8
+    mov     eax, edx
+    add     esp, 4
 .if CFI
-    .cfi_def_cfa_offset 4                       // the foreign code is the caller
+    .cfi_def_cfa_offset 4
 .endif
-    jmp     edx
-.ifeq ELF
-    .org    calltable_dispatch + 64, 0xcc
-.endif
-
+    ret
+    int3
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
 1:  cmp     byte ptr [eax + CONTEXT_STATE + 1], STATE_DATA_EDX >> 8
-    jne     calltable_select
+    jne     2f
 .if ELF
     lea     edx, [esp + 0x0c]
     test    dl, 15
-    jnz     calltable_select
+    jnz     2f
 .endif
     push    dword ptr [eax + CONTEXT_HANDLER]
 .if CFI
@@ -274,32 +272,41 @@ PROC calltable_dispatch
     .cfi_def_cfa_offset 8
 .endif
     jne     2f
-    add     esp, 8
+    add     esp, 4
 .if CFI
     .cfi_def_cfa_offset 4
 .endif
-    jmp     eax
+    ret
+    int3
+// The return address stays for calltable_select, as if the entry had called that; a copy of it answers the CALL.
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
-2:  mov     eax, [esp + 4]                      // released while we read: calltable_select will see it, too
-    FIND_CONTEXT 4f
-    jmp     calltable_select
-3:
+2:  add     esp, 4
 .if CFI
     .cfi_def_cfa_offset 4
 .endif
-    push    eax                                 // no context, and no generation: a hook has moved the CALL, or nothing
-.if CFI                                         // was ever registered in that slot
+3:  push    dword ptr [esp]
+.if CFI
     .cfi_def_cfa_offset 8
+    .cfi_offset eip, -8                         // the entry is there once
 .endif
-4:  xor     eax, eax
-    jmp     calltable_select
+.if ELF
+    call    calltable_here
+1:
+.att_syntax prefix
+    leal    calltable_select - 1b(%eax), %eax
+.intel_syntax noprefix
+.else
+    mov     eax, offset calltable_select
+.endif
+    ret
+    int3
 END_PROC calltable_dispatch
 
 // --- calltable_select: a frame for everything else ----------------------------------------------------------------
 //
-// In: EAX the context, 0 if there is none; the stack as in calltable_dispatch, the generation in it.
+// In: the return address in the entry at ESP, after it that in the foreign caller.
 
 // Puts the frame's record first in the chain of SEH handlers, if there is a chain. In: EAX, the state. EDX is lost.
 .macro PUSH_RECORD
@@ -340,6 +347,8 @@ END_PROC calltable_dispatch
 // arguments. EAX, EDX and ST0 stay. (A macro called LEAVE would be taken for the instruction.)
 .macro RETURN_TO_CALLER
     mov     ecx, [ebp + AT_CLEANUP]
+    test    ecx, ecx                            // of cdecl calls: ESP need not wait for a number in memory
+    jz      8f
     leave
 .if CFI
     .cfi_def_cfa esp, 8
@@ -361,12 +370,31 @@ END_PROC calltable_dispatch
     mov     esp, ecx
     ret
     int3
+.if CFI
+    .cfi_def_cfa ebp, FROM_EBP_CALLER
+    .cfi_offset ebp, -FROM_EBP_CALLER
+.endif
+8:  leave
+.if CFI
+    .cfi_def_cfa esp, 8
+    .cfi_restore ebp
+.endif
+    add     esp, 8
+.if CFI
+    .cfi_def_cfa_offset 4
+.endif
+    ret
+    int3
 .endm
 
 PROC calltable_select
+    LANDING_PAD                                 // the entry jumps here
+    FIND_CONTEXT calltable_no_context
+    push    dword ptr [eax + CONTEXT_GENERATION]                    // before all else that may change
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
+calltable_framed:                               // with the context in EAX, 0 if there is none
     push    ebp
 .if CFI
     .cfi_def_cfa_offset FROM_EBP_CALLER
@@ -383,10 +411,10 @@ PROC calltable_select
     mov     [ebp + AT_RECORD + 4], edx
     mov     ecx, eax
     test    eax, eax
-    jz      7f                                  // no context: a state of 0, and nothing to remove
+    jz      5f                                  // no context: a state of 0, and nothing to remove
     mov     eax, [ecx + CONTEXT_STATE]
     mov     edx, [ecx + CONTEXT_CLEANUP]        // it outlives the registration, for stale calls
-7:  mov     [ebp + AT_CONTEXT], ecx
+5:  mov     [ebp + AT_CONTEXT], ecx
     mov     [ebp + AT_STATE], eax
     mov     [ebp + AT_CLEANUP], edx
     test    eax, STATE_COUNTED | STATE_CONTAIN
@@ -479,6 +507,17 @@ calltable_lanes:                                // calltable_resume comes here, 
 6:  test    eax, STATE_SAVE
     jz      calltable_frame
     jmp     calltable_frame_saving
+calltable_no_context:
+.if CFI
+    .cfi_def_cfa esp, 4                         // as it is where the branch comes from
+    .cfi_restore ebp
+.endif
+    push    0                                   // no context, and no generation: a hook has moved the CALL, or nothing
+.if CFI                                         // was ever registered in that slot
+    .cfi_def_cfa_offset 8
+.endif
+    xor     eax, eax
+    jmp     calltable_framed
 END_PROC calltable_select
 
 // Counts the call, which is to be counted, with the context in ECX. In one step with the comparison of the generation,

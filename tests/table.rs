@@ -428,14 +428,15 @@ fn answer_stale(call: &StaleCall) -> u64 {
 static STALE: AtomicUsize = AtomicUsize::new(0);
 
 /// The stack pointer, what an entry does to it before its CALL, and what `call_moved` has put there: the word that is
-/// pushed first, and the size of all.
+/// pushed first, and the size of all. (On i686 the dispatcher leaves its return address on the stack, for what comes
+/// next.)
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 macro_rules! stack (
     () => ("rsp"); (take) => ("sub rsp, 40"); (pushed) => ("qword ptr [rsp + 40 + 8 + 40]"); (all) => ("48")
 );
 #[cfg(target_arch = "x86")]
-macro_rules! stack (() => ("esp"); (take) => (""); (pushed) => ("dword ptr [esp + 4 + 40]"); (all) => ("44"));
+macro_rules! stack (() => ("esp"); (take) => (""); (pushed) => ("dword ptr [esp + 4 + 4 + 40]"); (all) => ("44"));
 
 /// Calls with the first instructions of an entry as an inline hook moves them: its CALL now stands here, and what
 /// follows it there comes next.

@@ -70,12 +70,18 @@ pub fn check(code: &Code, capacity: u64, kind: Kind) -> Vec<Violation> {
         (target != "calltable_dispatch#0").then(|| format!("it calls {target}"))
     });
     let returns = first("returns", &|_, call| {
-        let ret = at(call + if kind.has_frame { 2 } else { 1 })?;
+        let last = at(call + if kind.has_frame { 2 } else { 1 })?;
         let filled = || {
-            (ret.next_ip()..at(call)?.ip() - kind.call() + kind.stride).all(|at| code.byte(at) == 0xcc).then_some(())
+            (last.next_ip()..at(call)?.ip() - kind.call() + kind.stride).all(|at| code.byte(at) == 0xcc).then_some(())
         };
-        let is_good = ret.mnemonic() == Mnemonic::Ret && filled().is_some();
-        (!is_good).then(|| format!("{:?} is where its RET is to be, or no INT3 follows that", ret.mnemonic()))
+        let is_good = if kind.has_frame {
+            last.mnemonic() == Mnemonic::Ret
+        } else {
+            last.mnemonic() == Mnemonic::Jmp && last.op0_register() == Register::EAX
+        };
+        let wanted = if kind.has_frame { "RET" } else { "JMP EAX" };
+        (!is_good || filled().is_none())
+            .then(|| format!("{:?} is where its {wanted} is to be, or no INT3 follows that", last.mnemonic()))
     });
     [entries, stride, alignment, pads, frames, targets, returns].into_iter().flatten().collect()
 }

@@ -53,12 +53,7 @@ const PLANTS: &[Plant] = &[
         "    .skip   ENTRY_STRIDE - ENTRY_RETURN - 5, ",
         "    .skip   ENTRY_STRIDE - ENTRY_RETURN - 4, ",
     ),
-    plant(
-        "stride",
-        IS_32,
-        "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc",
-        "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc",
-    ),
+    plant("stride", IS_32, "    .byte   0xcc, 0xcc, 0xcc, 0xcc, 0xcc ", "    .byte   0xcc, 0xcc, 0xcc, 0xcc "),
     plant("alignment", IS_64, "    .globl calltable_table\n", "    .byte   0xcc\n    .globl calltable_table\n"),
     plant("alignment", IS_32, "    .p2align 4, 0xcc", "    .byte   0xcc"),
     plant(
@@ -70,7 +65,8 @@ const PLANTS: &[Plant] = &[
     plant("frames", IS_64, "    add     rsp, ENTRY_FRAME ", "    add     rsp, ENTRY_FRAME + 8 "),
     plant("landing pads", IS_32, "    endbr32 ", "    .byte   0x0f, 0x1f, 0x40, 0x00 "),
     plant("targets", ALL, "    call    calltable_dispatch ", "    call    calltable_frame "),
-    plant("returns", ALL, "    ret     ", "    nop     "),
+    plant("returns", IS_64, "    ret     ", "    nop     "),
+    plant("returns", IS_32, "    jmp     eax ", "    jmp     edx "),
     plant(
         "unwind data",
         |target| target.has_unwinder(),
@@ -202,14 +198,14 @@ const CHANGES: &[(&str, Change)] = &[
     ("guard targets", |image| image.load_config(if image.is_64 { 136 } else { 84 }, |count| count / 2)),
     ("EH continuation", |image| image.load_config(272, |count| count - 1)),
     ("SafeSEH", |image| image.load_config(68, |count| count - 1)),
-    // After the RET of an entry, or in place of what gives back its frame: MOVAPS XMM0, XMM1.
+    // After the JMP of an entry, or in place of what gives back its frame: MOVAPS XMM0, XMM1.
     ("no XMM", |image| match image.is_64 {
         true => image.replace(
             &[0x48, 0x83, 0xc4, 0x28, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],
             &[0x0f, 0x28, 0xc1, 0x90, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],
         ),
         false => {
-            image.replace(&[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc], &[0xc3, 0x0f, 0x28, 0xc1, 0xcc, 0xcc, 0xcc])
+            image.replace(&[0xff, 0xe0, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc], &[0xff, 0xe0, 0x0f, 0x28, 0xc1, 0xcc, 0xcc])
         }
     }),
 ];
