@@ -29,8 +29,9 @@
 //! 1. It gives each thread a `ThreadBlock`: where the chain of that thread's calls begins, and where its stack lies.
 //!    `declare` says how the block is found: on i686 FS leads to it, on x86_64 a function returns its address. A
 //!    scheduler switches the block with the thread.
-//! 2. From then on calls put a record first in the chain while their handler runs (on i686 all, on x86_64 the contained
-//!    and the counted ones), and contained registrations are accepted.
+//! 2. From then on calls put a record first in the chain while their handler runs (on x86_64 contained and
+//!    counted ones; on i686 those of the frame lane, too, saving ones, and whoever
+//!    [asks for it](crate::table::Binding::framed)), and contained registrations are accepted.
 //! 3. When the processor reports a fault, the trap handler (on Linux a signal handler) fills in an [`ExceptionRecord`]
 //!    and calls `dispatch` with it and with whatever describes the interrupted state, which filters get as
 //!    [`Exception::context`].

@@ -1,4 +1,4 @@
-//! i686: the dispatcher's record is in the chain of SEH handlers while a handler runs.
+//! i686: the dispatcher's record, in the chain of SEH handlers while a handler runs that is called from a frame with one.
 
 use core::arch::asm;
 use core::ffi::c_void;
