@@ -40,4 +40,6 @@ dispatch:
 bench_mov_jmp_contexts:
     .zero   16 * SLOTS
 
+#ifdef __ELF__
 .section .note.GNU-stack, "", @progbits
+#endif

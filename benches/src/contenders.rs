@@ -96,8 +96,10 @@ pub const CONTENDERS: &[Contender] = &[
     Contender { serves: assembly::serves_alike, ..once("functions", assembly::functions) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..anew("call_ret", assembly::call_ret) },
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(target_arch = "x86_64")]
     Contender { serves: assembly::serves, ..anew("mov_jmp", assembly::mov_jmp) },
+    #[cfg(all(windows, target_arch = "x86"))]
+    Contender { serves: assembly::serves_alike, ..anew("mov_jmp", assembly::mov_jmp) },
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     Contender { serves: assembly::serves, ..anew("ancestor", assembly::ancestor) },
     #[cfg(feature = "rivals")]
@@ -195,18 +197,22 @@ impl Drop for Released {
 }
 
 /// Tables that exist only here, for one shape and one set of callbacks at a time.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(any(target_arch = "x86_64", windows))]
 mod assembly {
     use super::*;
 
     const CAPACITY: usize = 2000;
 
+    #[cfg(not(windows))]
     unsafe extern "C" {
         static bench_ancestor_table: [[u8; 5]; CAPACITY];
         static mut bench_ancestor_contexts: [Context; CAPACITY];
         static bench_call_ret_table: [[u8; 16]; CAPACITY];
         static mut bench_call_ret_contexts: [Context; CAPACITY];
         static bench_functions: [[u8; 32]; CAPACITY];
+    }
+
+    unsafe extern "C" {
         static bench_mov_jmp_table: [[u8; 16]; CAPACITY];
         static mut bench_mov_jmp_contexts: [Context; CAPACITY];
     }
@@ -224,17 +230,20 @@ mod assembly {
         serves(shape, slots) && slots.handlers == 1
     }
 
+    #[cfg(not(windows))]
     pub fn functions(_: &'static Shape, slots: Slots) -> Made {
         // SAFETY: code is never written.
         let functions = unsafe { &bench_functions };
         Made::of(functions[..slots.count].iter().map(|function| ((&raw const *function).cast(), ())))
     }
 
+    #[cfg(not(windows))]
     pub fn ancestor(shape: &'static Shape, slots: Slots) -> Maker {
         // SAFETY: the table is in ancestor.S, with as many entries as contexts.
         unsafe { maker(shape, slots, &bench_ancestor_table, &raw mut bench_ancestor_contexts) }
     }
 
+    #[cfg(not(windows))]
     pub fn call_ret(shape: &'static Shape, slots: Slots) -> Maker {
         // SAFETY: the table is in call_ret.S, with as many entries as contexts.
         unsafe { maker(shape, slots, &bench_call_ret_table, &raw mut bench_call_ret_contexts) }
@@ -245,15 +254,32 @@ mod assembly {
         unsafe { maker(shape, slots, &bench_mov_jmp_table, &raw mut bench_mov_jmp_contexts) }
     }
 
+    /// The handlers that a table serves.
+    #[cfg(target_arch = "x86_64")]
+    fn handlers(shape: &'static Shape) -> &'static [Code] {
+        shape.in_c
+    }
+
+    /// A stdcall handler, as a thiscall function of its data.
+    #[cfg(target_arch = "x86")]
+    fn handlers(_: &'static Shape) -> &'static [Code] {
+        unsafe extern "thiscall" fn int4(count: *const Count, a: isize, b: isize, c: isize, d: isize) -> isize {
+            // SAFETY: the table passes a count.
+            unsafe { (*count).add(1) };
+            a + b + c + d
+        }
+        const { &[int4 as Code] }
+    }
+
     /// # Safety
     /// The table must be one whose contexts these are.
     unsafe fn maker<Entry>(
-        shape: &Shape,
+        shape: &'static Shape,
         slots: Slots,
         table: &'static [Entry; CAPACITY],
         contexts: *mut [Context; CAPACITY],
     ) -> Maker {
-        let each: Vec<_> = slots.deal(shape.in_c).zip(counts(slots.count)).collect();
+        let each: Vec<_> = slots.deal(handlers(shape)).zip(counts(slots.count)).collect();
         Box::new(move || {
             let each = table.iter().zip(&each).enumerate().map(|(slot, (entry, &(handler, count)))| {
                 // SAFETY: there are as many contexts as entries; no call runs.

@@ -23,7 +23,7 @@ impl Count {
     }
 
     #[inline(always)]
-    fn add(&self, step: usize) {
+    pub fn add(&self, step: usize) {
         // SAFETY: no other thread counts here, and nobody keeps a reference to the number.
         unsafe { *self.0.get() = (*self.0.get()).wrapping_add(step) };
     }

@@ -279,7 +279,7 @@ fn bind(bind: &Bind) {
         capi::NULL_POINTER
     } else if version != capi::VERSION {
         capi::OTHER_VERSION
-    } else if options > 63 {
+    } else if options > 127 {
         capi::UNKNOWN_OPTION
     } else if handler.is_null() {
         capi::NULL_HANDLER
