@@ -251,7 +251,8 @@ macro_rules! served {
         {
             fn thunk(shape: Shape) -> *const c_void {
                 abi::handler! {
-                    [shape] $handler $pads {T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R} {T, H, $($A,)? $($P,)* R}
+                    [shape] $handler $pads
+                    {T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R} {T, H, $($A,)? $($P,)* R}
                     ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *const T,
                     $Returned, {}
                     // SAFETY: the data is borrowed while the registration lives. An `H` has no bytes, so any address
