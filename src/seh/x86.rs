@@ -1,4 +1,4 @@
-//! i686: the records of calls, in the chain of SEH handlers while a handler runs that is called from a frame with one.
+//! i686: the record of a call in the chain of SEH handlers, for as long as its handler runs.
 
 use core::arch::asm;
 use core::ffi::c_void;
