@@ -757,8 +757,8 @@ pub fn slot_of(code: *const c_void) -> Option<usize> {
 /// Whether a program counter lies in the table or in a dispatcher; for trap handlers, debuggers and profilers.
 ///
 /// An address in a dispatcher does not say for which slot it runs; the return address in the entry does, further up the
-/// stack. (On x86_64 that entry is the caller of most handlers: the dispatcher has jumped to them. On i686 the entry has
-/// jumped to those closures by stdcall, thiscall and fastcall that are neither tracked, exclusive, contained nor
+/// stack. (On x86_64 that entry is the caller of most handlers: the dispatcher has jumped to them. On i686 the entry
+/// has jumped to those closures by stdcall, thiscall and fastcall that are neither tracked, exclusive, contained nor
 /// [framed](Binding::framed): nothing of such a call is on the stack, and its caller is the foreign code.) Whoever
 /// walks the stack asks about each address that it finds: one walk may find several, those of nested calls, innermost
 /// first.

@@ -1,8 +1,9 @@
 //! i686 Linux: the C runtime's unwinder finds the foreign caller and its registers from every instruction of a call.
 //!
 //! Where the dispatcher has a frame it is the entry that has called it; the caller of a handler that the entry jumps to
-//! is the foreign code. The caller's frame is found through EBP. A caller that is found through ESP alone looks too far up from the RET
-//! of a call by stdcall, thiscall and fastcall, since the return address has been moved over the arguments.
+//! is the foreign code. The caller's frame is found through EBP. A caller that is found through ESP alone looks too far
+//! up from the RET of a call by stdcall, thiscall and fastcall, since the return address has been moved over the
+//! arguments.
 #![cfg(all(target_os = "linux", target_arch = "x86"))]
 
 #[path = "seh/signals.rs"]
