@@ -17,7 +17,7 @@ use std::sync::Once;
 
 use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
 use calltable::table::{self, Binding, Location};
-use calltable::{Callback, Convention, Signature, Type};
+use calltable::{Callback, Convention, Options, Signature, Type};
 
 std::arch::global_asm!(
     "
@@ -300,4 +300,48 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
     // SAFETY: as above; without arguments it removes none.
     let wreck = unsafe { Binding::direct(Convention::Cdecl, unwind_wreck as *const c_void, 3, null_mut()) };
     step_through("cdecl, direct, saving, wrecking", &wreck.saving());
+}
+
+/// A closure that the entry has jumped to has nothing of the call on its stack, and one that is called from a frame the
+/// slot's entry.
+#[test]
+fn nothing_of_a_call_is_on_the_stack_unless_it_has_a_frame() {
+    unsafe extern "C" fn find(context: *mut c_void, found: *mut c_void) -> i32 {
+        // SAFETY: the unwinder passes its context, and on what the closure passed.
+        unsafe {
+            let place = _Unwind_GetIP(context) as *const c_void;
+            (*found.cast::<Vec<Location>>()).extend(table::locate(place));
+        }
+        0
+    }
+    let locations = || {
+        let mut found = Vec::new();
+        // SAFETY: `find` writes to that.
+        unsafe { _Unwind_Backtrace(find, (&raw mut found).cast()) };
+        found
+    };
+    let found = RefCell::new(Vec::new());
+    struct Here<'a>(&'a RefCell<Vec<Location>>);
+    // SAFETY: no other thread calls.
+    unsafe impl Sync for Here<'_> {}
+    let here = Here(&found);
+    let closure = |number: i32| {
+        let Here(found) = &here;
+        *found.borrow_mut() = locations();
+        number
+    };
+    macro_rules! check {
+        ($($abi:literal)*) => { $(
+            for (has_frame, options) in [(false, Options::new()), (true, Options::new().framed())] {
+                let callback =
+                    Callback::<unsafe extern $abi fn(i32) -> i32>::from_ref_with(options, &closure).unwrap();
+                // SAFETY: it lives.
+                assert_eq!(unsafe { callback.code()(7) }, 7);
+                let slot = callback.slot().index();
+                let expected = if has_frame { vec![Location::Dispatcher, Location::Entry { slot }] } else { vec![] };
+                assert_eq!(found.take(), expected, "{}, {options:?}", $abi);
+            }
+        )* };
+    }
+    check! { "stdcall" "thiscall" "fastcall" }
 }
