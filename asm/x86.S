@@ -448,7 +448,7 @@ calltable_leave:
     jnz     2f
     lock dec dword ptr [ecx + CONTEXT_CALLS]
     jmp     1b
-2:  dec     dword ptr [ecx + CONTEXT_CALLS]     // while it runs nobody else changes the number
+2:  mov     dword ptr [ecx + CONTEXT_CALLS], 0  // while it runs nobody else changes the number: see x86_64.S
     jmp     1b
 // What an exception looks at is filled before the record is in the chain. A CALL reaches below all locals, so that the
 // stack does not end between them and the record.

@@ -17,9 +17,9 @@
 // RDI RSI RSP R12-R15, XMM6-15, the control bits of MXCSR, the x87 control word; DF is clear at entry and exit.
 // RAX, R10 and R11 carry no argument: the dispatchers work in these three until the others have been stored.
 //
-// calltable_dispatch   finds the context; itself the direct lane for 4 positions, else goes on to
+// calltable_dispatch   finds the context; itself the direct lane for 4 positions; all else continues in
 // calltable_frame_alone
-//                      frame lane, without options, the arguments in their registers; else goes on to
+//                      frame lane, without options, the arguments in their registers; all else continues in
 // calltable_select     picks one of the lanes below, for most of them with all arguments in memory; through it go also
 // calltable_short      direct lane, fewer positions, the data in a register
 // calltable_exclusive  exclusive calls, 4 positions, the arguments in their registers
@@ -329,7 +329,7 @@ calltable_entry_frame:
 // --- calltable_dispatch: slot, context; direct lane for 4 positions -----------------------------------------------
 //
 // The low 16 bits of the state are positions + 1 where no flag is set, and 0 where the context is not live. One compare
-// tells the handlers with 4 positions, to which the dispatcher jumps, from all else, which goes on behind it. They
+// tells the handlers with 4 positions, to which the dispatcher jumps, from all else, which continues after it. They
 // return to the entry. Typed closures have 4 positions if they have fewer, the others being of no use.
 //
 // The JMP to the handler lies in the 64 bytes in which the dispatcher starts, and no branch is taken on the way to it:
@@ -364,10 +364,10 @@ calltable_overtaken:                            // or one that was released whil
     jmp     calltable_refuse
 END_PROC calltable_dispatch
 
-// --- Frame lane, and calltable_frame_alone ---------------------------------------------------------------------------
+// --- Frame lane, and calltable_frame_alone ------------------------------------------------------------------------
 //
-// Here comes all that is not a handler with 4 positions and without options. What is not in the frame lane, or has
-// options there, goes on to calltable_select; no branch is taken on the way of the rest.
+// All comes here that is not a handler with 4 positions and without options. What is not in the frame lane, or has
+// options there, continues in calltable_select; no branch is taken on the way of the rest.
 //
 //   address            while the handler runs
 //   rsp+0x20           the frame (src/frame/x86_64.rs): result, arguments, floats
