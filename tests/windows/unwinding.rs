@@ -12,7 +12,7 @@ use calltable::table::{self, Binding, CAPACITY, ENTRY_RETURN, ENTRY_STRIDE, Slot
 use calltable::{CodePointer, Convention, RawFrame, Signature, Type};
 use windows_sys::Win32::Foundation::{EXCEPTION_ACCESS_VIOLATION, EXCEPTION_SINGLE_STEP};
 use windows_sys::Win32::System::Diagnostics::Debug::{
-    AddVectoredExceptionHandler, CONTEXT, EXCEPTION_POINTERS, M128A, RemoveVectoredExceptionHandler,
+    AddVectoredExceptionHandler, CONTEXT, EXCEPTION_POINTERS, M128A, RaiseException, RemoveVectoredExceptionHandler,
     RtlCaptureStackBackTrace, RtlLookupFunctionEntry, RtlVirtualUnwind, UNW_FLAG_NHANDLER,
 };
 use windows_sys::Win32::System::LibraryLoader::GetModuleHandleW;
@@ -496,6 +496,27 @@ fn except_around_the_call_catches_what_a_handler_raises() {
                     unsafe { calltable_test_guarded(registered.code().as_ptr(), &mut caught) };
                     assert_eq!((caught, CODE.get()), (true, code), "{name}_{level}");
                 }
+            }
+        }
+    }
+    // A counted call that is left in this way is not running any more: an exclusive one can be called again.
+    unsafe extern "win64-unwind" fn raise(_: usize, _: usize, _: usize, _: usize, _: *mut c_void) {
+        // SAFETY: somebody takes it; nothing here has to be dropped.
+        unsafe { RaiseException(0xe0ca_11ab, 0, 0, null()) };
+    }
+    for positions in [4, 5] {
+        // SAFETY: the handler looks at none of its arguments.
+        let binding = unsafe { Binding::direct(Convention::Win64, raise as *const c_void, positions, null_mut()) };
+        for binding in [binding.tracked(), binding.exclusive()] {
+            let registered = Registered::new(&binding);
+            for _ in 0..100 {
+                let mut caught = false;
+                CODE.set(0);
+                // SAFETY: the registration lives.
+                unsafe { calltable_test_guarded(registered.code().as_ptr(), &mut caught) };
+                assert_eq!((caught, CODE.get()), (true, 0xe0ca_11ab_u32 as i32), "{binding:?}");
+                let live = table::live_slot(registered.0.index()).unwrap();
+                assert_eq!(live.in_flight, Some(0), "{binding:?}");
             }
         }
     }
