@@ -418,7 +418,8 @@ pub fn left_in_the_middle() {
         }
         assert_eq!(table::live_count(), 1);
         assert_eq!(dispatcher::call(first.code()), OLD);
-        assert_eq!(dispatcher::call(entry::entry(1)), STALE);
+        let other = usize::from(first.index() == 0); // with Loom 1, whose context is made
+        assert_eq!(dispatcher::call(entry::entry(other)), STALE);
         let mut all = vec![first];
         while all.len() < CAPACITY {
             let next = table::register(&direct(READ_OLD, &old)).unwrap();
