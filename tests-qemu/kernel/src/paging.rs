@@ -31,7 +31,7 @@ pub const AP_PAGE: usize = 0x8000;
 pub const PAGE: usize = 0x1000;
 const LARGE: usize = 0x20_0000;
 /// What is mapped by small pages.
-const MEMORY: usize = 2 * LARGE;
+const MEMORY: usize = 3 * LARGE;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
@@ -61,7 +61,7 @@ impl Table {
     }
 }
 
-static PAGES: [Table; 2] = [const { Table::new() }; 2];
+static PAGES: [Table; MEMORY / LARGE] = [const { Table::new() }; MEMORY / LARGE];
 static FIRST_GIB: Table = Table::new();
 static FOURTH_GIB: Table = Table::new();
 static POINTERS: Table = Table::new();

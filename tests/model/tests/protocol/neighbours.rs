@@ -47,6 +47,8 @@ pub mod abi {
 
     pub struct Prototype;
 
+    pub const FRAMED: usize = 0;
+
     pub fn shape_of(_convention: Convention, positions: usize) -> Shape {
         Shape { positions, flags: 0 }
     }
