@@ -302,8 +302,31 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
     step_through("cdecl, direct, saving, wrecking", &wreck.saving());
 }
 
+/// Calls with 7 as the only argument, by the way that the instruction passes it, and ESP so far below a multiple of 16.
+macro_rules! call {
+    ($code:expr, $pass:literal, $below:expr) => {{
+        let result: i32;
+        // SAFETY: the callee takes one number, and removes it from the stack if it is there; ESP is put back.
+        unsafe {
+            std::arch::asm!(
+                "mov edi, esp",
+                "and esp, -16",
+                "sub esp, edx",
+                $pass,
+                "call eax",
+                "mov esp, edi",
+                inout("eax") $code => result,
+                in("edx") $below,
+                out("edi") _,
+                clobber_abi("cdecl"),
+            );
+        }
+        result
+    }};
+}
+
 /// A closure that the entry has jumped to has nothing of the call on its stack, and one that is called from a frame the
-/// slot's entry.
+/// slot's entry. It is called from a frame if it asks for that, or if the stack pointer is not what compilers rely on.
 #[test]
 fn nothing_of_a_call_is_on_the_stack_unless_it_has_a_frame() {
     unsafe extern "C" fn find(context: *mut c_void, found: *mut c_void) -> i32 {
@@ -314,34 +337,39 @@ fn nothing_of_a_call_is_on_the_stack_unless_it_has_a_frame() {
         }
         0
     }
-    let locations = || {
-        let mut found = Vec::new();
-        // SAFETY: `find` writes to that.
-        unsafe { _Unwind_Backtrace(find, (&raw mut found).cast()) };
-        found
-    };
-    let found = RefCell::new(Vec::new());
     struct Here<'a>(&'a RefCell<Vec<Location>>);
     // SAFETY: no other thread calls.
     unsafe impl Sync for Here<'_> {}
+    let found = RefCell::new(Vec::new());
     let here = Here(&found);
     let closure = |number: i32| {
         let Here(found) = &here;
-        *found.borrow_mut() = locations();
+        // SAFETY: `find` writes to that.
+        unsafe { _Unwind_Backtrace(find, (&raw mut *found.borrow_mut()).cast()) };
         number
     };
+    // Every slot is used, so that generations are not 0, as counts of running calls are.
+    let filler = || Callback::<unsafe extern "stdcall" fn(i32) -> i32>::from_ref(&|number| number);
+    drop((0..table::CAPACITY).map_while(|_| filler().ok()).collect::<Vec<_>>());
     macro_rules! check {
-        ($($abi:literal)*) => { $(
-            for (has_frame, options) in [(false, Options::new()), (true, Options::new().framed())] {
+        ($($abi:literal $pass:literal $aligned:literal;)*) => { $(
+            for (is_framed, options) in [(false, Options::new()), (true, Options::new().framed())] {
                 let callback =
                     Callback::<unsafe extern $abi fn(i32) -> i32>::from_ref_with(options, &closure).unwrap();
-                // SAFETY: it lives.
-                assert_eq!(unsafe { callback.code()(7) }, 7);
                 let slot = callback.slot().index();
-                let expected = if has_frame { vec![Location::Dispatcher, Location::Entry { slot }] } else { vec![] };
-                assert_eq!(found.take(), expected, "{}, {options:?}", $abi);
+                for below in [0, 4, 8, 12] {
+                    assert_eq!(call!(callback.code(), $pass, below), 7);
+                    let has_frame = is_framed || below != $aligned;
+                    let of_frame = vec![Location::Dispatcher, Location::Entry { slot }];
+                    let expected = if has_frame { of_frame } else { vec![] };
+                    assert_eq!(found.take(), expected, "{}, {options:?}, {below} below", $abi);
+                }
             }
         )* };
     }
-    check! { "stdcall" "thiscall" "fastcall" }
+    check! {
+        "stdcall" "push 7" 12;
+        "thiscall" "mov ecx, 7" 0;
+        "fastcall" "mov ecx, 7" 0;
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -225,8 +226,16 @@ exec cc "$@"
 /// Whether the command ends well, and in time.
 fn succeeds(command: &mut Command, patience: Duration) -> Result<bool> {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = Killed(quiet.spawn().with_context(|| format!("{command:?}"))?);
     let start = Instant::now();
+    let mut child = loop {
+        match quiet.spawn() {
+            // A process that was being started meanwhile has the program open that the linker wrote.
+            Err(busy) if busy.kind() == ErrorKind::ExecutableFileBusy && start.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => break Killed(other.with_context(|| format!("{command:?}"))?),
+        }
+    };
     loop {
         if let Some(status) = child.0.try_wait()? {
             return Ok(status.success());
