@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::{Map, Value, json};
 use xtask::benches::build_telling;
-use xtask::suite::{cargo, folder, quietly};
+use xtask::suite::{cargo, cargo_for, folder, quietly};
 use xtask::wine::{Wine, for_windows};
 use xtask::{mingw, setup, tools};
 
@@ -57,7 +57,7 @@ fn run(quick: bool, publish: bool) -> Result<()> {
     let program = folder.join("release/calltable-bench");
     let linux64 = Assembled::of_build(&messages)?;
     let under_windows = |arch: &str| {
-        let (folder, messages) = build_telling(&mut mingw::gnu(arch, "build")?, ALL)?;
+        let (folder, messages) = build_telling(&mut cargo_for(&mingw::gnu_target(arch), "build", "")?, ALL)?;
         let program = folder.join(mingw::gnu_target(arch)).join("release/calltable-bench.exe");
         anyhow::Ok((program, mingw::random(arch)?, Assembled::of_build(&messages)?))
     };
