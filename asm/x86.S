@@ -30,6 +30,7 @@
 //
 // calltable_dispatch   finds the context; names handlers that get their data in ECX or EDX and have the foreign call's
 //                      arguments where they are: closures by stdcall, thiscall and fastcall (src/abi/x86.rs)
+// calltable_released   refuses a call that a release has overtaken in between
 // calltable_select     makes a frame for all others, reads handler and data, counts the call if it is to be counted
 // calltable_direct     direct lane: the handler has the foreign call's own convention, and the data after its arguments
 // calltable_direct_framed
@@ -242,7 +243,7 @@ PROC calltable_dispatch
     mov     ecx, [eax + CONTEXT_DATA]
     mov     eax, [eax + CONTEXT_GENERATION]
     cmp     eax, [esp]                          // same generation before and after: state, handler and data are of one
-    jne     2f                                  // registration
+    jne     4f                                  // registration
     mov     eax, edx
     add     esp, 4
 .if CFI
@@ -271,7 +272,7 @@ PROC calltable_dispatch
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
-    jne     2f
+    jne     4f
     add     esp, 4
 .if CFI
     .cfi_def_cfa_offset 4
@@ -299,6 +300,30 @@ PROC calltable_dispatch
 .intel_syntax noprefix
 .else
     mov     eax, offset calltable_select
+.endif
+    ret
+    int3
+.if CFI
+    .cfi_def_cfa_offset 8
+    .cfi_offset eip, -4
+.endif
+4:  add     esp, 4                              // released while we read: no later registration gets this call
+.if CFI
+    .cfi_def_cfa_offset 4
+.endif
+    push    dword ptr [esp]
+.if CFI
+    .cfi_def_cfa_offset 8
+    .cfi_offset eip, -8
+.endif
+.if ELF
+    call    calltable_here
+1:
+.att_syntax prefix
+    leal    calltable_released - 1b(%eax), %eax
+.intel_syntax noprefix
+.else
+    mov     eax, offset calltable_released
 .endif
     ret
     int3
@@ -386,6 +411,18 @@ END_PROC calltable_dispatch
     ret
     int3
 .endm
+
+// The same for a call that a release has overtaken: as if its generation had ended before all that now are there.
+PROC calltable_released
+    LANDING_PAD                                 // the entry jumps here
+    FIND_CONTEXT calltable_no_context
+    push    dword ptr [eax + CONTEXT_GENERATION]
+.if CFI
+    .cfi_def_cfa_offset 8
+.endif
+    not     dword ptr [esp]                     // no generation that the context has, or gets while this call runs
+    jmp     calltable_framed
+END_PROC calltable_released
 
 PROC calltable_select
     LANDING_PAD                                 // the entry jumps here

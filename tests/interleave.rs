@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use calltable::table::{self, Binding, CAPACITY, SlotKey};
-use calltable::{Convention, RawFrame, ReleaseError, Signature, StaleCall, StaleReason, Type, set_stale_handler};
+use calltable::{
+    Callback, Convention, Options, RawFrame, ReleaseError, Signature, StaleCall, StaleReason, Type, set_stale_handler,
+};
 use calltable_callers::{Registers, calltable_call_with};
 
 const TRAP_FLAG: usize = 1 << 8;
@@ -52,7 +54,7 @@ struct Plan {
 #[derive(Clone, Copy)]
 enum Replacement {
     Nobody,
-    Other(Binding),
+    Other(Source),
     /// Before each instruction from then on somebody else, whose registration is exclusive and is called once.
     Turns,
 }
@@ -141,16 +143,55 @@ fn step() -> bool {
 
 impl Replacement {
     fn register(self) -> Option<SlotKey> {
-        let binding = match self {
+        let source = match self {
             Self::Nobody => return None,
-            Self::Other(binding) => binding,
+            Self::Other(source) => source,
             // SAFETY: the handler takes any data.
-            Self::Turns => unsafe {
+            Self::Turns => Source::Binding(unsafe {
                 Binding::direct(Convention::C, turn as *const c_void, 0, std::ptr::null_mut()).exclusive()
-            },
+            }),
         };
-        Some(table::try_register(&binding).expect("the slot just released is free"))
+        Some(source.register())
     }
+}
+
+/// Where a registration comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    Binding(Binding),
+    /// A typed function with data.
+    Typed(fn() -> SlotKey),
+}
+
+impl Source {
+    fn register(self) -> SlotKey {
+        match self {
+            Self::Binding(binding) => table::try_register(&binding).expect("a slot is free"),
+            Self::Typed(register) => register(),
+        }
+    }
+}
+
+/// Typed functions with data. None of them removes an argument from the stack.
+macro_rules! typed_pair {
+    ($abi:literal $parameters:tt) => {
+        [typed_pair!($abi $parameters OLD), typed_pair!($abi $parameters NEW)]
+    };
+    ($abi:literal ($($P:ty)?) $NAME:ident) => {
+        Source::Typed(|| {
+            fn named(data: &usize $(, _: $P)?) {
+                ran($NAME, std::ptr::without_provenance_mut(*data));
+            }
+            static DATA: usize = $NAME;
+            let options = Options::new().no_wait();
+            let callback = Callback::<unsafe extern $abi fn($($P)?)>::from_fn_with(options, &DATA, named);
+            let callback = callback.expect("a slot is free");
+            let slot = callback.slot();
+            callback.leak();
+            // SAFETY: nobody else releases it.
+            unsafe { slot.key() }
+        })
+    };
 }
 
 impl Plan {
@@ -177,7 +218,7 @@ impl Plan {
 
 /// Interferes before each instruction of a call, from the first to the last. Returns how many there were, and how
 /// often the old handler ran, the new one, and the stale handler.
-fn interleave(old: Binding, replacement: Replacement, counted: Counted) -> (usize, [usize; 3]) {
+fn interleave(old: Source, replacement: Replacement, counted: Counted) -> (usize, [usize; 3]) {
     // SAFETY: installs a handler for a signal that nothing else here uses; it only touches statics and its context.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -196,7 +237,7 @@ fn interleave(old: Binding, replacement: Replacement, counted: Counted) -> (usiz
     let mut outcomes = [0; 3];
     let (mut step, mut all_calls) = (0, 0);
     loop {
-        let key = table::register(&old).unwrap();
+        let key = old.register();
         let slot = key.slot();
         let plan = Plan { old: Some(key), replacement, released: None, late: false, new: None, calls: 0, wrong: None };
         *PLAN.lock().unwrap() = Some(plan);
@@ -260,8 +301,11 @@ enum Counted {
 type Shape = fn(Binding) -> Binding;
 
 fn run(case: &str, pair: [Binding; 2], shape: Shape, counted: Counted) {
+    run_sources(case, pair.map(|binding| Source::Binding(shape(binding))), counted);
+}
+
+fn run_sources(case: &str, [old, new]: [Source; 2], counted: Counted) {
     let _serial = SERIAL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let [old, new] = pair.map(shape);
     for replacement in [Replacement::Other(new), Replacement::Nobody, Replacement::Turns] {
         let (steps, [ran_old, ran_new, stale]) = interleave(old, replacement, counted);
         println!("{case}: {steps} instructions, {ran_old} times the old handler, {ran_new} the new, {stale} stale");
@@ -299,6 +343,18 @@ fn direct_lane() {
     run("direct, 4 positions", direct_pair::<4>(), |r| r, Counted::No);
     run("direct, 6 positions", direct_pair::<6>(), |r| r, Counted::No);
     run("direct, saving", direct_pair::<2>(), Binding::saving, Counted::No);
+}
+
+/// On i686 the first three have their data in a register, and the entry jumps to them.
+#[test]
+fn typed() {
+    #[cfg(target_arch = "x86")]
+    {
+        run_sources("stdcall, typed", typed_pair!("stdcall"()), Counted::No);
+        run_sources("thiscall, typed", typed_pair!("thiscall"(usize)), Counted::No);
+        run_sources("fastcall, typed", typed_pair!("fastcall"(usize)), Counted::No);
+    }
+    run_sources("typed", typed_pair!("efiapi"(usize)), Counted::No);
 }
 
 #[test]

@@ -50,13 +50,13 @@ calltable_call_with:
     push    ebp
     push    esi
     push    edi
-    sub     esp, 8
+    sub     esp, 12                             // ESP is a multiple of 16 at the call
     stmxcsr [esp]
     fnstcw  [esp + 4]
-    mov     eax, [esp + 28]
+    mov     eax, [esp + 32]
     mov     [code], eax
-    mov     esi, [esp + 32]
-    mov     eax, [esp + 36]
+    mov     esi, [esp + 36]
+    mov     eax, [esp + 40]
     mov     [after], eax
     mov     [outer_esp], esp
     sub     esp, 4 * 132
@@ -105,7 +105,7 @@ calltable_call_with:
     mov     esp, [outer_esp]
     ldmxcsr [esp]
     fldcw   [esp + 4]
-    add     esp, 8
+    add     esp, 12
     pop     edi
     pop     esi
     pop     ebp
