@@ -187,7 +187,7 @@ macro_rules! typed_pair {
             let callback = Callback::<unsafe extern $abi fn($($P)?)>::from_fn_with(options, &DATA, named);
             let callback = callback.expect("a slot is free");
             let slot = callback.slot();
-            callback.leak();
+            let _ = callback.leak();
             // SAFETY: nobody else releases it.
             unsafe { slot.key() }
         })
