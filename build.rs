@@ -36,17 +36,23 @@ pub(crate) struct Architecture {
     entry: Entry,
     /// On Windows.
     windows_entry: Entry,
+    /// The feature of its floating-point registers.
+    floats: &'static str,
+    /// Programs of an operating system have others where these are lacking.
+    has_older_floats: bool,
+    /// Whether calls can be in a chain of exception handlers: on Windows, elsewhere.
+    chain: [bool; 2],
     numbers: &'static [Number],
     records: &'static [Record],
 }
 
-const ARCHITECTURES: &[Architecture] = &[X86_64, X86];
+const ARCHITECTURES: &[Architecture] = &[X86_64, X86, AARCH64];
 
 /// What is known of one entry of the table.
 struct Entry {
     /// Bytes from one to the next.
     stride: u64,
-    /// From its start to the return address that its CALL pushes.
+    /// From its start to the return address that its CALL pushes; where there is no CALL, to what stands for it.
     returns: u64,
 }
 
@@ -110,6 +116,9 @@ pub(crate) const X86_64: Architecture = Architecture {
     entry: Entry { stride: 32, returns: 13 },
     // Without a landing pad, which nobody wants there, it fits in 16 bytes.
     windows_entry: Entry { stride: 16, returns: 9 },
+    floats: "sse2",
+    has_older_floats: false,
+    chain: [false, true],
     numbers: &[
         (
             "JUMP_POSITIONS",
@@ -197,6 +206,9 @@ const X86: Architecture = Architecture {
     file: "x86.S",
     entry: Entry { stride: 16, returns: 9 },
     windows_entry: Entry { stride: 16, returns: 9 },
+    floats: "sse2",
+    has_older_floats: true, // those of x87
+    chain: [true, true],
     numbers: &[
         (
             "MAX_POSITIONS",
@@ -279,6 +291,73 @@ const X86: Architecture = Architecture {
     ],
 };
 
+const REGISTERS: u64 = 8;
+const MAX_WORDS: u64 = 64;
+
+const AARCH64: Architecture = Architecture {
+    name: "aarch64",
+    pointer_width: "64",
+    file: "aarch64.S",
+    entry: Entry { stride: 16, returns: 12 },
+    windows_entry: Entry { stride: 16, returns: 12 },
+    floats: "neon",
+    has_older_floats: false,
+    chain: [false, false],
+    numbers: &[
+        ("REGISTERS", REGISTERS, "Registers for arguments of each class: X0 to X7, V0 to V7."),
+        ("MAX_WORDS", MAX_WORDS, "Words of arguments on the stack of one call in the direct lane."),
+        (
+            "MAX_POSITIONS",
+            REGISTERS + MAX_WORDS,
+            "Places of arguments of one call in the direct lane: integer registers and words on the stack.",
+        ),
+        ("STATE_FLAGS", 0x1_ff00, "State: all flags. (One instruction names only ones that stand side by side.)"),
+        ("STATE_WORD", 0x2_0000, "State: one word of arguments on the stack; 7 bits hold the number of these."),
+        ("GENERATION", 1 << 24, "One generation in the state and in the word of running calls."),
+        ("LAST_GENERATION", (1 << 40) - 1, "The generation that no registration gets: a slot that has it is retired."),
+    ],
+    records: &[
+        CONTEXTS,
+        (
+            "CONTEXT",
+            &[
+                ("HANDLER", Bytes(8), "Offset of the handler in a context; the data follows."),
+                ("DATA", Bytes(8), "Offset of the data in a context."),
+                (
+                    "STATE",
+                    Bytes(8),
+                    "Offset of the state in a context: how to call the handler, above it the generation.",
+                ),
+                ("CALLS", Bytes(8), "Offset in a context of the number of running calls, above it their generation."),
+                ("SIZE", Bytes(0), "Size of a context: two entries."),
+            ],
+        ),
+        (
+            "FRAME",
+            &[
+                ("RESULT", Bytes(16), "Offset of the result in a frame."),
+                ("MORE_RESULTS", Bytes(48), "Offset of what is returned in V1 to V3 in a frame."),
+                ("ARGUMENTS", Bytes(8), "Offset of the pointer to the stack words in a frame; X8 follows."),
+                ("MEMORY", Bytes(8), "Offset of X8, the address for a result in memory, in a frame."),
+                ("REGISTERS", Bytes(64), "Offset of X0 to X7 in a frame."),
+                ("FLOATS", Bytes(128), "Offset of V0 to V7 in a frame."),
+                ("SIZE", Bytes(0), "Size of a frame, a multiple of 16."),
+            ],
+        ),
+        OUTCOME,
+        (
+            "LINK", // what each lane pushes first
+            &[
+                ("", Bytes(8), "X29"),
+                ("CALLER", Bytes(8), "Offset of the address to return to in a link."),
+                ("ENTRY", Bytes(8), "Offset of an address in the entry in a link."),
+                ("", Bytes(8), ""),
+                ("SIZE", Bytes(0), "Size of a link; the foreign code's arguments follow that of the outermost lane."),
+            ],
+        ),
+    ],
+};
+
 /// All numbers for an architecture, offsets among them.
 pub(crate) fn numbers(architecture: &Architecture, is_windows: bool) -> Vec<(String, u64, &'static str)> {
     let entry = if is_windows { &architecture.windows_entry } else { &architecture.entry };
@@ -314,12 +393,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CALLTABLE_ASSEMBLER");
     println!("cargo::rustc-check-cfg=cfg(rustc_assembler)");
     println!("cargo::rustc-check-cfg=cfg(soft_float)");
-    // Rust passes floating-point numbers otherwise there than the foreign code does.
-    let is_bare = matches!(env::var("CARGO_CFG_TARGET_OS").unwrap().as_str(), "none" | "uefi");
-    if !has_feature("sse2") && (is_bare || env_is("CARGO_CFG_TARGET_ARCH", "x86_64")) {
-        println!("cargo::rustc-cfg=soft_float");
-    }
     println!("cargo::rustc-check-cfg=cfg(split_state)");
+    println!("cargo::rustc-check-cfg=cfg(chain)");
 
     let capacity = capacity();
     let version = env::var("CARGO_PKG_VERSION").unwrap().replace(['.', '-', '+'], "_");
@@ -332,8 +407,17 @@ fn main() {
     }
     let architecture = architecture();
     let system = env::var("CARGO_CFG_TARGET_OS").unwrap();
+    // Rust passes floating-point numbers otherwise there than the foreign code does.
+    let is_bare = matches!(system.as_str(), "none" | "uefi");
+    if !has_feature(architecture.floats) && (is_bare || !architecture.has_older_floats) {
+        println!("cargo::rustc-cfg=soft_float");
+    }
     let is_of_system = |format: &&Format| format.systems.is_empty() || format.systems.contains(&system.as_str());
     let format = FORMATS.iter().find(is_of_system).expect("the last is for all");
+    let [on_windows, elsewhere] = architecture.chain;
+    if if format.is_windows { on_windows } else { elsewhere } {
+        println!("cargo::rustc-cfg=chain");
+    }
     let numbers = numbers(architecture, format.is_windows);
     fs::write(out.join("layout.rs"), layout_for_rust(capacity, &numbers)).unwrap();
     let (is_coff, is_i686) = (!format.is_elf, architecture.name == "x86");
@@ -351,11 +435,13 @@ fn main() {
         ("ELF", format.is_elf.into()),
         ("WINDOWS", format.is_windows.into()),
         ("CFI", cfi.into()),
-        ("FPU", has_feature("sse2").into()), // kernels are built without
+        ("FPU", has_feature(architecture.floats).into()), // kernels are built without
         // Rust names no feature for what CET needs of an older processor: that it takes the new instructions for NOPs,
         // as those from i686 on do. FXSR came soon after; targets below i686, and processors that are asked for, lack
         // it.
         ("CET", (!is_i686 || has_feature("fxsr")).into()),
+        // AArch64: atomic instructions in place of loops.
+        ("LSE", has_feature("lse").into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),
     ];
@@ -385,12 +471,13 @@ fn architecture() -> &'static Architecture {
         env_is("CARGO_CFG_TARGET_ARCH", architecture.name)
             && env_is("CARGO_CFG_TARGET_POINTER_WIDTH", architecture.pointer_width)
             && !env_is("CARGO_CFG_TARGET_VENDOR", "apple")
+            && !env_is("CARGO_CFG_TARGET_ENDIAN", "big")
     };
     ARCHITECTURES.iter().find(fits).unwrap_or_else(|| {
         // As in src/entry.rs.
         fail(&format!(
-            "calltable has no CALL table for the target {}: it has one for x86_64 (not x32) and x86, in ELF and COFF \
-             objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's",
+            "calltable has no CALL table for the target {}: it has one for x86_64 (not x32), x86 and aarch64 \
+             (little-endian), in ELF and COFF objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's",
             env::var("TARGET").unwrap()
         ))
     })

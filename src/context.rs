@@ -50,7 +50,7 @@ struct StateInMemory {
 }
 
 const_assert_eq!(size_of::<Context>(), CONTEXT_SIZE);
-// The dispatchers double the distance between entries, or take it as it is.
+// The dispatchers double the distance between entries, or take it as it is; or shift the slot, which AArch64 knows.
 const_assert!(CONTEXT_SIZE == 2 * ENTRY_STRIDE || CONTEXT_SIZE == ENTRY_STRIDE);
 const_assert_eq!(offset_of!(Context, handler), CONTEXT_HANDLER);
 const_assert_eq!(offset_of!(Context, data), CONTEXT_DATA);
@@ -160,7 +160,7 @@ impl Context {
     }
 
     /// Says that a counted call has ended.
-    #[cfg(any(not(windows), target_arch = "x86"))]
+    #[cfg(chain)]
     pub(crate) fn leave(&self) {
         self.calls.fetch_sub(1, Ordering::Release);
     }
@@ -186,7 +186,7 @@ pub(crate) struct Contexts {
     /// not one of theirs is stale.
     span: AtomicUsize,
     /// Where a chain of exception handlers has been declared: on x86_64 a `FindBlock`, on i686 the dispatcher's
-    /// handler.
+    /// handler. On AArch64 there is none.
     #[cfg(not(windows))]
     pub(crate) seh: AtomicPtr<()>,
     /// What unwinds the stack, since the first contained registration.
@@ -304,7 +304,7 @@ pub(crate) unsafe fn made() -> &'static [Context] {
 }
 
 /// The slot that a context belongs to.
-#[cfg(any(not(windows), target_arch = "x86"))]
+#[cfg(chain)]
 pub(crate) fn index_of(context: *const Context) -> usize {
     (context.addr() - contexts().first.load(Ordering::Relaxed)) / CONTEXT_SIZE
 }

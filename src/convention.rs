@@ -32,6 +32,10 @@ pub enum Convention {
     /// structures are returned as with `Cdecl`.) Source: "System V Application Binary Interface, Intel386 Architecture
     /// Processor Supplement", "Functions Returning Structures or Unions".
     Sysv,
+    /// AArch64: C's own convention, arguments by class in X0 to X7 and V0 to V7. Windows and UEFI follow it, too.
+    /// Sources: "Procedure Call Standard for the Arm 64-bit Architecture" (AAPCS64), Arm; "Overview of ARM64 ABI
+    /// conventions", Microsoft, whose variadic functions, which are no callbacks, differ.
+    Aapcs64,
 }
 
 impl Convention {
@@ -39,10 +43,12 @@ impl Convention {
     /// [`Self::Stdcall`], elsewhere [`Self::C`].
     pub const NATIVE: Self = if cfg!(all(windows, target_arch = "x86")) { Self::Stdcall } else { Self::C };
 
-    /// The convention of plain C in foreign code, and of handlers (`extern "efiapi"`): win64 on x86_64; on i686 cdecl
-    /// for Windows and UEFI, [`Self::Sysv`] for other systems.
+    /// The convention of plain C in foreign code, and of handlers (`extern "efiapi"`): win64 on x86_64,
+    /// [`Self::Aapcs64`] on AArch64; on i686 cdecl for Windows and UEFI, [`Self::Sysv`] for other systems.
     pub const C: Self = if cfg!(target_arch = "x86_64") {
         Self::Win64
+    } else if cfg!(target_arch = "aarch64") {
+        Self::Aapcs64
     } else if cfg!(any(windows, target_os = "uefi")) {
         Self::Cdecl // Rust's UEFI target calls as Windows does
     } else {
@@ -55,6 +61,7 @@ impl Convention {
         match self {
             Self::Win64 => cfg!(target_arch = "x86_64"),
             Self::Stdcall | Self::Cdecl | Self::Thiscall | Self::Fastcall | Self::Sysv => cfg!(target_arch = "x86"),
+            Self::Aapcs64 => cfg!(target_arch = "aarch64"),
         }
     }
 }
@@ -68,6 +75,7 @@ impl fmt::Display for Convention {
             Self::Thiscall => "thiscall",
             Self::Fastcall => "fastcall",
             Self::Sysv => "sysv",
+            Self::Aapcs64 => "aapcs64",
         })
     }
 }

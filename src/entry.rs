@@ -8,15 +8,23 @@ use crate::layout::{CAPACITY, ENTRY_RETURN, ENTRY_STRIDE};
 cfg_if::cfg_if! {
     if #[cfg(all(target_arch = "x86_64", target_pointer_width = "64", not(target_vendor = "apple")))] {
         mod x86_64;
-        pub(crate) use x86_64::returns_to_count;
+        pub(crate) use x86_64::{entry_before, returns_to_count};
     } else if #[cfg(all(target_arch = "x86", not(target_vendor = "apple")))] {
         mod x86;
-        pub(crate) use x86::returns_to_count;
+        pub(crate) use x86::{entry_before, returns_to_count};
+    } else if #[cfg(all(
+        target_arch = "aarch64",
+        target_pointer_width = "64",
+        target_endian = "little",
+        not(target_vendor = "apple"),
+    ))] {
+        mod aarch64;
+        pub(crate) use aarch64::{entry_before, returns_to_count};
     } else {
         // The build script says so first, with the target's name.
         compile_error!(
-            "calltable has no CALL table for this target: it has one for x86_64 (not x32) and x86, in ELF and COFF \
-             objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's"
+            "calltable has no CALL table for this target: it has one for x86_64 (not x32), x86 and aarch64 \
+             (little-endian), in ELF and COFF objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's"
         );
     }
 }

@@ -26,7 +26,7 @@ pub enum Error {
     /// A shared registration has been counted `u32::MAX` times.
     TooManyUses,
     /// A registration is to contain exceptions, and on systems other than Windows nobody has said where their chain is:
-    /// `calltable::seh::declare` does.
+    /// `calltable::seh::declare` does. Or the target cannot contain any: AArch64.
     NoExceptions,
     /// A registration is to contain exceptions, and its data, which should begin with a filter, is a null pointer.
     NullFilter,
@@ -80,7 +80,9 @@ impl core::error::Error for Error {}
 
 const SEALED: &str = "the table is sealed, and stays as it is: do this before calltable::table::seal";
 
-const NO_EXCEPTIONS: &str = if cfg!(target_arch = "x86") {
+const NO_EXCEPTIONS: &str = if cfg!(target_arch = "aarch64") {
+    "exceptions cannot be contained on this target: register without containing"
+} else if cfg!(target_arch = "x86") {
     "exceptions can be contained only where FS points to a thread information block: say so with calltable::seh::declare \
      first, or register without containing"
 } else {
@@ -187,7 +189,8 @@ pub enum SignatureError {
         parameter: Option<usize>,
     },
     /// The parameter with this index (or, where it is `None`, the result) cannot be passed: it would be in an XMM
-    /// register, and this is a build that touches none; or i686 has no such type.
+    /// register, and this is a build that touches none; or i686 has no such type; or it is a structure of up to 64
+    /// bytes on AArch64, where its size does not tell which registers it takes.
     TypeUnavailable {
         /// Index of the parameter.
         parameter: Option<usize>,

@@ -2,9 +2,10 @@
 //!
 //! # The way of one call
 //!
-//! 1. Foreign code calls an entry of the table, which calls the dispatcher (`asm/x86_64.S`, `asm/x86.S`).
-//! 2. The dispatcher finds the slot's context by the return address (`src/context.rs`), reads handler and data, makes
-//!    sure that they belong together, and takes the context's lane.
+//! 1. Foreign code calls an entry of the table, which calls the dispatcher (`asm/x86_64.S`, `asm/x86.S`; in
+//!    `asm/aarch64.S` it jumps there, with its number).
+//! 2. The dispatcher finds the slot's context by the return address (`src/context.rs`), or the number, reads handler
+//!    and data, makes sure that they belong together, and takes the context's lane.
 //! 3. Direct lane: the handler gets the arguments as they came, and its data after them (`src/callback`). Frame lane:
 //!    it gets its data, and the arguments in memory (`src/frame`, `src/signature.rs`).
 //! 4. What the handler returns stays in its registers; the dispatcher returns to the entry, the entry to the foreign

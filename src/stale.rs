@@ -27,7 +27,7 @@ pub enum StaleReason {
     /// many calls of it are running as can be counted (2^24 - 1 on 64-bit targets).
     Running,
     /// The CALL instruction is not one of the table: somebody has moved the code of an entry, as inline hooks do. Hook
-    /// the handler instead.
+    /// the handler instead. (Not on AArch64, whose entries work wherever they are.)
     Moved,
 }
 

@@ -55,8 +55,8 @@ pub use crate::registry::{Binding, LiveSlot, SlotId, SlotKey};
 
 /// A handler of the frame lane: gets the registration's data and one call's arguments. Example: [`Binding::frame`].
 ///
-/// `efiapi` is win64 on x86_64 and cdecl on i686; [`Binding::frame_foreign`] takes a handler of another
-/// convention.
+/// `efiapi` is win64 on x86_64, cdecl on i686 and the C convention on AArch64; [`Binding::frame_foreign`] takes a
+/// handler of another convention.
 pub type FrameHandler = unsafe extern "efiapi" fn(data: *mut c_void, frame: *mut RawFrame);
 
 impl Binding {
@@ -66,7 +66,10 @@ impl Binding {
     /// takes one, whatever its type, and a result returned through a hidden pointer takes one more ("x64 calling
     /// convention, Return values"). On i686 it is the number of 4-byte words on the stack, ECX (thiscall) or ECX and
     /// EDX (fastcall) being taken by other parameters; the pointer is the word after them, and a handler of a
-    /// convention other than cdecl removes it with the others.
+    /// convention other than cdecl removes it with the others. On AArch64 it is the number of parameters in integer
+    /// registers, of which there are 8, and of 8-byte words on the stack after these: a parameter in a floating-point
+    /// register takes none. So a function with words on the stack has no integer register left; for others, such as
+    /// one with ten `double`, write a typed closure or a frame handler.
     ///
     /// ```
     /// use calltable::Convention;
@@ -147,7 +150,7 @@ impl Binding {
     /// Frame lane, for a handler of another convention than [`FrameHandler`]'s: System V C code on Linux, or a
     /// language runtime's own. It need keep no register but the stack pointer. On x86_64 it gets `(data, frame)` in
     /// RCX, RDX and again in RDI, RSI, and has 32 bytes of home space; on i686 it gets them on the stack and leaves
-    /// them there.
+    /// them there; on AArch64 it gets them in X0 and X1.
     ///
     /// ```
     /// # use calltable::table::{self, Binding};
@@ -188,8 +191,9 @@ impl Binding {
     }
 
     /// Direct lane: says that the callback returns its result through a hidden pointer, which `positions` counts. A
-    /// handler of [`Convention::Sysv`] removes that pointer from the stack, and then the entry must, too. For the other
-    /// conventions, and in the frame lane, where the signature says it, this changes nothing.
+    /// handler of [`Convention::Sysv`] removes that pointer from the stack, and then the entry must, too. On AArch64
+    /// that pointer is in X8, where it takes no position: it is not counted any more. For the other conventions, and in
+    /// the frame lane, where the signature says it, this changes nothing.
     ///
     /// ```
     /// # use calltable::Convention;
@@ -230,8 +234,9 @@ impl Binding {
     }
 
     /// The handler need not keep the registers that the convention preserves, only the stack pointer: the dispatcher
-    /// saves RBX, RBP, RDI, RSI, R12-R15 and XMM6-15 (on i686 EBX, EBP, EDI and ESI), and restores them whatever the
-    /// handler did. It clears DF before the handler and after it.
+    /// saves RBX, RBP, RDI, RSI, R12-R15 and XMM6-15 (on i686 EBX, EBP, EDI and ESI; on AArch64 X19 to X29, D8 to D15
+    /// and, but for Windows, X18), and restores them whatever the handler did. It clears DF, where there is one, before
+    /// the handler and after it.
     ///
     /// ```
     /// # use calltable::Convention;
@@ -254,9 +259,9 @@ impl Binding {
         Self { flags: self.flags | STATE_SAVE, ..self }
     }
 
-    /// As [`Self::saving`], and MXCSR and the x87 control word are restored, too. An x87 exception that the handler has
-    /// left pending and the foreign code does not mask is cleared, with the other x87 exception flags. In a build that
-    /// touches no SSE registers it is the same as [`Self::saving`].
+    /// As [`Self::saving`], and MXCSR and the x87 control word (on AArch64 FPCR) are restored, too. An x87 exception
+    /// that the handler has left pending and the foreign code does not mask is cleared, with the other x87 exception
+    /// flags. In a build that touches no SSE registers it is the same as [`Self::saving`].
     ///
     /// ```
     /// # use calltable::Convention;
@@ -336,7 +341,7 @@ impl Binding {
     /// tracked, exclusive and contained registrations. The others do without, since the record only has the system
     /// search on: whoever walks the chain, and wants to know the slots of all calls, asks for it.
     ///
-    /// On x86_64 this changes nothing: there the unwind data says it.
+    /// On x86_64 and AArch64 this changes nothing: there the unwind data says it.
     ///
     /// ```
     /// # use calltable::Convention;
@@ -709,8 +714,10 @@ pub(crate) fn try_release_slot(slot: SlotId) -> Result<(), ReleaseError> {
 /// registering, sharing, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or stale, and the
 /// functions that only look ([`list`], [`live_count`], [`live_slot`]) continue as before.
 ///
-/// A page has 4096 bytes, and the range begins and ends with a whole one. Nothing else lies on them: not the registry's
-/// own bookkeeping, which calls do not look at, and not what the handlers' data point to, which stays writable.
+/// A page has 4096 bytes, and the range begins and ends with a whole one. (Some kernels for AArch64 have larger pages,
+/// of which the range need not be whole ones: these cannot make it read-only by itself.) Nothing else lies on them: not
+/// the registry's own bookkeeping, which calls do not look at, and not what the handlers' data point to, which stays
+/// writable.
 ///
 /// The example is not run here, since no other example could register after it.
 ///
@@ -759,7 +766,10 @@ pub fn slot_of(code: *const c_void) -> Option<usize> {
 /// An address in a dispatcher does not say for which slot it runs; the return address in the entry does, further up the
 /// stack. (On x86_64 that entry is the caller of most handlers: the dispatcher has jumped to them. On i686 the entry
 /// has jumped to those closures by stdcall, thiscall and fastcall that are neither tracked, exclusive, contained nor
-/// [framed](Binding::framed): nothing of such a call is on the stack, and its caller is the foreign code.) Whoever
+/// [framed](Binding::framed): nothing of such a call is on the stack, and its caller is the foreign code. On AArch64 no
+/// entry is on any stack, and the dispatcher has jumped to the handlers of the direct lane whose data is in a register
+/// and which have no option. A frame of a dispatcher, which all others have, keeps an address in the entry: the word 16
+/// bytes below the stack pointer of the frame that a walk finds next.) Whoever
 /// walks the stack asks about each address that it finds: one walk may find several, those of nested calls, innermost
 /// first.
 /// Without a walk, where there is a chain of exception records, `seh::slot_of` knows the calls that are in it.

@@ -32,6 +32,8 @@ pub enum Type {
     Pointer,
     /// A structure or union passed by value. An argument of type `__m128` is passed like one of 16 bytes; a result of
     /// that type like an `I128`.
+    ///
+    /// On AArch64 one of up to 64 bytes is not available yet: it may be homogeneous, and its size does not tell.
     Struct {
         /// Its size in bytes.
         size: u32,

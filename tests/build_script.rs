@@ -147,10 +147,11 @@ fn errors(output: &Output) -> String {
 #[test]
 fn a_target_without_a_table_is_named_in_one_sentence() {
     let targets = [
-        Target { name: "aarch64-unknown-linux-gnu", arch: "aarch64", ..LINUX },
+        Target { name: "riscv64gc-unknown-linux-gnu", arch: "riscv64", ..LINUX },
         Target { name: "wasm32-unknown-unknown", arch: "wasm32", width: "32", os: "unknown", ..LINUX },
         Target { name: "x86_64-unknown-linux-gnux32", width: "32", ..LINUX },
         Target { name: "x86_64-apple-darwin", vendor: "apple", os: "macos", ..LINUX },
+        Target { name: "aarch64-apple-darwin", arch: "aarch64", vendor: "apple", os: "macos", ..LINUX },
         Target { name: "i686-apple-darwin", vendor: "apple", os: "macos", ..I686 },
     ];
     let sentence = include_str!("../src/entry.rs").split_once("for this target: ").unwrap().1;

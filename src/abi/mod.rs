@@ -9,7 +9,7 @@
 //! - `FRAMED`: the flag of a registration whose calls have a record in the chain of SEH handlers, 0 if there is none.
 //! - `handler!`, `shape!`: a handler that rustc compiles, and its direct lane.
 //!
-//! `entry/` has the return address of counted calls, `frame/` a call in memory, `asm/` the table and the dispatchers.
+//! `entry/` has the return addresses of counted calls, `frame/` a call in memory, `asm/` the table and the dispatchers.
 
 use crate::convention::Convention;
 use crate::types::Type;
@@ -21,6 +21,9 @@ cfg_if::cfg_if! {
     } else if #[cfg(target_arch = "x86")] {
         mod x86;
         pub(crate) use x86::*;
+    } else if #[cfg(target_arch = "aarch64")] {
+        mod aarch64;
+        pub(crate) use aarch64::*;
     }
 }
 
@@ -42,7 +45,8 @@ pub(crate) use thunk;
 /// How a call gets at its arguments and the handler at its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Argument positions; on i686 words on the stack.
+    /// Argument positions; on i686 words on the stack; on AArch64 integer registers before the data's, and words on the
+    /// stack if none is left for it.
     pub(crate) positions: usize,
     /// Bits of the context's state.
     pub(crate) flags: usize,

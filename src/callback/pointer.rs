@@ -15,6 +15,7 @@ use crate::entry::CodePointer;
 /// | --- | --- |
 /// | x86_64 | `extern "win64"`, `extern "efiapi"`; on Windows and UEFI also `extern "C"` and `extern "system"` |
 /// | i686 | `extern "stdcall"`, `"cdecl"`, `"thiscall"`, `"fastcall"`, `"C"`, `"system"`, `"efiapi"` |
+/// | AArch64 | `extern "C"`, `"system"`, `"efiapi"` |
 ///
 /// On x86_64 all of them are the Microsoft x64 convention to the foreign code. But on targets other than Windows and
 /// UEFI Rust itself (up to the 1.95 that this was tried with) passes structures by System V rules when it calls an
@@ -23,7 +24,8 @@ use crate::entry::CodePointer;
     message = "`{Self}` is no function pointer that this target's foreign code can be given",
     label = "not a callback's type",
     note = "write `unsafe extern` and, on x86_64, \"win64\" or \"efiapi\" (on Windows and UEFI also \"system\" or \"C\"); on \
-            i686 \"stdcall\", \"cdecl\", \"thiscall\", \"fastcall\", \"C\" or \"system\"",
+            i686 \"stdcall\", \"cdecl\", \"thiscall\", \"fastcall\", \"C\" or \"system\"; on AArch64 \"C\", \"system\" or \
+            \"efiapi\"",
     note = "a callback has at most 16 parameters, and none of them is a reference with a lifetime of its own: pass \
             a raw pointer"
 )]

@@ -124,9 +124,9 @@ const fn assert_parameter<P>() {
     );
 }
 
-/// A type that this target passes as foreign code does. Where it does not for floating-point numbers (it has no XMM
-/// registers, and foreign code passes them there), each of them has two ways, so that the compiler cannot tell which is
-/// meant and refuses; all other types have the one.
+/// A type that this target passes as foreign code does. Where it does not for floating-point numbers (it has no
+/// registers for them, and foreign code passes them there), each of them has two ways, so that the compiler cannot tell
+/// which is meant and refuses; all other types have the one.
 #[cfg(soft_float)]
 pub trait PassedAlike<Way> {}
 /// For all types.
@@ -153,7 +153,7 @@ impl<F> AllPassedAlike<()> for F {}
 #[cfg(soft_float)]
 macro_rules! all_passed_alike {
     ($F:ty, ($($P:ident $p:ident)*) $R:ident) => {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         #[allow(non_camel_case_types, reason = "the ways are named as the parameters are")]
         impl<$($P: PassedAlike<$p>, $p,)* $R: PassedAlike<Way>, Way> AllPassedAlike<(Way, $($p,)*)> for $F {}
         #[cfg(target_arch = "x86")]
@@ -330,7 +330,11 @@ cfg_if::cfg_if! {
         every_number!("C" "win64" #[doc(hidden)]);
         #[cfg(any(windows, target_os = "uefi"))]
         every_number!("system" "win64" #[doc(hidden)]);
-    } else {
+    } else if #[cfg(target_arch = "aarch64")] {
+        every_number!("C" "C");
+        every_number!("system" "system" #[doc(hidden)]);
+        every_number!("efiapi" "efiapi" #[doc(hidden)]);
+    } else if #[cfg(target_arch = "x86")] {
         every_number!("stdcall" "stdcall");
         every_number!("cdecl" "cdecl" #[doc(hidden)]);
         every_number!("thiscall" "thiscall" #[doc(hidden)]);

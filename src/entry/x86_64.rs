@@ -16,3 +16,11 @@ unsafe extern "C" {
 pub(crate) fn returns_to_count(address: *const c_void) -> bool {
     [&raw const COUNTING, &raw const COUNTING_EXCLUSIVE].iter().any(|place| place.addr() == address.addr())
 }
+
+/// The return address in the entry, which is what a walk finds after the dispatcher's.
+///
+/// # Safety
+/// A dispatcher's frame must end there.
+pub(crate) unsafe fn entry_before(found: *const c_void, _stack: *const c_void) -> *const c_void {
+    found
+}

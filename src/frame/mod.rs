@@ -19,6 +19,10 @@ cfg_if::cfg_if! {
         mod x86;
         pub use x86::RawFrame;
         use x86::RETURN_ADDRESSES;
+    } else if #[cfg(target_arch = "aarch64")] {
+        mod aarch64;
+        pub use aarch64::RawFrame;
+        use aarch64::RETURN_ADDRESSES;
     }
 }
 
@@ -317,7 +321,8 @@ impl<'a> Frame<'a> {
         };
         self.is_touched = true;
         let at = (&raw mut self.raw.result).cast::<u8>();
-        // SAFETY: a result in registers has at most 8 bytes; for another one, `new` has written its address there.
+        // SAFETY: a result in registers has no more bytes than are there; for another one, `new` has written its
+        // address there.
         let at = if self.signature.has_hidden_result() { unsafe { at.cast::<*mut u8>().read() } } else { at };
         // SAFETY: `new` has set that many bytes to zero, there or here.
         Ok(unsafe { core::slice::from_raw_parts_mut(at, size as usize) })

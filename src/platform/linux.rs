@@ -9,18 +9,22 @@ cfg_if::cfg_if! {
         const WRITE: usize = 1;
         const MADVISE: usize = 28;
         const NANOSLEEP: usize = 35;
-    } else {
+    } else if #[cfg(target_arch = "x86")] {
         const WRITE: usize = 4;
         const NANOSLEEP: usize = 162;
         const MADVISE: usize = 219;
+    } else if #[cfg(target_arch = "aarch64")] {
+        const WRITE: usize = 64;
+        const NANOSLEEP: usize = 101;
+        const MADVISE: usize = 233;
     }
 }
 
 /// # Safety
 /// As for the system call of that number, which must read memory at most, and keep no address.
 unsafe fn call(number: usize, first: *const c_void, second: *const c_void, third: usize) {
-    // SAFETY: by the caller's promise. The call clobbers RCX and R11, on i686 nothing, where LLVM may need EBX for
-    // itself.
+    // SAFETY: by the caller's promise. The call clobbers RCX and R11, on AArch64 X0, on i686 nothing, where LLVM may
+    // need EBX for itself.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         core::arch::asm!(
@@ -42,6 +46,15 @@ unsafe fn call(number: usize, first: *const c_void, second: *const c_void, third
             inout("edi") first => _,
             in("ecx") second,
             in("edx") third,
+        );
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!(
+            "svc #0",
+            inout("x0") first => _,
+            in("x1") second,
+            in("x2") third,
+            in("x8") number,
+            options(nostack),
         );
     }
 }
@@ -67,14 +80,15 @@ pub(crate) fn is_ending() -> bool {
     false
 }
 
-/// On a page of its own, which the kernel empties in children.
-#[repr(C, align(4096))]
+/// On a page of its own, which the kernel empties in children; of AArch64, where kernels differ, the largest.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "aarch64"), repr(align(4096)))]
+#[cfg_attr(target_arch = "aarch64", repr(align(65536)))]
 struct MarkPage {
     mark: AtomicU32,
-    _rest: [u32; 1023],
 }
 
-static MARK: MarkPage = MarkPage { mark: AtomicU32::new(0), _rest: [0; 1023] };
+static MARK: MarkPage = MarkPage { mark: AtomicU32::new(0) };
 
 /// A word that is 0 when a process first looks at it, be it a child of `fork`.
 pub(crate) fn process_mark() -> Option<&'static AtomicU32> {
@@ -91,9 +105,10 @@ pub(crate) fn forget_mark_in_children() {
     }
 }
 
-/// Passes on the return addresses of this thread, innermost first, until it is told that this was the last one.
+/// Passes on the return addresses of this thread, each with the stack pointer of the frame that it leads to, innermost
+/// first, until it is told that this was the last one.
 #[cfg(feature = "std")]
-pub(crate) fn walk(found: &mut dyn FnMut(*const c_void) -> bool) {
+pub(crate) fn walk(found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {
     // Of the unwinder that std links ("Exception Handling", Itanium C++ ABI; libgcc and LLVM have `_Unwind_Backtrace`).
     unsafe extern "C" {
         fn _Unwind_Backtrace(
@@ -101,15 +116,17 @@ pub(crate) fn walk(found: &mut dyn FnMut(*const c_void) -> bool) {
             argument: *mut c_void,
         ) -> i32;
         fn _Unwind_GetIP(context: *mut c_void) -> usize;
+        fn _Unwind_GetCFA(context: *mut c_void) -> usize;
     }
-    type Found<'a> = &'a mut dyn FnMut(*const c_void) -> bool;
+    type Found<'a> = &'a mut dyn FnMut(*const c_void, *const c_void) -> bool;
     unsafe extern "C" fn trace(context: *mut c_void, argument: *mut c_void) -> i32 {
         const NO_REASON: i32 = 0;
         const END_OF_STACK: i32 = 5;
         // SAFETY: the unwinder passes its context, and the argument that it was given below.
         let is_last = unsafe {
             let found = &mut *argument.cast::<Found<'_>>();
-            found(without_provenance(_Unwind_GetIP(context)))
+            let stack = core::ptr::with_exposed_provenance(_Unwind_GetCFA(context));
+            found(without_provenance(_Unwind_GetIP(context)), stack)
         };
         if is_last { END_OF_STACK } else { NO_REASON }
     }
@@ -120,4 +137,4 @@ pub(crate) fn walk(found: &mut dyn FnMut(*const c_void) -> bool) {
 
 /// Passes on the return addresses of this thread: without std there may be no unwinder.
 #[cfg(not(feature = "std"))]
-pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void) -> bool) {}
+pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {}

@@ -40,7 +40,12 @@ pub(crate) use import;
 /// Stops the program on the spot.
 pub fn trap() -> ! {
     // SAFETY: an invalid instruction; nothing runs after it.
-    unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+    unsafe {
+        #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+        core::arch::asm!("ud2", options(noreturn, nomem, nostack));
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("udf #0", options(noreturn, nomem, nostack));
+    }
 }
 
 /// Says why, where there is somewhere to say it, and stops the program on the spot.

@@ -24,4 +24,4 @@ pub(crate) fn process_mark() -> Option<&'static AtomicU32> {
 pub(crate) fn forget_mark_in_children() {}
 
 /// Passes on the return addresses of this thread, innermost first: nobody knows them.
-pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void) -> bool) {}
+pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {}

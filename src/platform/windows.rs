@@ -51,16 +51,17 @@ pub(crate) fn process_mark() -> Option<&'static AtomicU32> {
 
 pub(crate) fn forget_mark_in_children() {}
 
-/// Passes on the return addresses of this thread, innermost first, until it is told that this was the last one.
+/// Passes on the return addresses of this thread, innermost first, until it is told that this was the last one; without
+/// the stack pointers, which the system does not tell.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn walk(found: &mut dyn FnMut(*const c_void) -> bool) {
+pub(crate) fn walk(found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {
     let mut addresses = [core::ptr::null(); 60]; // more at once would be refused by old versions
     for skipped in (0..u32::from(u16::MAX)).step_by(addresses.len()) {
         // SAFETY: there is room for so many.
         let count =
             unsafe { RtlCaptureStackBackTrace(skipped, addresses.len() as u32, addresses.as_mut_ptr(), null_mut()) };
         let taken = addresses.iter().take(count.into());
-        if taken.clone().count() == 0 || taken.copied().any(&mut *found) {
+        if taken.clone().count() == 0 || taken.copied().any(|address| found(address, core::ptr::null())) {
             return;
         }
     }
@@ -68,4 +69,8 @@ pub(crate) fn walk(found: &mut dyn FnMut(*const c_void) -> bool) {
 
 /// Passes on the return addresses of this thread: here the chain of exception records says more.
 #[cfg(target_arch = "x86")]
-pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void) -> bool) {}
+pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {}
+
+/// Passes on the return addresses of this thread: without the stack pointers they would not tell the slot.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {}

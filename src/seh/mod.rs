@@ -86,6 +86,11 @@
 //! # }
 //! ```
 //!
+//! # AArch64
+//! Exceptions cannot be contained there yet: such a registration is
+//! [`Error::NoExceptions`](crate::Error::NoExceptions). They pass through table and dispatchers, whose unwind data says
+//! how; a counted call that an exception leaves stays counted.
+//!
 //! Sources: "Structured Exception Handling" and "x64 exception handling", Microsoft; `_Unwind_Exception`, Itanium C++
 //! ABI.
 
@@ -112,7 +117,10 @@ cfg_if::cfg_if! {
         pub use x86::declare;
         use x86::{block, context_of, counts, set_head};
         pub(crate) use x86::{is_available, unwinder};
-    } else {
+    } else if #[cfg(target_arch = "aarch64")] {
+        mod none;
+        pub(crate) use none::{counts_here, is_available, unwinder};
+    } else if #[cfg(target_arch = "x86_64")] {
         mod ask;
         mod call;
         mod linked;
@@ -123,9 +131,9 @@ cfg_if::cfg_if! {
     }
 }
 
-#[cfg(any(not(windows), target_arch = "x86"))]
+#[cfg(chain)]
 pub(crate) use record::counts_here;
-#[cfg(any(not(windows), target_arch = "x86"))]
+#[cfg(chain)]
 pub use record::{
     CHAIN_END, Chain, ChainError, Record, RecordHandler, ThreadBlock, chain, dispatch, pop, push, slot_of, unwind,
 };

@@ -1,0 +1,557 @@
+// The CALL table and its dispatchers for AArch64: the Procedure Call Standard (AAPCS64), which C follows on Linux, UEFI
+// and bare machines, and on Windows but for variadic functions.
+//
+// Way of one call: foreign code -> entry -> calltable_dispatch, which jumps to the handler -> foreign code.
+//
+// A CALL (BL) would overwrite X30, which has the foreign return address. So an entry loads its number and jumps, and
+// where the handler needs nothing of the dispatcher's, nothing is on the stack: it finds all as the foreign code left
+// it, and returns there itself. The other lanes push a link first:
+//
+//   address     in the outermost lane
+//   x17+        the foreign code's arguments on the stack, which X17 points to, its SP
+//   x17-0x08    nothing
+//   x17-0x10    an address in the entry, as if that had called: table + ENTRY_STRIDE * slot + ENTRY_RETURN
+//   x17-0x18    X30: where the foreign code continues
+//   x17-0x20    X29, to which X29 points: a link in the chain of frames
+//
+// The convention: arguments by class in X0-X7 and V0-V7, then on the stack; X8 has the address for a result in memory.
+// To be preserved: X19-X29, SP, the low halves of V8-V15; X18 is the system's own. X9-X17 carry no argument: the
+// dispatchers work in these.
+//
+//   X9, X14     anything                       X13  data
+//   X10         the context's state            X15  where that is, or the word of running calls
+//   X11         the context, 0 if there is none
+//   X12         the slot                       X16  handler: a jump through it lands on `bti c`
+//
+// calltable_dispatch   finds the context; itself the direct lane, if the data goes in a register; else jumps to
+// calltable_select     picks one of the lanes below
+// calltable_direct     direct lane with a frame: the data on the stack, or a lane further out
+// calltable_frame      frame lane; stale calls take it too
+// calltable_saving     both lanes for handlers that keep no register but SP
+// calltable_count      calls that are counted while they run (tracked and exclusive registrations)
+//
+// Exceptions cannot be contained here: no state says so.
+//
+// The file has neither #define nor #include: it is read by GAS, by Clang and by rustc's global_asm!. The build
+// script puts `.set` lines for the names in capitals (build.rs, numbers) in front of it, and the crate's version into
+// every name that the whole defines (asm/names.rs), so that two versions of the crate link side by side.
+
+// --- What differs between ELF and COFF: sections, symbols, unwind data -------------------------------------------
+
+// Opens a function; `class` is its COFF storage class: 3 for those that only this file names, 2 for an external one.
+// Unwind data says: nothing pushed yet, return address in X30.
+.macro PROC name, class=3
+    .p2align 4
+.if ELF
+    .type \name, %function
+\name:
+    .cfi_startproc
+.else
+    .def \name; .scl \class; .type 32; .endef
+    .seh_proc \name
+\name:
+.endif
+.endm
+
+// Ends the instructions that change what an unwinder must undo. Windows wants one code for each of them.
+.macro END_PROLOGUE
+.ifeq ELF
+    .seh_endprologue
+.endif
+.endm
+
+.macro END_PROC name
+.if ELF
+    .cfi_endproc
+    .size \name, . - \name
+.else
+    .seh_endproc
+.endif
+.endm
+
+// Around the instructions that undo the prologue, of which Windows wants the same codes.
+.macro EPILOGUE
+.ifeq ELF
+    .seh_startepilogue
+.endif
+.endm
+
+.macro END_EPILOGUE
+.ifeq ELF
+    .seh_endepilogue
+.endif
+.endm
+
+// After a RETURN: link and room are there again, as they are where a branch comes from. (Not `.cfi_restore_state`: LLVM
+// adjusts by what it has counted, and does not count that.)
+.macro STILL_OPEN room
+.if ELF
+    .cfi_adjust_cfa_offset \room + LINK_SIZE
+    .cfi_rel_offset x29, \room
+    .cfi_rel_offset x30, \room + LINK_CALLER
+.endif
+.endm
+
+// Pushes the link, but for the entry's address; takes it off.
+.macro PUSH_LINK
+    stp     x29, x30, [sp, #-LINK_SIZE]!
+.if ELF
+    .cfi_adjust_cfa_offset LINK_SIZE
+    .cfi_rel_offset x29, 0
+    .cfi_rel_offset x30, LINK_CALLER
+.else
+    .seh_save_fplr_x LINK_SIZE
+.endif
+.endm
+
+.macro POP_LINK
+    ldp     x29, x30, [sp], #LINK_SIZE
+.if ELF
+    .cfi_adjust_cfa_offset -LINK_SIZE
+    .cfi_restore x29
+    .cfi_restore x30
+.else
+    .seh_save_fplr_x LINK_SIZE
+.endif
+.endm
+
+// Takes `bytes`, a multiple of 16, from the stack; gives them back.
+.macro ALLOC bytes
+    sub     sp, sp, #\bytes
+.if ELF
+    .cfi_adjust_cfa_offset \bytes
+.else
+    .seh_stackalloc \bytes
+.endif
+.endm
+
+.macro FREE bytes
+    add     sp, sp, #\bytes
+.if ELF
+    .cfi_adjust_cfa_offset -(\bytes)
+.else
+    .seh_stackalloc \bytes
+.endif
+.endm
+
+// Saves two preserved registers at SP + `at`; restores them.
+.macro SAVE_PAIR one, two, at
+    stp     \one, \two, [sp, #\at]
+.if ELF
+    .cfi_rel_offset \one, \at
+    .cfi_rel_offset \two, \at + 8
+.else
+    .seh_save_regp \one, \at
+.endif
+.endm
+
+.macro RESTORE_PAIR one, two, at
+    ldp     \one, \two, [sp, #\at]
+.if ELF
+    .cfi_restore \one
+    .cfi_restore \two
+.else
+    .seh_save_regp \one, \at
+.endif
+.endm
+
+.macro SAVE_FLOATS one, two, at
+    stp     \one, \two, [sp, #\at]
+.if ELF
+    .cfi_rel_offset \one, \at
+    .cfi_rel_offset \two, \at + 8
+.else
+    .seh_save_fregp \one, \at
+.endif
+.endm
+
+.macro RESTORE_FLOATS one, two, at
+    ldp     \one, \two, [sp, #\at]
+.if ELF
+    .cfi_restore \one
+    .cfi_restore \two
+.else
+    .seh_save_fregp \one, \at
+.endif
+.endm
+
+// Returns; the BRK stops straight-line speculation past the RET.
+.macro RETURN
+    ret
+    brk     #0xf000
+.endm
+
+// --- What lanes have in common -----------------------------------------------------------------------------------
+
+// Completes the link that was pushed before `room` bytes were taken. The prologue has ended: unwinding does without.
+.macro FILL_LINK room
+    adrp    x9, calltable_table
+    add     x9, x9, :lo12:calltable_table
+    add     x9, x9, x12, lsl #4                 // ENTRY_STRIDE
+    add     x9, x9, #ENTRY_RETURN
+    str     x9, [sp, #\room + LINK_ENTRY]
+    add     x29, sp, #\room                     // for whoever follows the chain of frames
+.endm
+
+// Reads handler and data, and then the state again, of a call that is not counted: `ne` if it has changed.
+//
+// The first look was an LDAR: so the pair is not read before it. That the second look is not read before the pair
+// follows from its address, which depends on both: X14 is 0, but the processor may not know it any sooner.
+.macro READ_PAIR
+    ldp     x16, x13, [x11, #CONTEXT_HANDLER]
+    eor     x14, x16, x13
+    and     x14, x14, xzr
+    ldr     x14, [x15, x14]
+    cmp     x14, x10                            // same state before and after: handler and data are one pair
+.endm
+
+// W9: where the data goes, from the state: below 8 in that X register, else on the stack, W9 - 8 words above the first
+// argument there; all ones if the context is not live.
+.macro DATA_PLACE
+    and     w9, w10, #STATE_POSITIONS
+    sub     w9, w9, #1
+.endm
+
+// Puts the data into all registers from that one on: they are nobody's. None if W9 is not below 8.
+.macro PUT_DATA
+    cmp     w9, #1
+    csel    x0, x13, x0, lo
+    csel    x1, x13, x1, ls
+    cmp     w9, #3
+    csel    x2, x13, x2, lo
+    csel    x3, x13, x3, ls
+    cmp     w9, #5
+    csel    x4, x13, x4, lo
+    csel    x5, x13, x5, ls
+    cmp     w9, #7
+    csel    x6, x13, x6, lo
+    csel    x7, x13, x7, ls
+.endm
+
+// --- The table ----------------------------------------------------------------------------------------------------
+
+.if ELF
+    .section .text.calltable, "ax", %progbits
+    .hidden calltable_table                     // no use of these names passes through a PLT or a GOT,
+    .hidden calltable_contexts                  // and none becomes part of a shared object's interface
+    .hidden calltable_stale
+    .hidden calltable_text_end
+    .hidden calltable_counting
+.else
+    .text
+.endif
+
+    .p2align 6
+    .globl calltable_table
+PROC calltable_table, 2
+    END_PROLOGUE
+.macro ENTRY slot
+    NAME_ENTRY \slot
+    hint    #34                                 // bti c: landing pad
+    movz    w12, #\slot                         // clears the upper half, too
+    b       calltable_dispatch
+    brk     #0xf000                             // stops straight-line speculation; its address stands for the entry
+.endm
+    EACH_SLOT ENTRY
+END_PROC calltable_table
+
+// --- calltable_dispatch: context; direct lane, data in a register -------------------------------------------------
+//
+// Nothing is pushed, and nothing but X9 to X17 changes, and registers for arguments from the data's on.
+    .p2align 6
+PROC calltable_dispatch
+    END_PROLOGUE
+    adrp    x11, calltable_contexts             // with which a page begins
+    add     x13, x11, #CONTEXTS_SPAN
+    ldar    x13, [x13]                          // before the address of the first context
+    cmp     x13, x12, lsl #4                    // ENTRY_STRIDE
+    b.ls    3f                                  // no entry with a context
+    ldr     x11, [x11, #CONTEXTS_FIRST]
+    add     x11, x11, x12, lsl #5               // CONTEXT_SIZE
+    add     x15, x11, #CONTEXT_STATE
+    ldar    x10, [x15]                          // before handler and data
+    tst     w10, #STATE_FLAGS
+    b.ne    calltable_select
+    READ_PAIR
+    b.ne    calltable_refuse
+    DATA_PLACE
+    cmp     w9, #REGISTERS
+    b.hs    2f
+    PUT_DATA
+    br      x16
+2:  mov     x17, sp
+    cmn     w9, #1
+    b.ne    calltable_direct
+    b       calltable_refuse                    // not live
+3:  mov     x11, #0                             // no context: never used
+calltable_refuse:                               // or not live, or one that was released while we read: lanes come here,
+    adrp    x16, calltable_stale                // too, SP and the arguments as they came
+    add     x16, x16, :lo12:calltable_stale
+    mov     x13, x11                            // its data is the context, or null where there is none; one more says
+    mov     x17, sp                             // that the registration runs (src/stale.rs)
+    b       calltable_frame
+END_PROC calltable_dispatch
+
+// --- calltable_select: everything else ----------------------------------------------------------------------------
+//
+// In: X10 to X12, X15; there is a flag, so the context is live.
+PROC calltable_select
+    END_PROLOGUE
+    mov     x17, sp
+    tst     w10, #STATE_COUNTED
+    b.ne    calltable_count
+    READ_PAIR
+    b.ne    calltable_refuse
+calltable_lanes:                                // calltable_count calls this: X10, X12, X13, X16, X17 as described
+    tst     w10, #STATE_SAVE
+    b.ne    calltable_saving
+    tst     w10, #STATE_FRAME
+    b.ne    calltable_frame
+    b       calltable_direct
+END_PROC calltable_select
+
+// --- calltable_direct: direct lane with a frame -------------------------------------------------------------------
+//
+//   address              while the handler runs
+//   sp+DIRECT_ROOM       the link
+//   sp+8*words           data, if no register is free for it
+//   sp+0x00              copy of the foreign code's arguments on the stack
+//
+// Nothing after the handler relies on X29: a handler that keeps no register may be called here, too.
+.set DIRECT_ROOM, 8 * (MAX_WORDS + 2)           // SP is a multiple of 16: MAX_WORDS is even
+
+PROC calltable_direct
+    PUSH_LINK
+    ALLOC   DIRECT_ROOM
+    END_PROLOGUE
+    FILL_LINK DIRECT_ROOM
+    ubfx    w14, w10, #17, #7                   // STATE_WORD
+    cbz     w14, 2f
+1:  sub     w14, w14, #1
+    ldr     x15, [x17, x14, lsl #3]
+    str     x15, [sp, x14, lsl #3]
+    cbnz    w14, 1b
+2:  DATA_PLACE
+    PUT_DATA
+    subs    w9, w9, #REGISTERS
+    b.lo    3f
+    str     x13, [sp, x9, lsl #3]               // the data follows the last word
+3:  blr     x16
+    EPILOGUE
+    FREE    DIRECT_ROOM
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+END_PROC calltable_direct
+
+// --- calltable_frame: frame lane ----------------------------------------------------------------------------------
+//
+//   address            while the handler runs: data in X0, the frame in X1
+//   sp+FRAME_SIZE      the link
+//   sp+0x00            the frame (src/frame/aarch64.rs)
+PROC calltable_frame
+    PUSH_LINK
+    ALLOC   FRAME_SIZE
+    END_PROLOGUE
+    FILL_LINK FRAME_SIZE
+    stp     x0, x1, [sp, #FRAME_REGISTERS + 0x00]
+    stp     x2, x3, [sp, #FRAME_REGISTERS + 0x10]
+    stp     x4, x5, [sp, #FRAME_REGISTERS + 0x20]
+    stp     x6, x7, [sp, #FRAME_REGISTERS + 0x30]
+    stp     x17, x8, [sp, #FRAME_ARGUMENTS]
+.if FPU
+    stp     q0, q1, [sp, #FRAME_FLOATS + 0x00]
+    stp     q2, q3, [sp, #FRAME_FLOATS + 0x20]
+    stp     q4, q5, [sp, #FRAME_FLOATS + 0x40]
+    stp     q6, q7, [sp, #FRAME_FLOATS + 0x60]
+.endif
+    stp     xzr, xzr, [sp, #FRAME_RESULT]       // a handler that sets no result returns 0
+    stp     xzr, xzr, [sp, #FRAME_MORE_RESULTS + 0x00]
+    stp     xzr, xzr, [sp, #FRAME_MORE_RESULTS + 0x10]
+    stp     xzr, xzr, [sp, #FRAME_MORE_RESULTS + 0x20]
+    mov     x0, x13
+    mov     x1, sp
+    blr     x16
+    ldp     x0, x1, [sp, #FRAME_RESULT]         // the result's type decides which ones the caller reads
+.if FPU
+    ldr     q0, [sp, #FRAME_RESULT]
+    ldr     q1, [sp, #FRAME_MORE_RESULTS + 0x00]
+    ldp     q2, q3, [sp, #FRAME_MORE_RESULTS + 0x10]
+.endif
+    EPILOGUE
+    FREE    FRAME_SIZE
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+END_PROC calltable_frame
+
+// --- calltable_saving: both lanes, for handlers that keep no register but SP --------------------------------------
+//
+//   address              while the lane runs
+//   sp+SAVING_ROOM       the link
+//   sp+0xA8              X18, which nobody but the system may change on Windows
+//   sp+0xA0              FPCR
+//   sp+0x98              nothing
+//   sp+0x90              the context's state
+//   sp+0x50              D8 to D15
+//   sp+0x00              X19 to X28
+.set SAVED_STATE, 0x90
+.set SAVED_FPCR,  0xA0
+.set SAVED_X18,   0xA8
+.set SAVING_ROOM, 0xB0
+
+PROC calltable_saving
+    PUSH_LINK
+    ALLOC   SAVING_ROOM
+    SAVE_PAIR x19, x20, 0x00
+    SAVE_PAIR x21, x22, 0x10
+    SAVE_PAIR x23, x24, 0x20
+    SAVE_PAIR x25, x26, 0x30
+    SAVE_PAIR x27, x28, 0x40
+.if FPU
+    SAVE_FLOATS d8, d9, 0x50
+    SAVE_FLOATS d10, d11, 0x60
+    SAVE_FLOATS d12, d13, 0x70
+    SAVE_FLOATS d14, d15, 0x80
+.endif
+    END_PROLOGUE
+    FILL_LINK SAVING_ROOM
+    str     x10, [sp, #SAVED_STATE]
+.ifeq WINDOWS
+    str     x18, [sp, #SAVED_X18]
+.endif
+.if FPU
+    tst     w10, #STATE_CONTROL
+    b.eq    1f
+    mrs     x9, fpcr
+    str     x9, [sp, #SAVED_FPCR]
+1:
+.endif
+    tst     w10, #STATE_FRAME
+    b.ne    2f
+    bl      calltable_direct
+    b       3f
+2:  bl      calltable_frame
+3:
+.if FPU
+    ldr     x10, [sp, #SAVED_STATE]
+    tst     w10, #STATE_CONTROL
+    b.eq    4f
+    ldr     x9, [sp, #SAVED_FPCR]
+    msr     fpcr, x9
+4:
+.endif
+.ifeq WINDOWS
+    ldr     x18, [sp, #SAVED_X18]
+.endif
+    EPILOGUE
+.if FPU
+    RESTORE_FLOATS d14, d15, 0x80
+    RESTORE_FLOATS d12, d13, 0x70
+    RESTORE_FLOATS d10, d11, 0x60
+    RESTORE_FLOATS d8, d9, 0x50
+.endif
+    RESTORE_PAIR x27, x28, 0x40
+    RESTORE_PAIR x25, x26, 0x30
+    RESTORE_PAIR x23, x24, 0x20
+    RESTORE_PAIR x21, x22, 0x10
+    RESTORE_PAIR x19, x20, 0x00
+    FREE    SAVING_ROOM
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+END_PROC calltable_saving
+
+// --- calltable_count: tracked and exclusive registrations ---------------------------------------------------------
+//
+// A call enters by adding 1 to the number of running calls of its own generation, the one in the state that it has
+// read. Comparison and addition are one step: a call that a release has overtaken finds another generation there, and
+// touches nothing; a release that finds the number 0 ends the generation in the same way, in one step (src/context.rs).
+//
+// There is no second look at the state: once the call has entered, with acquire, the slot cannot be given to somebody
+// else before it ends, and if it was before, the call does not enter. So handler and data, which are read after that,
+// are those of the state. While an exclusive call runs, nobody else changes the word, so a plain store takes it off.
+//
+//   address     while the lane runs
+//   sp+0x10     the link
+//   sp+0x08     the context's state
+//   sp+0x00     context
+.set COUNT_ROOM, 0x10
+
+PROC calltable_count
+    PUSH_LINK
+    ALLOC   COUNT_ROOM
+    END_PROLOGUE
+    FILL_LINK COUNT_ROOM
+    stp     x11, x10, [sp]
+    add     x15, x11, #CONTEXT_CALLS
+.if LSE
+    .arch_extension lse
+    ldr     x9, [x15]
+1:
+.else
+1:  ldaxr   x9, [x15]
+.endif
+    eor     x14, x9, x10
+    lsr     x14, x14, #24                       // GENERATION
+    cbnz    x14, 4f                             // the state's generation has ended
+    tst     w9, #GENERATION - 1
+    b.eq    2f
+    tst     w10, #STATE_EXCLUSIVE
+    b.ne    3f                                  // an exclusive handler is running already
+2:  add     x14, x9, #1
+    tst     w14, #GENERATION - 1
+    b.eq    3f                                  // one more cannot be counted
+.if LSE
+    mov     x13, x9
+    casal   x9, x14, [x15]                      // X9 is what is there instead
+    cmp     x9, x13
+    b.ne    1b
+.else
+    stlxr   w13, x14, [x15]
+    cbnz    w13, 1b
+.endif
+    ldp     x16, x13, [x11, #CONTEXT_HANDLER]
+    bl      calltable_lanes
+    .globl  calltable_counting                  // src/entry/aarch64.rs: below it on the stack is a call that is counted
+calltable_counting:
+    ldp     x11, x10, [sp]
+    add     x15, x11, #CONTEXT_CALLS
+    tst     w10, #STATE_EXCLUSIVE
+    b.eq    5f
+    and     x10, x10, #-GENERATION              // no call is running
+    stlr    x10, [x15]                          // after all that the handler did
+    b       6f
+5:
+.if LSE
+    mov     x9, #-1
+    staddl  x9, [x15]
+.else
+    ldxr    x9, [x15]
+    sub     x9, x9, #1
+    stlxr   w13, x9, [x15]
+    cbnz    w13, 5b
+.endif
+6:  EPILOGUE
+    FREE    COUNT_ROOM
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+    STILL_OPEN COUNT_ROOM
+3:  add     x11, x11, #1                        // refused as running
+4:  EPILOGUE
+    FREE    COUNT_ROOM
+    POP_LINK
+    END_EPILOGUE
+    b       calltable_refuse                    // as if not live, and not counted
+END_PROC calltable_count
+
+    .globl  calltable_text_end                  // src/entry.rs, locate
+calltable_text_end:
+
+// --- Notes for the linker -----------------------------------------------------------------------------------------
+
+    STACK_NOTE
+    PROPERTY_NOTE 8, 0xc0000000, 5              // GNU_PROPERTY_AARCH64_FEATURE_1_AND: BTI | GCS
+    GUARD_LIST 0x4800                           // this object knows about guards: take its lists, do not guess
+    .text

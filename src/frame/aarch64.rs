@@ -1,0 +1,88 @@
+//! AArch64: a call as `calltable_frame` lays it out.
+
+use core::mem::offset_of;
+
+use static_assertions::{const_assert, const_assert_eq};
+
+use crate::abi::{Location, locate};
+use crate::layout::*;
+use crate::signature::Signature;
+use crate::types::Type;
+
+/// One call, as the frame lane's dispatcher lays it out for a [`FrameHandler`](crate::table::FrameHandler).
+#[repr(C)]
+#[derive(Debug)]
+pub struct RawFrame {
+    /// The result: returned in X0 and X1, and both halves in V0. Zero when the handler starts.
+    pub result: [u64; 2],
+    /// What is returned in V1 to V3, each in two halves: more members of a homogeneous structure. Zero at first.
+    pub more_results: [[u64; 2]; 3],
+    /// The arguments on the stack, in words of 8 bytes.
+    pub arguments: *mut u64,
+    /// X8: the address for a result in memory.
+    pub memory: u64,
+    /// X0 to X7.
+    pub registers: [u64; REGISTERS],
+    /// V0 to V7, each in two halves. Not set in a build without floating-point registers.
+    pub floats: [[u64; 2]; REGISTERS],
+}
+
+const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
+const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
+const_assert_eq!(offset_of!(RawFrame, more_results), FRAME_MORE_RESULTS);
+const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
+const_assert_eq!(offset_of!(RawFrame, memory), FRAME_MEMORY);
+const_assert_eq!(FRAME_MEMORY, FRAME_ARGUMENTS + 8); // one instruction stores both
+const_assert_eq!(offset_of!(RawFrame, registers), FRAME_REGISTERS);
+const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
+const_assert!(FRAME_SIZE % 16 == 0 && LINK_SIZE % 16 == 0);
+
+/// How far below the arguments lie, in the outermost lane's link, the address that stands for the entry, and the return
+/// address in the foreign code.
+pub(super) const RETURN_ADDRESSES: [usize; 2] = [LINK_SIZE - LINK_ENTRY, LINK_SIZE - LINK_CALLER];
+
+impl RawFrame {
+    /// The first word of an argument.
+    ///
+    /// # Safety
+    /// The foreign code must have passed that argument; so for all below.
+    unsafe fn at(&self, signature: &Signature, index: usize) -> *const u64 {
+        match locate(&signature.prototype(), index).0 {
+            Some(Location::Integer(register)) => self.registers.as_ptr().wrapping_add(register),
+            Some(Location::Float(register)) => self.floats.as_ptr().wrapping_add(register).cast(),
+            Some(Location::Stack(word)) => self.arguments.wrapping_add(word),
+            None => self.arguments,
+        }
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
+        // SAFETY: by the caller's promise the words of the argument are there.
+        unsafe {
+            let at = self.at(signature, index);
+            let high = if declared.size() == 16 { at.add(1).read() } else { 0 };
+            u128::from(at.read()) | u128::from(high) << 64
+        }
+    }
+
+    /// The bytes of a structure: where the argument points to.
+    #[doc(hidden)]
+    pub unsafe fn structure(&self, signature: &Signature, index: usize, _declared: Type) -> *const u8 {
+        // SAFETY: by the caller's promise.
+        core::ptr::with_exposed_provenance(unsafe { self.at(signature, index).read() } as usize)
+    }
+
+    /// The address for a result that is returned in memory: X8, of a method what follows `this`.
+    pub(crate) unsafe fn hidden_argument(&self, signature: &Signature) -> *mut u8 {
+        let before = signature.before_hidden_result();
+        let address = if before == 0 { self.memory } else { self.registers.get(before).copied().unwrap_or_default() };
+        core::ptr::with_exposed_provenance_mut(address as usize)
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn set_result(&mut self, _ty: Type, bits: u128) {
+        self.result = [bits as u64, (bits >> 64) as u64];
+    }
+}
