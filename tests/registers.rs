@@ -6,6 +6,7 @@ use std::sync::Mutex;
 /// The cases, which the kernel of `tests-qemu` runs, too.
 #[cfg_attr(target_arch = "x86_64", path = "registers/x86_64.rs")]
 #[cfg_attr(target_arch = "x86", path = "registers/x86.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "registers/aarch64.rs")]
 mod cases;
 
 /// The assembly keeps what it sees in static memory.
@@ -23,7 +24,7 @@ fn frame_lane() {
     cases::frame_lane();
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[test]
 fn without_the_save_wrecked_registers_show() {
     let _serial = SERIAL.lock();

@@ -96,8 +96,14 @@ fn make_read_only(pages: &Range<*const u8>) {
     assert_ne!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// There is no chain of exceptions here.
+#[cfg(target_arch = "aarch64")]
+fn declare() -> Result<(), Error> {
+    Err(Error::Sealed)
+}
+
 /// Says that there is a chain of exceptions, or would.
-#[cfg(unix)]
+#[cfg(all(unix, not(target_arch = "aarch64")))]
 fn declare() -> Result<(), Error> {
     use calltable::seh;
     #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::ffi::c_void;
 
 use calltable::{Callback, Convention, Dynamic, Signature, Type};
+#[cfg(target_arch = "aarch64")]
+use calltable_callers::{Aligned, Doubles4, Floats3, Mixed};
 use calltable_callers::{Bytes, DoublePair, FloatPair, Function, Pattern, VARIADIC, for_each_case};
 
 #[path = "signatures/dynamic.rs"]
@@ -60,7 +62,12 @@ macro_rules! dynamic {
     ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
         [$($types:expr),*], $result:expr) => {{
         fn case() {
-            let signature = Signature::new(dynamic::convention($abi), &[$($types),*], $result).unwrap();
+            let types: &[Type] = &[$($types),*];
+            let is_structure = |ty: &Type| matches!(ty, Type::Struct { .. });
+            if cfg!(target_arch = "aarch64") && types.iter().chain(&$result).any(is_structure) {
+                return; // refused
+            }
+            let signature = Signature::new(dynamic::convention($abi), types, $result).unwrap();
             let handler = Dynamic::new(signature, |frame| {
                 called();
                 dynamic::check(stringify!($case), frame);
@@ -99,7 +106,8 @@ fn variadic_style_calls() {
         assert_eq!(got, want);
         frame.set_result(42_i64).unwrap();
     });
-    // A variadic callee may as well read floating-point arguments from the integer registers.
+    // By Microsoft's x64 convention a variadic callee may as well read floating-point arguments from the integer
+    // registers.
     let types = types.map(|ty| if ty == Type::F64 { Type::U64 } else { ty });
     let as_bits = Dynamic::new(Signature::new(Convention::C, &types, Some(Type::I64)).unwrap(), |frame| {
         for (index, want) in [(1, want.1), (3, want.3), (4, want.4), (6, want.6)] {
@@ -110,7 +118,9 @@ fn variadic_style_calls() {
     let dynamic = Callback::from_dynamic(&dynamic).unwrap();
     let as_bits = Callback::from_dynamic(&as_bits).unwrap();
     for caller in VARIADIC {
-        for code in [typed.code() as *const c_void, dynamic.code().as_ptr(), as_bits.code().as_ptr()] {
+        let codes = [typed.code() as *const c_void, dynamic.code().as_ptr(), as_bits.code().as_ptr()];
+        let count = if cfg!(target_arch = "aarch64") { 2 } else { 3 };
+        for code in codes.into_iter().take(count) {
             // SAFETY: the C function calls with that signature.
             assert_eq!(unsafe { caller(code) }, 1);
         }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE};
 use calltable::{Callback, Convention, Error, ReleaseError, StaleReason};
 
+mod child;
+
 type Nullary = unsafe extern "efiapi" fn() -> isize;
 
 const CASE: &str = "CALLTABLE_TEST_CASE";
@@ -220,7 +222,7 @@ fn child() {
 }
 
 fn child_for(case: &str) -> Command {
-    let mut child = Command::new(std::env::current_exe().unwrap());
+    let mut child = child::this_program();
     child.args(["--exact", "child", "--nocapture"]).env(CASE, case);
     child
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard};
 use std::thread;
 
-use calltable::table::{self, Binding, CAPACITY, ENTRY_RETURN, ENTRY_STRIDE, Location, SlotId, SlotKey};
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+use calltable::table::ENTRY_RETURN;
+use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE, Location, SlotId, SlotKey};
 use calltable::{
     Callback, CodePointer, Contained, Convention, Dynamic, Error, MAX_PARAMETERS, MAX_POSITIONS, NotReleased, Options,
     ReleaseError, Signature, SignatureError, StaleCall, StaleHandler, StaleReason, Type,
@@ -248,7 +250,9 @@ fn bad_registrations_are_refused_with_a_reason() {
     let too_many = refused(Convention::C, handler, MAX_POSITIONS + 1);
     assert_eq!(too_many, Error::TooManyPositions { positions: MAX_POSITIONS + 1 });
     let all = [Convention::Win64, Convention::Stdcall, Convention::Cdecl, Convention::Thiscall, Convention::Fastcall];
-    for convention in all.into_iter().chain([Convention::Sysv]).filter(|convention| !convention.is_available()) {
+    for convention in
+        all.into_iter().chain([Convention::Sysv, Convention::Aapcs64]).filter(|convention| !convention.is_available())
+    {
         assert_eq!(refused(convention, handler, 1), Error::ConventionUnavailable(convention));
         let signature = Signature::new(convention, &[], None);
         assert_eq!(signature, Err(SignatureError::ConventionUnavailable(convention)));
@@ -256,17 +260,17 @@ fn bad_registrations_are_refused_with_a_reason() {
     let error = SignatureError::TooManyParameters { parameters: MAX_PARAMETERS + 1 };
     assert_eq!(Signature::new(Convention::C, &[Type::U8; MAX_PARAMETERS + 1], None), Err(error));
     assert!(error.to_string().contains("at most 255 parameters, not 256"), "{error}");
-    let large = Some(Type::Struct { size: 3 });
+    let large = Some(Type::Struct { size: if cfg!(target_arch = "aarch64") { 65 } else { 3 } });
     assert!(Signature::new(Convention::C, &[Type::I64; MAX_PARAMETERS], large).is_ok());
     let wide = Signature::new(Convention::C, &[Type::U8; MAX_PARAMETERS], Some(Type::I128));
-    assert_eq!(wide.is_ok(), cfg!(target_arch = "x86_64"));
+    assert_eq!(wide.is_ok(), cfg!(target_pointer_width = "64"));
     // What a callee can remove, and one word more.
     let of_words = |words: u32| Signature::new(Convention::NATIVE, &[Type::Struct { size: 4 * words - 3 }], None);
     assert!(of_words(16_383).is_ok());
     let error = SignatureError::TooManyBytes { bytes: 65_536 };
     assert_eq!(of_words(16_384).err(), cfg!(target_arch = "x86").then_some(error));
     let huge = Signature::new(Convention::NATIVE, &[Type::Struct { size: u32::MAX }; MAX_PARAMETERS], None);
-    assert_eq!(huge.is_ok(), cfg!(target_arch = "x86_64"));
+    assert_eq!(huge.is_ok(), cfg!(target_pointer_width = "64"));
     for parameters in [&[][..], &[Type::USIZE, Type::Pointer]] {
         let method = Signature::method(Convention::NATIVE, parameters, None);
         assert_eq!(method, Err(SignatureError::NotAMethod));
@@ -495,7 +499,7 @@ fn a_stale_handler_answers_for_entries_that_are_not_live() {
     let code = tracked.code();
     table::release(tracked).unwrap();
     assert_eq!(call(code, 5), 2);
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     {
         // SAFETY: stale, and the stale handler returns; its result comes as a floating-point number, too.
         let float = unsafe { slot.code().cast::<unsafe extern "efiapi" fn() -> f64>()() };

@@ -221,7 +221,8 @@ fn register_and_release(thread: usize) {
     table::release(two).unwrap();
 }
 
-#[cfg(target_os = "linux")]
+/// Not on AArch64, where QEMU runs the tests: it does not empty the page of the process's mark in children.
+#[cfg(all(target_os = "linux", not(target_arch = "aarch64")))]
 mod fork {
     use super::*;
 

@@ -39,6 +39,17 @@ const TYPES: &[(&str, &str, &str)] = &[
     ("Bytes12", "Bytes<12>", "Type::Struct { size: 12 }"),
 ];
 
+/// More of them on AArch64: homogeneous structures that one class of registers takes whole or not at all, one that is
+/// aligned, one that holds both classes.
+const MORE_TYPES: &[(&str, &str, &str)] = &[
+    ("Floats3", "Floats3", "Type::Struct { size: 12 }"),
+    ("Doubles4", "Doubles4", "Type::Struct { size: 32 }"),
+    ("Aligned", "Aligned", "Type::Struct { size: 16 }"),
+    ("Mixed", "Mixed", "Type::Struct { size: 16 }"),
+    ("Bytes16", "Bytes<16>", "Type::Struct { size: 16 }"),
+    ("Bytes72", "Bytes<72>", "Type::Struct { size: 72 }"),
+];
+
 const MOST: usize = 16;
 
 /// Conventions of the target, and how C says them.
@@ -53,11 +64,13 @@ const CONVENTIONS: &[(&str, &[(&str, &str)])] = &[
             ("fastcall", "__attribute__((fastcall))"),
         ],
     ),
+    ("aarch64", &[("C", "")]),
 ];
 
 /// Compilers and levels; each gives one set of callers, whose names it ends.
 const VARIANTS: &[(&str, &str)] = &[("gcc", "O0"), ("gcc", "O2"), ("clang", "O0"), ("clang", "O2")];
-const FREESTANDING: &[(&str, &str)] = &[("clang", "O0"), ("clang", "O2")];
+/// For no operating system; and where Debian's GCC would take that of i686 off.
+const CLANG: &[(&str, &str)] = &[("clang", "O0"), ("clang", "O2")];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -71,8 +84,9 @@ fn main() {
     let mut rust = String::new();
     let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
     let freestanding = env::var_os("CARGO_FEATURE_HOSTED").is_none();
-    let has_sse = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().split(',').any(|feature| feature == "sse2");
-    let variants = if freestanding { FREESTANDING } else { VARIANTS };
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let has_sse = features.split(',').any(|feature| matches!(feature, "sse2" | "neon"));
+    let variants = if freestanding || target == "aarch64" { CLANG } else { VARIANTS };
     // Name, further parameters, result; those of callers.h first.
     let mut functions =
         vec![("repeat".to_string(), ", _: isize", "isize"), ("nest".to_string(), ", _: isize", "isize")];
@@ -81,9 +95,11 @@ fn main() {
     }
     let conventions = CONVENTIONS.iter().find(|(arch, _)| *arch == target).expect("an architecture that has a table").1;
     // C has 128-bit integers for 64-bit targets only.
+    let more = if target == "aarch64" { MORE_TYPES } else { &[] };
     let types: Vec<_> = TYPES
         .iter()
-        .filter(|ty| target == "x86_64" || !ty.0.contains("int128"))
+        .chain(more)
+        .filter(|ty| target != "x86" || !ty.0.contains("int128"))
         .filter(|ty| {
             has_sse || !(ty.0.contains("int128") || matches!(ty.1, "f32" | "f64" | "FloatPair" | "DoublePair"))
         })
@@ -108,6 +124,15 @@ fn main() {
             }
             case(&types, variants, p, n, convention, windows, &mut c, &mut rust);
             functions.push((format!("case_{p}_{n}"), "", "i32"));
+        }
+    }
+    // Dynamic signatures have no small structures there: so once more without them, under other numbers.
+    let scalars: Vec<_> = types.iter().filter(|ty| !ty.2.contains("Struct")).copied().collect();
+    for p in (0..scalars.len()).filter(|_| target == "aarch64") {
+        for n in 0..=MOST {
+            let number = p + 100 * scalars.len();
+            case(&scalars, variants, number, n, conventions[0], windows, &mut c, &mut rust);
+            functions.push((format!("case_{number}_{n}"), "", "i32"));
         }
     }
     fs::write(out.join("cases.c"), c).unwrap();
@@ -155,8 +180,10 @@ fn main() {
     // The 64-bit file is called by the System V convention.
     if target == "x86" || !windows {
         let mut build = cc::Build::new();
-        if freestanding {
+        if freestanding || target == "aarch64" {
             build.compiler(find("clang", &target, windows).expect("clang is not installed: `cargo xtask setup`"));
+        }
+        if freestanding {
             set_freestanding(&mut build, &target, has_sse);
         }
         build.file(format!("src/registers_{target}.S")).compile("callers_registers");
@@ -182,7 +209,7 @@ fn case(
     // On 32-bit Linux, C returns structures by other rules than on Windows, which the frame lane knows for plain C
     // alone. Compilers do not agree where the last two conventions have the address of a result.
     let is_agreed = match abi {
-        "win64" | "cdecl" => true,
+        "win64" | "cdecl" | "C" => true,
         "stdcall" => windows,
         _ => false,
     };

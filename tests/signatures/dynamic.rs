@@ -11,7 +11,7 @@ pub fn convention(name: &str) -> Convention {
         "win64" => Convention::Win64,
         "stdcall" => Convention::Stdcall,
         // Plain C, whose compiler is the system's.
-        "cdecl" => Convention::C,
+        "cdecl" | "C" => Convention::C,
         "thiscall" => Convention::Thiscall,
         "fastcall" => Convention::Fastcall,
         other => panic!("no case has {other}"),

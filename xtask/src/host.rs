@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::suite::{OTHER_FOLDER, Suite, cargo, cargo_for, folder, quietly};
+use xtask::suite::{OTHER_FOLDER, Suite, cargo, cargo_for, folder, quietly, variable};
 use xtask::{benches, setup};
 
 use crate::{demo, fuzz, instructions, soak};
@@ -45,6 +45,12 @@ const RUNNING_ON_I686: &[&str] = &[
     "waits",
 ];
 
+const RUNNING_ON_AARCH64: &[&str] =
+    &["registers", "signatures", "results", "table", "registry", "sealed", "stale", "panics", "waits"];
+
+/// What runs programs of AArch64 Linux, with the libraries of Debian's packages for cross compilers.
+const AARCH64: &str = "qemu-aarch64 -L /usr/aarch64-linux-gnu";
+
 /// Targets without an operating system or on foreign ones: what is built here, the later suites run.
 const TARGETS: &[&str] = &[
     "x86_64-unknown-none",
@@ -67,7 +73,7 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    let mut suite = Suite::new("host", 22 + TARGETS.len());
+    let mut suite = Suite::new("host", 24 + TARGETS.len());
 
     suite.check("formatting", || {
         quietly(cargo().args(["fmt", "--all", "--check"]))?;
@@ -114,6 +120,11 @@ pub fn run() -> Result<bool> {
         Ok(i686)
     };
     suite.tests_of("32-bit Linux", i686);
+    for (title, flags) in
+        [("AArch64 Linux, emulated", ""), ("the same with atomic instructions", "-Ctarget-feature=+lse")]
+    {
+        suite.tests_of(title, || aarch64(flags));
+    }
     suite.check("a capacity that cannot be is refused", || {
         for capacity in ["0", "65537", "many", ""] {
             let output = cargo().args(["check"]).env("CALLTABLE_CAPACITY", capacity).output()?;
@@ -165,6 +176,19 @@ pub fn run() -> Result<bool> {
     });
     suite.check(&format!("the same with Rust {OLDEST_RUST}, the oldest promised"), with_oldest_rust);
     Ok(suite.finish())
+}
+
+/// Tests for AArch64 Linux, under QEMU's user mode; Clang compiles and links.
+fn aarch64(flags: &str) -> Result<Command> {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    const LINKER: &str = "-Clinker=clang-19 -Clink-arg=--target=aarch64-linux-gnu -Clink-arg=-fuse-ld=lld";
+    let mut command = cargo_for(TARGET, "test", &format!("{LINKER} {flags}"))?;
+    command.args(["--target-dir", OTHER_FOLDER, "--no-fail-fast", "--features=std"]);
+    command.args(RUNNING_ON_AARCH64.iter().map(|name| format!("--test={name}")));
+    command.env(variable(TARGET, "RUNNER"), AARCH64).env("CALLTABLE_RUNNER", AARCH64).env("RUST_BACKTRACE", "0");
+    command.env("CC_aarch64_unknown_linux_gnu", "clang-19").env("AR_aarch64_unknown_linux_gnu", "llvm-ar-19");
+    command.env("CFLAGS_aarch64_unknown_linux_gnu", "--target=aarch64-linux-gnu");
+    Ok(command)
 }
 
 /// What finds most mistakes in the shortest time.

@@ -34,6 +34,11 @@ pub const HOST: &[Package] = &[
     package("gcc-mingw-w64-i686", "i686-w64-mingw32-gcc"),
     package("g++-mingw-w64-i686", "i686-w64-mingw32-g++"),
     package("gdb", "gdb"),
+    // For AArch64, whose GCC would take gcc-multilib off.
+    package("qemu-user", "qemu-aarch64"),
+    package("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
+    package("libgcc-12-dev-arm64-cross", "/usr/lib/gcc-cross/aarch64-linux-gnu/12/libgcc.a"),
+    package("llvm-19", "llvm-ar-19"),
     package("valgrind", "valgrind"),
     package("libz-mingw-w64", DLL),
     // A matched compiler and library source, for targets whose `core` rustup has not installed.

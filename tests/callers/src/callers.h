@@ -10,7 +10,7 @@ int memcmp(const void *a, const void *b, size_t length);
 #ifdef __x86_64__
 #define MS __attribute__((ms_abi))
 #else
-#define MS // cdecl
+#define MS // cdecl, and the one of AArch64
 #endif
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -26,6 +26,14 @@ typedef struct { uint8_t bytes[12]; } Bytes12;
 typedef struct { uint8_t bytes[24]; } Bytes24;
 typedef struct { float a, b; } FloatPair;
 typedef struct { double a, b; } DoublePair;
+#ifdef __aarch64__
+typedef struct { float a, b, c; } Floats3;
+typedef struct { double a, b, c, d; } Doubles4;
+typedef struct { _Alignas(16) int64_t a; int64_t b; } Aligned;
+typedef struct { double a; int64_t b; } Mixed;
+typedef struct { uint8_t bytes[16]; } Bytes16;
+typedef struct { uint8_t bytes[72]; } Bytes72;
+#endif
 
 // The value number `seed` of any type: a pattern of bytes that no other number shares (src/lib.rs, fill).
 static void fill(void *value, size_t size, unsigned seed) {

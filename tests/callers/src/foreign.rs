@@ -20,6 +20,7 @@ unsafe extern "C" {
     pub fn calltable_wreck_preserved();
     pub fn calltable_wreck_control();
     /// The last of them, but for the end: an invalid instruction.
+    #[cfg(not(target_arch = "aarch64"))]
     pub fn calltable_wreck_and_fault();
     pub static mut calltable_seen: Registers;
     /// Whether the handlers above are to look at a frame.
@@ -29,14 +30,16 @@ unsafe extern "C" {
     pub static mut calltable_pops: u32;
 }
 
-#[cfg(feature = "hosted")]
+#[cfg(all(feature = "hosted", not(target_arch = "aarch64")))]
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
+#[cfg(all(feature = "hosted", target_arch = "aarch64"))]
+pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 2] = [variadic_clang_O0, variadic_clang_O2];
 #[cfg(any(target_os = "linux", not(feature = "hosted")))]
 pub const REPEAT: Caller = repeat_clang_O2;
-#[cfg(all(target_os = "linux", feature = "hosted"))]
+#[cfg(all(target_os = "linux", feature = "hosted", not(target_arch = "aarch64")))]
 pub const NEST: Caller = nest_gcc_O2;
-#[cfg(not(feature = "hosted"))]
+#[cfg(any(not(feature = "hosted"), target_arch = "aarch64"))]
 pub const NEST: Caller = nest_clang_O2;
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,18 @@ pub struct FloatPair(pub f32, pub f32);
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct DoublePair(pub f64, pub f64);
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Floats3(pub f32, pub f32, pub f32);
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Doubles4(pub f64, pub f64, pub f64, pub f64);
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct Aligned(pub i64, pub i64);
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Mixed(pub f64, pub i64);
 pub type Function = unsafe extern "efiapi" fn();
 
 /// A type of the cases: none has padding.
@@ -77,6 +92,7 @@ macro_rules! any_bytes {
     ($($ty:ty),*) => { $(impl Pattern for $ty {})* };
 }
 any_bytes!(i8, u8, i16, u16, i32, u32, i64, u64, isize, i128, u128, *mut c_void, Function, FloatPair, DoublePair, ());
+any_bytes!(Floats3, Doubles4, Aligned, Mixed);
 impl<const SIZE: usize> Pattern for Bytes<SIZE> {}
 impl Pattern for bool {
     fn pattern(seed: usize) -> Self {
@@ -128,4 +144,20 @@ pub struct Registers {
     pub x87_control: u32,
     /// Seen by a frame handler: the frame.
     pub frame: [u32; 5],
+}
+
+/// The processor's registers at one moment; the layout is known to registers_aarch64.S.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Registers {
+    /// X0 to X30, of which X16, X17 and X30 are not looked at, and SP. After a call SP is the difference to before.
+    pub general: [u64; 32],
+    /// V0 to V31.
+    pub vectors: [[u64; 2]; 32],
+    /// Of a call: the words on the stack, of which the last two are nobody's. Seen by a handler: those at SP.
+    pub stack: [u64; 66],
+    pub fpcr: u64,
+    /// Seen by a frame handler: the frame that X1 points to.
+    pub frame: [u64; 34],
 }
