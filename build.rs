@@ -477,7 +477,8 @@ fn architecture() -> &'static Architecture {
         // As in src/entry.rs.
         fail(&format!(
             "calltable has no CALL table for the target {}: it has one for x86_64 (not x32), x86 and aarch64 \
-             (little-endian), in ELF and COFF objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's",
+             (little-endian), in ELF and COFF objects, which are those of Windows, UEFI, bare machines and all \
+             Unix-like systems but Apple's",
             env::var("TARGET").unwrap()
         ))
     })

@@ -24,7 +24,8 @@ cfg_if::cfg_if! {
         // The build script says so first, with the target's name.
         compile_error!(
             "calltable has no CALL table for this target: it has one for x86_64 (not x32), x86 and aarch64 \
-             (little-endian), in ELF and COFF objects, which are those of Windows, UEFI, bare machines and all Unix-like systems but Apple's"
+             (little-endian), in ELF and COFF objects, which are those of Windows, UEFI, bare machines and all \
+             Unix-like systems but Apple's"
         );
     }
 }
