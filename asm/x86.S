@@ -289,8 +289,7 @@ PROC calltable_dispatch
 .endif
 3:  push    dword ptr [esp]
 .if CFI
-    .cfi_def_cfa_offset 8
-    .cfi_offset eip, -8                         // the entry is there once
+    .cfi_def_cfa_offset 8                       // of the two, the one that stays is the return address
 .endif
 .if ELF
     call    calltable_here
@@ -305,7 +304,6 @@ PROC calltable_dispatch
     int3
 .if CFI
     .cfi_def_cfa_offset 8
-    .cfi_offset eip, -4
 .endif
 4:  add     esp, 4                              // released while we read: no later registration gets this call
 .if CFI
@@ -314,7 +312,6 @@ PROC calltable_dispatch
     push    dword ptr [esp]
 .if CFI
     .cfi_def_cfa_offset 8
-    .cfi_offset eip, -8
 .endif
 .if ELF
     call    calltable_here
