@@ -550,6 +550,33 @@ fn an_exclusive_closure_is_never_entered_twice() {
     set_stale_handler(None);
 }
 
+/// Of two calls, one in the other, the end of the inner one leaves the outer one counted.
+#[test]
+fn a_tracked_callback_that_calls_itself_is_counted_twice() {
+    let _alone = alone();
+    let seen = Mutex::new(Vec::new());
+    let slot = AtomicUsize::new(0);
+    let note = || {
+        let live = table::live_slot(slot.load(Ordering::Relaxed)).unwrap();
+        seen.lock().unwrap().push(live.in_flight);
+    };
+    let closure = |code: usize| {
+        note();
+        if code != 0 {
+            // SAFETY: the callback passes its own code pointer on.
+            unsafe { std::mem::transmute::<usize, unsafe extern "efiapi" fn(usize)>(code)(0) };
+            note();
+        }
+    };
+    let options = Options::new().tracked();
+    let callback = Callback::<unsafe extern "efiapi" fn(usize)>::from_ref_with(options, &closure).unwrap();
+    slot.store(callback.slot().index(), Ordering::Relaxed);
+    // SAFETY: it lives.
+    unsafe { callback.code()(callback.code() as usize) };
+    note();
+    assert_eq!(*seen.lock().unwrap(), [Some(1), Some(2), Some(1), Some(0)]);
+}
+
 #[test]
 fn a_tracked_release_waits_for_running_calls() {
     let _alone = alone();

@@ -63,7 +63,7 @@ const TARGETS: [Target; 2] = [
         file: "asm/x86.S",
         triple: "i686-unknown-linux-gnu",
         word: 4,
-        tests: &["registers", "signatures", "results", "stale", "seh", "sealed", "table", "unwind_x86", "interleave"],
+        tests: &["registers", "signatures", "results", "stale", "seh", "sealed", "table", "unwind_x86"],
         assembler: &["-m32"],
     },
 ];
