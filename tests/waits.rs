@@ -2,6 +2,7 @@
 //!
 //! Children of `fork` are processes of this program whose other threads are gone.
 #![cfg(any(target_os = "linux", windows))]
+#![cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "children of `fork` are not tested in the emulator"))]
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
