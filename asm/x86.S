@@ -302,9 +302,6 @@ PROC calltable_dispatch
 .endif
     ret
     int3
-.if CFI
-    .cfi_def_cfa_offset 8
-.endif
 4:  add     esp, 4                              // released while we read: no later registration gets this call
 .if CFI
     .cfi_def_cfa_offset 4
