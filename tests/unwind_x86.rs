@@ -113,6 +113,8 @@ thread_local! {
     static ENTRY: Cell<usize> = const { Cell::new(0) };
     /// Instructions of dispatchers from which the entry has not been found: it is called no more.
     static WITHOUT_ENTRY: Cell<usize> = const { Cell::new(0) };
+    /// How often the handler of a call that is overtaken has run, or the stale one.
+    static RAN: Cell<usize> = const { Cell::new(0) };
     /// What is to be released, and before which of the instructions of table and dispatchers.
     static OVERTAKING: Cell<Option<(SlotKey, usize)>> = const { Cell::new(None) };
     /// Whether its handler runs Rust, whose unwind data is the compiler's affair.
@@ -328,7 +330,11 @@ fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
             (
                 $abi,
                 (|| {
-                    let callback = Callback::<unsafe extern $abi fn(u32) -> u32>::from_ref(&|number| number).unwrap();
+                    let callback = Callback::<unsafe extern $abi fn(u32) -> u32>::from_ref(&|number| {
+                        RAN.set(RAN.get() + 1);
+                        number
+                    });
+                    let callback = callback.unwrap();
                     let slot = callback.slot();
                     let _ = callback.leak();
                     // SAFETY: nobody else releases it.
@@ -338,7 +344,13 @@ fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
         };
     }
     // SAFETY: all callbacks of this program return numbers.
-    unsafe { set_stale_handler(Some(|_| 0)).unwrap() };
+    unsafe {
+        set_stale_handler(Some(|_| {
+            RAN.set(RAN.get() + 1);
+            0
+        }))
+        .unwrap();
+    }
     RUNS_RUST.set(true);
     for (way, register) in [typed!("stdcall"), typed!("thiscall"), typed!("fastcall"), typed!("cdecl")] {
         // If it is stale, it has a frame; if not, a cdecl one has, too.
@@ -348,6 +360,11 @@ fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
             let code = key.code().as_ptr();
             OVERTAKING.set(Some((key, at)));
             step_through_call(&format!("{way}, overtaken before instruction {at}"), code, 0, &expected);
+            assert_eq!(
+                RAN.take(),
+                1,
+                "{way}, overtaken before instruction {at}: the closure runs, or the stale handler"
+            );
             if let Some((key, _)) = OVERTAKING.take() {
                 table::release(key).unwrap();
                 assert!(at > 15, "{way}: only {at} instructions of table and dispatchers");
