@@ -134,44 +134,25 @@
 .endif
 .endm
 
-// Saves two preserved registers at SP + `at`; restores them.
-.macro SAVE_PAIR one, two, at
+// Saves two preserved registers at SP + `at`; restores them. `code` is what Windows calls that: regp for two of X19 to
+// X28, fregp for two of D8 to D15.
+.macro SAVE_PAIR one, two, at, code
     stp     \one, \two, [sp, #\at]
 .if ELF
     .cfi_rel_offset \one, \at
     .cfi_rel_offset \two, \at + 8
 .else
-    .seh_save_regp \one, \at
+    .seh_save_\code \one, \at
 .endif
 .endm
 
-.macro RESTORE_PAIR one, two, at
+.macro RESTORE_PAIR one, two, at, code
     ldp     \one, \two, [sp, #\at]
 .if ELF
     .cfi_restore \one
     .cfi_restore \two
 .else
-    .seh_save_regp \one, \at
-.endif
-.endm
-
-.macro SAVE_FLOATS one, two, at
-    stp     \one, \two, [sp, #\at]
-.if ELF
-    .cfi_rel_offset \one, \at
-    .cfi_rel_offset \two, \at + 8
-.else
-    .seh_save_fregp \one, \at
-.endif
-.endm
-
-.macro RESTORE_FLOATS one, two, at
-    ldp     \one, \two, [sp, #\at]
-.if ELF
-    .cfi_restore \one
-    .cfi_restore \two
-.else
-    .seh_save_fregp \one, \at
+    .seh_save_\code \one, \at
 .endif
 .endm
 
@@ -403,16 +384,16 @@ END_PROC calltable_frame
 PROC calltable_saving
     PUSH_LINK
     ALLOC   SAVING_ROOM
-    SAVE_PAIR x19, x20, 0x00
-    SAVE_PAIR x21, x22, 0x10
-    SAVE_PAIR x23, x24, 0x20
-    SAVE_PAIR x25, x26, 0x30
-    SAVE_PAIR x27, x28, 0x40
+    SAVE_PAIR x19, x20, 0x00, regp
+    SAVE_PAIR x21, x22, 0x10, regp
+    SAVE_PAIR x23, x24, 0x20, regp
+    SAVE_PAIR x25, x26, 0x30, regp
+    SAVE_PAIR x27, x28, 0x40, regp
 .if FPU
-    SAVE_FLOATS d8, d9, 0x50
-    SAVE_FLOATS d10, d11, 0x60
-    SAVE_FLOATS d12, d13, 0x70
-    SAVE_FLOATS d14, d15, 0x80
+    SAVE_PAIR d8, d9, 0x50, fregp
+    SAVE_PAIR d10, d11, 0x60, fregp
+    SAVE_PAIR d12, d13, 0x70, fregp
+    SAVE_PAIR d14, d15, 0x80, fregp
 .endif
     END_PROLOGUE
     FILL_LINK SAVING_ROOM
@@ -446,16 +427,16 @@ PROC calltable_saving
 .endif
     EPILOGUE
 .if FPU
-    RESTORE_FLOATS d14, d15, 0x80
-    RESTORE_FLOATS d12, d13, 0x70
-    RESTORE_FLOATS d10, d11, 0x60
-    RESTORE_FLOATS d8, d9, 0x50
+    RESTORE_PAIR d14, d15, 0x80, fregp
+    RESTORE_PAIR d12, d13, 0x70, fregp
+    RESTORE_PAIR d10, d11, 0x60, fregp
+    RESTORE_PAIR d8, d9, 0x50, fregp
 .endif
-    RESTORE_PAIR x27, x28, 0x40
-    RESTORE_PAIR x25, x26, 0x30
-    RESTORE_PAIR x23, x24, 0x20
-    RESTORE_PAIR x21, x22, 0x10
-    RESTORE_PAIR x19, x20, 0x00
+    RESTORE_PAIR x27, x28, 0x40, regp
+    RESTORE_PAIR x25, x26, 0x30, regp
+    RESTORE_PAIR x23, x24, 0x20, regp
+    RESTORE_PAIR x21, x22, 0x10, regp
+    RESTORE_PAIR x19, x20, 0x00, regp
     FREE    SAVING_ROOM
     POP_LINK
     END_EPILOGUE

@@ -209,6 +209,26 @@ END_PROC calltable_here
 .endif
 .endm
 
+// Has the entry jump to `target`, a function of this file. The return address in the entry stays for it, as if the
+// entry had called it; a copy answers the CALL.
+.macro ANSWER target
+    push    dword ptr [esp]
+.if CFI
+    .cfi_def_cfa_offset 8                       // of the two, the one that stays is the return address
+.endif
+.if ELF
+    call    calltable_here
+7:
+.att_syntax prefix
+    leal    \target - 7b(%eax), %eax
+.intel_syntax noprefix
+.else
+    mov     eax, offset \target
+.endif
+    ret
+    int3
+.endm
+
 // --- calltable_dispatch: slot, context, what the entry jumps to ---------------------------------------------------
 //
 // The second byte of the state has all flags that choose a lane. A handler with its data in ECX or EDX, and none of the
@@ -279,7 +299,6 @@ PROC calltable_dispatch
 .endif
     ret
     int3
-// The return address stays for calltable_select, as if the entry had called that; a copy of it answers the CALL.
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
@@ -287,40 +306,12 @@ PROC calltable_dispatch
 .if CFI
     .cfi_def_cfa_offset 4
 .endif
-3:  push    dword ptr [esp]
-.if CFI
-    .cfi_def_cfa_offset 8                       // of the two, the one that stays is the return address
-.endif
-.if ELF
-    call    calltable_here
-1:
-.att_syntax prefix
-    leal    calltable_select - 1b(%eax), %eax
-.intel_syntax noprefix
-.else
-    mov     eax, offset calltable_select
-.endif
-    ret
-    int3
+3:  ANSWER calltable_select
 4:  add     esp, 4                              // released while we read: no later registration gets this call
 .if CFI
     .cfi_def_cfa_offset 4
 .endif
-    push    dword ptr [esp]
-.if CFI
-    .cfi_def_cfa_offset 8
-.endif
-.if ELF
-    call    calltable_here
-1:
-.att_syntax prefix
-    leal    calltable_released - 1b(%eax), %eax
-.intel_syntax noprefix
-.else
-    mov     eax, offset calltable_released
-.endif
-    ret
-    int3
+    ANSWER calltable_released
 END_PROC calltable_dispatch
 
 // --- calltable_select: a frame for everything else ----------------------------------------------------------------
@@ -406,7 +397,8 @@ END_PROC calltable_dispatch
     int3
 .endm
 
-// The same for a call that a release has overtaken: as if its generation had ended before all that now are there.
+// As calltable_select, for a call that a release has overtaken: with a generation that the context never has, so that
+// the call is refused.
 PROC calltable_released
     LANDING_PAD                                 // the entry jumps here
     FIND_CONTEXT calltable_no_context
@@ -414,7 +406,7 @@ PROC calltable_released
 .if CFI
     .cfi_def_cfa_offset 8
 .endif
-    not     dword ptr [esp]                     // no generation that the context has, or gets while this call runs
+    not     dword ptr [esp]                     // 2^31 releases away
     jmp     calltable_framed
 END_PROC calltable_released
 

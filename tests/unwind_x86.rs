@@ -1,9 +1,8 @@
 //! i686 Linux: the C runtime's unwinder finds the foreign caller and its registers from every instruction of a call.
 //!
 //! Where the dispatcher has a frame it is the entry that has called it; the caller of a handler that the entry jumps to
-//! is the foreign code. The caller's frame is found through EBP. A caller that is found through ESP alone looks too far
-//! up from the RET of a call by stdcall, thiscall and fastcall, since the return address has been moved over the
-//! arguments.
+//! is the foreign code. The caller's frame is found through EBP; its ESP is found, too, but from the RET of a call by
+//! stdcall, thiscall and fastcall, which comes after the return address has been moved over the arguments.
 #![cfg(all(target_os = "linux", target_arch = "x86"))]
 
 #[path = "seh/signals.rs"]
@@ -41,6 +40,7 @@ unwind_caller:
     sub esp, [ebp + 16]
     mov ecx, [ebp + 12]
     mov [ecx], ebp
+    mov [ecx + 4], esp
     mov eax, [ebp + 8]
     mov ebx, 0x11111111
     mov esi, 0x22222222
@@ -92,8 +92,8 @@ unwind_wreck:
 
 unsafe extern "C" {
     /// Calls `code` under the trap flag, with marks in the registers that are preserved, and ESP that far below a
-    /// multiple of 16; stores EBP.
-    fn unwind_caller(code: *const c_void, ebp: *mut usize, below: usize);
+    /// multiple of 16; stores EBP, and ESP at the call.
+    fn unwind_caller(code: *const c_void, stack: *mut [usize; 2], below: usize);
     static unwind_returned: u8;
     fn unwind_plain();
     /// For three words and the data.
@@ -104,12 +104,13 @@ unsafe extern "C" {
     // Of the C runtime's unwinder (Itanium C++ ABI).
     fn _Unwind_Backtrace(visit: unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32, data: *mut c_void) -> i32;
     fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    fn _Unwind_GetCFA(context: *mut c_void) -> usize;
     fn _Unwind_GetGR(context: *mut c_void, register: i32) -> usize;
 }
 
 thread_local! {
-    /// EBP of `unwind_caller`, while it runs, and the entry that it calls.
-    static EBP: Cell<usize> = const { Cell::new(0) };
+    /// EBP of `unwind_caller`, while it runs, and ESP at its call, and the entry that it calls.
+    static STACK: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
     static ENTRY: Cell<usize> = const { Cell::new(0) };
     /// Instructions of dispatchers from which the entry has not been found: it is called no more.
     static WITHOUT_ENTRY: Cell<usize> = const { Cell::new(0) };
@@ -136,8 +137,8 @@ fn returned() -> usize {
 struct Found {
     /// Where the functions further in are.
     places: Vec<usize>,
-    /// In the frame of `unwind_caller`.
-    registers: Option<[usize; 4]>,
+    /// In the frame of `unwind_caller`, ESP last.
+    registers: Option<[usize; 5]>,
 }
 
 /// Walks to the frame of `unwind_caller`.
@@ -151,7 +152,8 @@ unsafe extern "C" fn visit(context: *mut c_void, found: *mut c_void) -> i32 {
             found.places.push(place);
             return GO_ON;
         }
-        found.registers = Some(REGISTERS.map(|register| _Unwind_GetGR(context, register)));
+        let [ebx, ebp, esi, edi] = REGISTERS.map(|register| _Unwind_GetGR(context, register));
+        found.registers = Some([ebx, ebp, esi, edi, _Unwind_GetCFA(context)]);
     }
     STOP
 }
@@ -184,7 +186,14 @@ unsafe extern "C" fn on_step(_: i32, _: *const libc::siginfo_t, context: *mut c_
         top.sub(1).write([0xcc; 256]);
         _Unwind_Backtrace(visit, (&raw mut found).cast());
     }
-    let want = [0x1111_1111, EBP.get(), 0x2222_2222, 0x3333_3333];
+    // SAFETY: the instruction before which the program stands.
+    let is_ret = unsafe { std::ptr::with_exposed_provenance::<u8>(pc).read() } == 0xc3;
+    let [ebp, esp] = STACK.get();
+    // At the RET the arguments have been removed; so it lies that much higher, as after it.
+    let has_entry = found.places.iter().any(|place| place.wrapping_sub(ENTRY.get()) < ENTRY_SIZE);
+    let removed = found.registers.map_or(0, |[.., found]| found.wrapping_sub(esp));
+    let esp = if is_ret && !has_entry && removed <= 32 { esp + removed } else { esp };
+    let want = [0x1111_1111, ebp, 0x2222_2222, 0x3333_3333, esp];
     let is_entry = |place: &usize| place.wrapping_sub(ENTRY.get()) < ENTRY_SIZE;
     let is_dispatcher = table::locate(pc as *const c_void) == Some(Location::Dispatcher);
     let is_right = match found.places.iter().filter(|place| is_entry(place)).count() {
@@ -252,7 +261,7 @@ fn step_through_call(way: &str, code: *const c_void, below: usize, expected: &[u
     STEPS.set(0);
     WITHOUT_ENTRY.set(0);
     // SAFETY: the handlers take any arguments; the caller has room for more than they have.
-    EBP.with(|ebp| unsafe { unwind_caller(code, ebp.as_ptr(), below) });
+    STACK.with(|stack| unsafe { unwind_caller(code, stack.as_ptr(), below) });
     set_stack(null_mut(), libc::SS_DISABLE);
     let (wrong, steps) = (WRONG.take(), STEPS.get());
     assert!(wrong.is_empty(), "{way}: of {steps} instructions, unwinding goes wrong\n{wrong}");
