@@ -19,7 +19,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use iced_x86::{CpuidFeature, Mnemonic};
-use object::Object;
+use object::{Object, ObjectSection};
 
 /// A copy of the package, without its tests, and where it is built.
 fn copy(name: &str) -> PathBuf {
@@ -188,6 +188,39 @@ fn nothing_is_an_error_where_every_warning_is() {
             let (out, output) = run(&target, &format!("strict-{compiler}-{}", target.name), &flags);
             assert_eq!(errors(&output), "", "{compiler}, {}", target.name);
             assert!(out.read_dir().unwrap().any(|file| file.unwrap().path().extension().is_some_and(|end| end == "a")));
+        }
+    }
+}
+
+/// Only Linux's is run; the others are at least assembled, with and without what build scripts can ask for.
+#[test]
+fn the_table_of_aarch64_is_assembled_for_every_system() {
+    const ARM: Target = Target { arch: "aarch64", ..LINUX };
+    for (name, os, format) in [
+        ("aarch64-unknown-linux-gnu", "linux", object::BinaryFormat::Elf),
+        ("aarch64-unknown-none", "none", object::BinaryFormat::Elf),
+        ("aarch64-pc-windows-msvc", "windows", object::BinaryFormat::Coff),
+        ("aarch64-unknown-uefi", "uefi", object::BinaryFormat::Coff),
+    ] {
+        for features in ["neon", "neon,lse", ""] {
+            let target = Target { name, os, features, ..ARM };
+            let tools = [("CC", "clang-19"), ("AR", "llvm-ar-19"), ("CFLAGS", "-Wall -Wextra -Werror")];
+            let (out, output) = run(&target, &format!("arm-{name}-{features}"), &tools);
+            assert_eq!(errors(&output), "", "{name}, {features}");
+            let mut files = out.read_dir().unwrap().map(|file| file.unwrap().path());
+            let object = fs::read(files.find(|file| file.extension().is_some_and(|end| end == "o")).unwrap()).unwrap();
+            let file = object::File::parse(&*object).unwrap();
+            assert_eq!((file.architecture(), file.format()), (object::Architecture::Aarch64, format), "{name}");
+            let is_text = |section: &object::Section| section.name().is_ok_and(|name| name.starts_with(".text"));
+            let text = file.sections().find(|section| is_text(section) && section.size() > 0);
+            let code = text.unwrap().data().unwrap();
+            for slot in 0..3 {
+                let word =
+                    |at: usize| u32::from_le_bytes(code[16 * slot + 4 * at..][..4].try_into().expect("four bytes"));
+                // bti c; movz w12, #slot; b; brk
+                assert_eq!((word(0), word(1)), (0xd503_245f, 0x5280_000c | (slot as u32) << 5), "{name}, entry {slot}");
+                assert_eq!((word(2) >> 26, word(3)), (5, 0xd43e_0000), "{name}, entry {slot}");
+            }
         }
     }
 }
