@@ -1,5 +1,6 @@
 //! The standard library of targets for which rustup has none installed: built from Debian's source, once for each set
-//! of flags, and shared by all that is built for the target, whatever its profile.
+//! of flags, and shared by all that is built for the target, whatever its profile. It is kept where a user's programs
+//! keep what they can make again (`~/.cache`): every checkout finds it there, as it would find rustup's.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -89,7 +90,7 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     let version = Command::new(setup::DEBIAN_RUSTC).arg("-vV").output().context(setup::DEBIAN_RUSTC)?.stdout;
     let mut key = DefaultHasher::new();
     (version, manifest, library.parts, library.flags, fs::read(target).ok()).hash(&mut key);
-    let sysroot = std::env::current_dir()?.join(folder("library")?).join(format!("{name}-{:016x}", key.finish()));
+    let sysroot = cache()?.join(format!("{name}-{:016x}", key.finish()));
     let made = sysroot.join("lib/rustlib").join(name).join("lib");
     // Suites that run at the same time may want the same one.
     fs::create_dir_all(&sysroot)?;
@@ -107,6 +108,15 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     fs::create_dir_all(made.parent().context("a folder in others")?)?;
     fs::rename(complete, made)?;
     Ok(sysroot)
+}
+
+/// The folder that all checkouts of this user share.
+fn cache() -> Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    match absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))) {
+        Some(folder) => Ok(folder.join("calltable/rust-library")),
+        None => Ok(std::env::current_dir()?.join(folder("library")?)),
+    }
 }
 
 /// Builds Debian's source.
