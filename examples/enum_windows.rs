@@ -4,12 +4,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use calltable::Callback;
     use windows_sys::Win32::Foundation::{HWND, LPARAM};
-    use windows_sys::Win32::UI::WindowsAndMessaging::{EnumWindows, GetWindowTextW};
-    use windows_sys::core::BOOL;
-
-    // Windows' own name for it is WNDENUMPROC. The type says all that there is to know about a call: the callback's
-    // convention and parameters are taken from it.
-    type EnumProc = unsafe extern "system" fn(HWND, LPARAM) -> BOOL;
+    use windows_sys::Win32::UI::WindowsAndMessaging::{EnumWindows, GetWindowTextW, WNDENUMPROC};
 
     let mut titles = Vec::new();
     let mut closure = |window: HWND, _parameter: LPARAM| {
@@ -22,11 +17,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         1 // TRUE: continue
     };
 
+    // The type says all that there is to know about a call: the callback's convention and parameters are taken from it.
     // `from_mut`, since the closure changes what it captured. `EnumWindows` calls it for one window after the other; a
-    // callback that may be called while it runs, as a window procedure, wants `from_ref`: see the example `window`.
-    let callback = Callback::<EnumProc>::from_mut(&mut closure)?;
+    // callback that may be called while it runs, as a window procedure, wants `from_local`: see the example `window`.
+    let callback = Callback::<WNDENUMPROC>::from_mut(&mut closure)?;
     // SAFETY: `callback` lives until `EnumWindows` has returned, and `EnumWindows` keeps no copy of the pointer.
-    let complete = unsafe { EnumWindows(Some(callback.code()), 0) };
+    let complete = unsafe { EnumWindows(callback.code(), 0) };
     if complete == 0 {
         return Err(std::io::Error::last_os_error().into());
     }

@@ -3,11 +3,11 @@
 
 #[cfg(windows)]
 mod windows {
+    use std::cell::Cell;
     use std::env;
     use std::error::Error;
     use std::io;
     use std::ptr::{null, null_mut};
-    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     use calltable::Callback;
     use windows_sys::Win32::Foundation::{HWND, LPARAM, LRESULT, WPARAM};
@@ -16,33 +16,36 @@ mod windows {
     use windows_sys::Win32::UI::WindowsAndMessaging::*;
     use windows_sys::w;
 
-    type WindowProc = unsafe extern "system" fn(HWND, u32, WPARAM, LPARAM) -> LRESULT;
-
     /// What the window is about.
     #[derive(Default)]
     struct State {
-        clicks: AtomicU32,
-        messages: AtomicU32,
+        clicks: Cell<u32>,
+        messages: Cell<u32>,
         /// Messages that came while another one was being handled, and how many are being handled now.
-        nested: AtomicU32,
-        depth: AtomicU32,
+        nested: Cell<u32>,
+        depth: Cell<u32>,
+    }
+
+    fn add(number: &Cell<u32>, more: u32) {
+        number.set(number.get() + more);
     }
 
     impl State {
         fn handle(&self, window: HWND, message: u32, wparam: WPARAM, lparam: LPARAM) -> LRESULT {
-            self.messages.fetch_add(1, Relaxed);
-            let depth = self.depth.fetch_add(1, Relaxed);
-            self.nested.fetch_add(u32::from(depth > 0), Relaxed);
+            add(&self.messages, 1);
+            let depth = self.depth.get();
+            self.depth.set(depth + 1);
+            add(&self.nested, u32::from(depth > 0));
             let mut result = 0;
             // SAFETY: Windows passes the handle of a window that exists; a PAINTSTRUCT is plain numbers and a handle.
             unsafe {
                 match message {
                     WM_LBUTTONDOWN => {
-                        self.clicks.fetch_add(1, Relaxed);
+                        add(&self.clicks, 1);
                         InvalidateRect(window, null(), 1); // asks for a WM_PAINT
                     }
                     WM_PAINT => {
-                        let text = format!("{} clicks", self.clicks.load(Relaxed));
+                        let text = format!("{} clicks", self.clicks.get());
                         let mut paint: PAINTSTRUCT = std::mem::zeroed();
                         let context = BeginPaint(window, &mut paint);
                         TextOutA(context, 20, 20, text.as_ptr(), text.len() as i32);
@@ -53,7 +56,7 @@ mod windows {
                     _ => result = DefWindowProcW(window, message, wparam, lparam),
                 }
             }
-            self.depth.fetch_sub(1, Relaxed);
+            self.depth.set(depth);
             result
         }
     }
@@ -63,18 +66,19 @@ mod windows {
         let close_after = close_after.map(|milliseconds| milliseconds.parse()).transpose()?;
 
         // A window procedure is entered again while it runs: `DestroyWindow`, `DefWindowProcW` and many others send
-        // messages before they return. So it takes `from_ref`, and state that is changed through a shared reference;
-        // with `from_mut` the second call would be refused and stop the program.
+        // messages before they return. So it takes state that is changed through a shared reference; with `from_mut`
+        // the second call would be refused and stop the program.
         let state = State::default();
         let closure = |window, message, wparam, lparam| state.handle(window, message, wparam, lparam);
-        let callback = Callback::<WindowProc>::from_ref(&closure)?;
+        // SAFETY: a window's messages come to the thread that has made it.
+        let callback = unsafe { Callback::<WNDPROC>::from_local(&closure)? };
 
         // SAFETY: `callback` lives until the message loop has ended, and with it the only window of the class;
         // WNDCLASSW and MSG are plain numbers, handles and pointers; the strings end in zeros.
         unsafe {
             let module = GetModuleHandleW(null());
             let class = WNDCLASSW {
-                lpfnWndProc: Some(callback.code()),
+                lpfnWndProc: callback.code(),
                 hInstance: module,
                 lpszClassName: w!("calltable example"),
                 hCursor: LoadCursorW(null_mut(), IDC_ARROW),

@@ -33,6 +33,8 @@
 //! | 8 | the root of the crate, on which the package for C stands |
 #![no_std]
 
+#[cfg(feature = "alloc")]
+extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 

@@ -55,6 +55,21 @@ fn register_in_every_lane() -> Vec<(*const c_void, isize)> {
     codes.into_iter().chain([typed, dynamic]).map(|code| code.as_ptr()).zip([1, 2, 3, 4, 4, 5, 6]).collect()
 }
 
+/// What a closure has that is live for ever.
+struct Kept;
+
+impl Kept {
+    fn add(&self, argument: isize) -> isize {
+        argument + 8
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        panic!("a closure was dropped while its entry is live");
+    }
+}
+
 fn seal() -> Result<Range<*const u8>, Error> {
     // SAFETY: what is live at the last of these calls stays valid for ever; no counted call begins before it and ends
     // after.
@@ -184,7 +199,11 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
     assert!(error.unwrap().to_string().starts_with(&format!("slot {slot} is tracked or exclusive")));
     // A refusal changes nothing.
     assert_eq!(table::release(released), Ok(()));
-    let closure = |argument: isize| argument + 8;
+    let kept = Kept;
+    let closure = move |argument: isize| kept.add(argument);
+    #[cfg(feature = "alloc")]
+    let dropped = Callback::<Unary>::new(closure).unwrap();
+    #[cfg(not(feature = "alloc"))]
     let dropped = Callback::<Unary>::from_ref(&closure).unwrap();
     let code = dropped.slot().code().as_ptr();
     let never = dropped.slot().index() + 1;
@@ -237,4 +256,6 @@ fn a_sealed_table_serves_calls_and_refuses_change() {
     drop(dropped);
     assert_eq!(call(code), 10 + 5 * 8);
     assert_eq!(table::live_count(), count);
+    #[cfg(not(feature = "alloc"))]
+    std::mem::forget(closure);
 }

@@ -3,14 +3,16 @@
 //! # Why safe code cannot misuse them
 //! To call a code pointer is unsafe, so whoever does it has to know that the handle lives. All that a handler relies on
 //! beyond that follows from what safe code cannot change:
-//! - The closure, the data and the function are there: the handle borrows the first two (`'a`), and what the function's
-//!   type holds outlives `'a`, too. `leak` and a handle that is stored for ever want `'static`.
+//! - The closure, the data and the function are there: the handle borrows the first two (`'a`) or owns the closure
+//!   (`owned`), and what the function's type holds outlives `'a`, too. `leak` and a handle that is stored for ever want
+//!   `'static`.
 //! - Threads: foreign code may call from any. What several calls may use at once is `Sync`; what one call at a time
 //!   changes is `Send`, and its registration is exclusive.
 //! - Nobody else ends or changes the registration: its [`SlotKey`](table::SlotKey) never leaves the handle, and a
 //!   [`SlotId`] only looks.
-//! - Drop releases before the borrow ends. An exclusive or tracked callback waits there for its running calls. For any
-//!   other one the caller of the code pointer has promised that none runs.
+//! - Drop releases before the borrow ends, and before a closure that the handle owns is dropped. An exclusive or
+//!   tracked callback waits there for its running calls. For any other one the caller of the code pointer has promised
+//!   that none runs.
 //! - A panic does not unwind into foreign frames: the handlers are functions of an ABI that aborts.
 //! - What could drop frames of safe code, a contained exception, or make up results, the stale handler, is unsafe to
 //!   set up.
@@ -18,6 +20,13 @@
 mod contained;
 mod dynamic;
 mod options;
+#[cfg(feature = "alloc")]
+mod owned;
+#[cfg(not(feature = "alloc"))]
+mod owned {
+    /// There is none.
+    pub(super) type Owned<'a> = core::convert::Infallible;
+}
 mod pointer;
 #[cfg(feature = "std")]
 mod scope;
@@ -35,16 +44,18 @@ use crate::table::{self, Binding, SlotId};
 pub use contained::Contained;
 pub use dynamic::Dynamic;
 pub use options::Options;
+use owned::Owned;
 pub use pointer::{FunctionPointer, Method};
 pub use thunks::{HandledBy, HandledByMut, HandledWith};
 
 /// A closure, or a function with data, that foreign code can call through a bare function pointer of type `F`.
 ///
-/// It borrows the closure and owns a slot of the table; dropping it gives both back. Dropping waits for the table's
-/// lock and, if the callback is exclusive or tracked, until no call of it is running. Such a callback must not be
-/// dropped in its own call: that stops the program with a message, or, where it cannot be seen, waits for ever ("Limits
-/// and other tools" in the guides). If such a callback ran in the parent when it forked, and the child drops it, that
-/// stops the child after a second.
+/// It owns a slot of the table, and borrows the closure or, with the feature `alloc`, owns it, too (`new`, `new_mut`):
+/// dropping it gives the slot back, then the closure. Dropping waits for the table's lock and, if the callback is
+/// exclusive or tracked, until no call of it is running. Such a callback must not be dropped in its own call: that
+/// stops the program with a message, or, where it cannot be seen, waits for ever ("Limits and other tools" in the
+/// guides). If such a callback ran in the parent when it forked, and the child drops it, that stops the child after a
+/// second.
 ///
 /// ```
 /// use calltable::Callback;
@@ -77,6 +88,8 @@ pub use thunks::{HandledBy, HandledByMut, HandledWith};
 #[must_use = "dropping it makes the code pointer stale"]
 pub struct Callback<'a, F: FunctionPointer> {
     slot: SlotId,
+    /// Dropped after the release.
+    owned: Option<Owned<'a>>,
     handler: PhantomData<(&'a (), F)>,
 }
 
@@ -146,7 +159,7 @@ impl<F: FunctionPointer> Callback<'_, F> {
                 Err(NotReleased { handle: self, error })
             }
             _ => {
-                let _released = ManuallyDrop::new(self);
+                ManuallyDrop::new(self).owned = None;
                 Ok(())
             }
         }
@@ -170,7 +183,8 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     /// # Ok::<(), calltable::Error>(())
     /// ```
     pub fn untyped(self) -> Callback<'a, CodePointer> {
-        Callback { slot: ManuallyDrop::new(self).slot, handler: PhantomData }
+        let mut typed = ManuallyDrop::new(self);
+        Callback { slot: typed.slot, owned: typed.owned.take(), handler: PhantomData }
     }
 }
 
@@ -203,13 +217,15 @@ impl<F: FunctionPointer> Drop for Callback<'_, F> {
                 c"calltable: a callback that is exclusive or tracked was dropped in its own call, for whose end it would \
                   wait: drop it after the call, or use try_release\n",
             ),
-            // Other threads are gone, and what they ran does not run any more.
-            Err(ReleaseError::InFlight) if platform::is_ending() => {}
+            // Other threads are gone, and what they ran does not run any more, but has not ended.
+            Err(ReleaseError::InFlight) if platform::is_ending() => _ = ManuallyDrop::new(self.owned.take()),
             // The closure may be in use, so that this must not return.
             Err(ReleaseError::InFlight) => platform::stop(
                 c"calltable: a child of fork dropped a callback that ran in the parent when it forked, and may never return \
                   here: forget it, or use try_release\n",
             ),
+            // It may still be called.
+            Err(ReleaseError::Sealed) => _ = ManuallyDrop::new(self.owned.take()),
             Ok(()) | Err(_) => {}
         }
     }
@@ -219,6 +235,6 @@ impl<F: FunctionPointer> Callback<'_, F> {
     /// # Safety
     /// The registration must serve calls of type `F`, with data that lives as long as the handle.
     unsafe fn bind(options: Options, binding: Binding) -> Result<Self, Error> {
-        Ok(Self { slot: options.register(binding)?.slot(), handler: PhantomData })
+        Ok(Self { slot: options.register(binding)?.slot(), owned: None, handler: PhantomData })
     }
 }

@@ -8,8 +8,9 @@ use crate::entry::CodePointer;
 
 /// A type of function pointer that foreign code can be given.
 ///
-/// These are `unsafe` function pointers with 0 to 16 parameters, and [`CodePointer`], for a signature known only at run
-/// time. They are `unsafe` since the code that they lead to goes away with its [`Callback`](super::Callback).
+/// These are `unsafe` function pointers with 0 to 16 parameters, an `Option` of one, and [`CodePointer`], for a signature
+/// known only at run time. They are `unsafe` since the code that they lead to goes away with its
+/// [`Callback`](super::Callback).
 ///
 /// | target | conventions |
 /// | --- | --- |
@@ -27,7 +28,9 @@ use crate::entry::CodePointer;
             i686 \"stdcall\", \"cdecl\", \"thiscall\", \"fastcall\", \"C\" or \"system\"; on AArch64 \"C\", \"system\" or \
             \"efiapi\"",
     note = "a callback has at most 16 parameters, and none of them is a reference with a lifetime of its own: pass \
-            a raw pointer"
+            a raw pointer",
+    note = "of an ABI that ends in \"-unwind\" write the one without: a panic does not leave a callback; and of a function \
+            with a variable number of arguments those that you read, or use a `Dynamic`"
 )]
 pub trait FunctionPointer: Copy + sealed::Sealed {
     /// What it returns. A [`CodePointer`] returns what its signature says, which is known only at run time: it has a
@@ -59,6 +62,38 @@ impl FunctionPointer for CodePointer {
     }
     fn answering() -> *const c_void {
         core::ptr::null()
+    }
+}
+
+/// As bindings of C write a pointer that may be null: what [`Callback::code`](super::Callback::code) gives is `Some`.
+///
+/// ```
+/// use calltable::Callback;
+///
+/// /// A name of windows-sys, say.
+/// type WNDENUMPROC = Option<unsafe extern "efiapi" fn(usize, isize) -> i32>;
+///
+/// let callback = Callback::<WNDENUMPROC>::from_ref(&|_window, _parameter| 1)?;
+/// let code: WNDENUMPROC = callback.code();
+/// // SAFETY: the callback lives.
+/// assert_eq!(code.map(|code| unsafe { code(0, 0) }), Some(1));
+/// # Ok::<(), calltable::Error>(())
+/// ```
+impl<F: FunctionPointer> FunctionPointer for Option<F> {
+    type Result = F::Result;
+    unsafe fn from_code(code: CodePointer) -> Self {
+        // SAFETY: by the caller's promise.
+        Some(unsafe { F::from_code(code) })
+    }
+    fn answering() -> *const c_void {
+        F::answering()
+    }
+}
+
+impl<F: FunctionPointer> sealed::Sealed for Option<F> {}
+impl<F: sealed::Typed> sealed::Typed for Option<F> {
+    fn shape(is_contained: bool) -> crate::abi::Shape {
+        F::shape(is_contained)
     }
 }
 

@@ -91,6 +91,24 @@ pub unsafe trait HandledWith<T, H, Ways = ()>: FunctionPointer + sealed::Typed {
     fn thunk(shape: Shape) -> *const c_void;
 }
 
+/// A pointer that may be null is called as one that may not. The arguments: the trait, with its parameters; those of the
+/// thunk, which the dispatcher finds in the same way.
+macro_rules! or_null {
+    ($Handled:ident<$($parameters:ident),*> $(, $Data:ident: $Closure:ident)?) => {
+        // SAFETY: the thunk is one of `F`, and serves the same calls.
+        unsafe impl<$($parameters,)* Ways, F: $Handled<$($parameters,)* Ways>> $Handled<$($parameters,)* Ways>
+            for Option<F>
+        {
+            fn thunk$(<$Data: Holds<Self::Result, Closure = $Closure>>)?(shape: Shape) -> *const c_void {
+                F::thunk$(::<$Data>)?(shape)
+            }
+        }
+    };
+}
+or_null!(HandledBy<C>, D: C);
+or_null!(HandledByMut<C>, D: C);
+or_null!(HandledWith<T, H>);
+
 /// What lies at the data of a thunk: a closure, by itself or with what surrounds its calls.
 pub trait Holds<R> {
     /// The closure.

@@ -71,7 +71,60 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     where
         F: HandledBy<C, Ways>,
     {
-        // SAFETY: the thunk takes a closure that is borrowed while the handle lives, and `Sync`.
+        // SAFETY: the closure is `Sync`.
+        unsafe { Self::from_local_with(options, closure) }
+    }
+
+    /// As [`Self::from_ref`], for a closure of one thread: it may capture window handles, `Rc`, `Cell` and `RefCell`. A
+    /// call may come while another one runs, as window procedures are called.
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    ///
+    /// use calltable::Callback;
+    ///
+    /// type Visit = unsafe extern "efiapi" fn(*mut u8, isize) -> i32;
+    ///
+    /// let windows = RefCell::new(Vec::new());
+    /// let visit = |window, _| {
+    ///     windows.borrow_mut().push(window);
+    ///     1
+    /// };
+    /// // SAFETY: a function that enumerates calls on the thread that has called it.
+    /// let callback = unsafe { Callback::<Visit>::from_local(&visit)? };
+    /// // SAFETY: the callback lives.
+    /// unsafe { callback.code()(std::ptr::null_mut(), 0) };
+    /// drop(callback);
+    /// assert_eq!(windows.into_inner(), [std::ptr::null_mut()]);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`].
+    ///
+    /// # Safety
+    /// If the closure is not `Sync`, no thread but this one may call the code pointer.
+    pub unsafe fn from_local<C, Ways>(closure: &'a C) -> Result<Self, Error>
+    where
+        F: HandledBy<C, Ways>,
+    {
+        // SAFETY: by the caller's promise.
+        unsafe { Self::from_local_with(Options::new(), closure) }
+    }
+
+    /// As [`Self::from_local`], with options; [`Self::from_ref_with`] has an example of these.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
+    ///
+    /// # Safety
+    /// As for [`Self::from_local`].
+    pub unsafe fn from_local_with<C, Ways>(options: Options, closure: &'a C) -> Result<Self, Error>
+    where
+        F: HandledBy<C, Ways>,
+    {
+        // SAFETY: the thunk takes a closure that is borrowed while the handle lives; by the caller's promise it is used
+        // by threads that may.
         unsafe { Self::bind(options, Self::direct(false, F::thunk::<Plain<C>>, &raw const *closure)) }
     }
 

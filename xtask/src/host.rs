@@ -43,10 +43,11 @@ const RUNNING_ON_I686: &[&str] = &[
     "faults",
     "soak",
     "waits",
+    "owned",
 ];
 
 const RUNNING_ON_AARCH64: &[&str] =
-    &["registers", "signatures", "results", "table", "registry", "sealed", "stale", "panics", "waits"];
+    &["registers", "signatures", "results", "table", "registry", "sealed", "stale", "panics", "waits", "owned"];
 
 /// What runs programs of AArch64 Linux, with the libraries of Debian's packages for cross compilers.
 const AARCH64: &str = "qemu-aarch64 -L /usr/aarch64-linux-gnu";

@@ -1,4 +1,5 @@
-//! 0 and 16 parameters and a hidden result pointer, both names of the convention, closures without annotations.
+//! 0 and 16 parameters and a hidden result pointer, both names of the convention, closures without annotations; types
+//! that may be null, as bindings have them.
 use calltable::Callback;
 
 type Sixteen = unsafe extern "win64" fn(
@@ -24,4 +25,17 @@ fn main() {
     }
     drop(nothing);
     assert_eq!(calls, 1);
+
+    type OrNull = Option<unsafe extern "win64" fn(i32) -> i32>;
+    let mut total = 40;
+    let mut add = |number| {
+        total += number;
+        total
+    };
+    let add = Callback::<OrNull>::from_mut(&mut add).unwrap();
+    let subtract = Callback::<OrNull>::from_fn(&44, |from: &i32, number| from - number).unwrap();
+    for code in [add.code(), subtract.code()] {
+        // SAFETY: both live.
+        assert_eq!(code.map(|code| unsafe { code(2) }), Some(42));
+    }
 }
