@@ -8,8 +8,8 @@ use crate::entry::CodePointer;
 
 /// A type of function pointer that foreign code can be given.
 ///
-/// These are `unsafe` function pointers with 0 to 16 parameters, an `Option` of one, and [`CodePointer`], for a signature
-/// known only at run time. They are `unsafe` since the code that they lead to goes away with its
+/// These are `unsafe` function pointers with 0 to 16 parameters, an `Option` of one, and [`CodePointer`], for a
+/// signature known only at run time. They are `unsafe` since the code that they lead to goes away with its
 /// [`Callback`](super::Callback).
 ///
 /// | target | conventions |

@@ -91,8 +91,8 @@ pub unsafe trait HandledWith<T, H, Ways = ()>: FunctionPointer + sealed::Typed {
     fn thunk(shape: Shape) -> *const c_void;
 }
 
-/// A pointer that may be null is called as one that may not. The arguments: the trait, with its parameters; those of the
-/// thunk, which the dispatcher finds in the same way.
+/// A pointer that may be null is called as one that may not. The arguments: the trait, with its parameters; those of
+/// the thunk, which the dispatcher finds in the same way.
 macro_rules! or_null {
     ($Handled:ident<$($parameters:ident),*> $(, $Data:ident: $Closure:ident)?) => {
         // SAFETY: the thunk is one of `F`, and serves the same calls.
