@@ -40,8 +40,6 @@ pub(crate) struct Architecture {
     floats: &'static str,
     /// Programs of an operating system have others where these are lacking.
     has_older_floats: bool,
-    /// Whether calls can be in a chain of exception handlers: on Windows, elsewhere.
-    chain: [bool; 2],
     numbers: &'static [Number],
     records: &'static [Record],
 }
@@ -107,6 +105,29 @@ const OUTCOME: Record = (
     ],
 );
 
+/// What puts a call in the chain on 64-bit systems other than Windows.
+const CHAIN_RECORD: Record = (
+    "CHAIN_RECORD",
+    &[
+        ("", Bytes(16), "the record"),
+        ("BLOCK", Bytes(8), "Offset of the thread's block in a chain record; 0 in no chain."),
+        ("CONTEXT", Bytes(8), "Offset of the context in a chain record."),
+        ("SIZE", Bytes(0), "Size of a chain record: what puts a call in the chain on systems other than Windows."),
+    ],
+);
+
+/// A contained call that is in the chain.
+const LINKED: Record = (
+    "LINKED",
+    &[
+        ("", Of("CONTAINED"), ""),
+        ("RECORD", Of("CHAIN_RECORD"), "Offset of the chain record in a linked call."),
+        ("SHADOW", Bytes(8), "Offset of the shadow stack's pointer, or 0, in a linked call."),
+        ("", Bytes(8), ""),
+        ("SIZE", Bytes(0), "Size of a linked call, a multiple of 16."),
+    ],
+);
+
 const JUMP_POSITIONS: u64 = 4;
 
 pub(crate) const X86_64: Architecture = Architecture {
@@ -118,7 +139,6 @@ pub(crate) const X86_64: Architecture = Architecture {
     windows_entry: Entry { stride: 16, returns: 9 },
     floats: "sse2",
     has_older_floats: false,
-    chain: [false, true],
     numbers: &[
         (
             "JUMP_POSITIONS",
@@ -174,29 +194,8 @@ pub(crate) const X86_64: Architecture = Architecture {
                 ("SIZE", Bytes(0), "Size of a contained call."),
             ],
         ),
-        (
-            "CHAIN_RECORD",
-            &[
-                ("", Bytes(16), "the record"),
-                ("BLOCK", Bytes(8), "Offset of the thread's block in a chain record; 0 in no chain."),
-                ("CONTEXT", Bytes(8), "Offset of the context in a chain record."),
-                (
-                    "SIZE",
-                    Bytes(0),
-                    "Size of a chain record: what puts a call in the chain on systems other than Windows.",
-                ),
-            ],
-        ),
-        (
-            "LINKED",
-            &[
-                ("", Of("CONTAINED"), ""),
-                ("RECORD", Of("CHAIN_RECORD"), "Offset of the chain record in a linked call."),
-                ("SHADOW", Bytes(8), "Offset of the shadow stack's pointer, or 0, in a linked call."),
-                ("", Bytes(8), ""),
-                ("SIZE", Bytes(0), "Size of a linked call, a multiple of 16."),
-            ],
-        ),
+        CHAIN_RECORD,
+        LINKED,
     ],
 };
 
@@ -208,7 +207,6 @@ const X86: Architecture = Architecture {
     windows_entry: Entry { stride: 16, returns: 9 },
     floats: "sse2",
     has_older_floats: true, // those of x87
-    chain: [true, true],
     numbers: &[
         (
             "MAX_POSITIONS",
@@ -302,7 +300,6 @@ const AARCH64: Architecture = Architecture {
     windows_entry: Entry { stride: 16, returns: 12 },
     floats: "neon",
     has_older_floats: false,
-    chain: [false, false],
     numbers: &[
         ("REGISTERS", REGISTERS, "Registers for arguments of each class: X0 to X7, V0 to V7."),
         ("MAX_WORDS", MAX_WORDS, "Words of arguments on the stack of one call in the direct lane."),
@@ -345,6 +342,20 @@ const AARCH64: Architecture = Architecture {
             ],
         ),
         OUTCOME,
+        (
+            "CONTAINED",
+            &[
+                ("", Of("OUTCOME"), ""),
+                ("DATA", Bytes(8), "Offset of the data in a contained call; the state follows."),
+                ("STATE", Bytes(8), "Offset of the context's state in a contained call; the slot follows."),
+                ("SLOT", Bytes(8), "Offset of the slot in a contained call."),
+                ("ASKED", Bytes(8), "Offset in a contained call of what says that its filter has been asked."),
+                ("FPCR", Bytes(8), "Offset of FPCR as the foreign code left it in a contained call."),
+                ("SIZE", Bytes(0), "Size of a contained call, a multiple of 16."),
+            ],
+        ),
+        CHAIN_RECORD,
+        LINKED,
         (
             "LINK", // what each lane pushes first
             &[
@@ -394,7 +405,6 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(rustc_assembler)");
     println!("cargo::rustc-check-cfg=cfg(soft_float)");
     println!("cargo::rustc-check-cfg=cfg(split_state)");
-    println!("cargo::rustc-check-cfg=cfg(chain)");
 
     let capacity = capacity();
     let version = env::var("CARGO_PKG_VERSION").unwrap().replace(['.', '-', '+'], "_");
@@ -414,10 +424,6 @@ fn main() {
     }
     let is_of_system = |format: &&Format| format.systems.is_empty() || format.systems.contains(&system.as_str());
     let format = FORMATS.iter().find(is_of_system).expect("the last is for all");
-    let [on_windows, elsewhere] = architecture.chain;
-    if if format.is_windows { on_windows } else { elsewhere } {
-        println!("cargo::rustc-cfg=chain");
-    }
     let numbers = numbers(architecture, format.is_windows);
     fs::write(out.join("layout.rs"), layout_for_rust(capacity, &numbers)).unwrap();
     let (is_coff, is_i686) = (!format.is_elf, architecture.name == "x86");
@@ -442,6 +448,8 @@ fn main() {
         ("CET", (!is_i686 || has_feature("fxsr")).into()),
         // AArch64: atomic instructions in place of loops.
         ("LSE", has_feature("lse").into()),
+        // AArch64: programs of a system may have a guarded control stack; its pointer has another name in a kernel.
+        ("GCS", (!is_bare && !format.is_windows).into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),
     ];

@@ -29,8 +29,8 @@
 // calltable_frame      frame lane; stale calls take it too
 // calltable_saving     both lanes for handlers that keep no register but SP
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
-//
-// Exceptions cannot be contained here: no state says so.
+// calltable_contain    calls whose exceptions the embedder may end here
+// calltable_enchain    puts a counted or contained call in the thread's chain, on systems other than Windows
 //
 // The file has neither #define nor #include: it is read by GAS, by Clang and by rustc's global_asm!. The build
 // script puts `.set` lines for the names in capitals (build.rs, numbers) in front of it, and the crate's version into
@@ -57,6 +57,32 @@
 .macro END_PROLOGUE
 .ifeq ELF
     .seh_endprologue
+.endif
+.endm
+
+// Windows: the same, and so many instructions before it belong to the prologue, too, though an unwinder has nothing to
+// undo of them: while the PC is there, it does not call the function's handler. (A wrong number is not assembled.)
+.macro LONG_PROLOGUE instructions
+.if WINDOWS
+.rept \instructions
+    .seh_nop
+.endr
+    END_PROLOGUE
+.endif
+.endm
+
+// The end of the prologue on all other systems.
+.macro SHORT_PROLOGUE
+.ifeq WINDOWS
+    END_PROLOGUE
+.endif
+.endm
+
+// Names the function that Windows calls when an exception leaves the function just opened (@except: while it looks
+// for somebody to handle it; @unwind: when the frame is about to go). It gets as the frame SP as it was at entry.
+.macro ON_EXCEPTION name, kinds:vararg
+.if WINDOWS
+    .seh_handler \name, \kinds
 .endif
 .endm
 
@@ -174,6 +200,45 @@
     add     x29, sp, #\room                     // for whoever follows the chain of frames
 .endm
 
+// The arguments in registers, into the frame at SP; from there again.
+.macro FILL_FRAME
+    stp     x0, x1, [sp, #FRAME_REGISTERS + 0x00]
+    stp     x2, x3, [sp, #FRAME_REGISTERS + 0x10]
+    stp     x4, x5, [sp, #FRAME_REGISTERS + 0x20]
+    stp     x6, x7, [sp, #FRAME_REGISTERS + 0x30]
+    stp     x17, x8, [sp, #FRAME_ARGUMENTS]
+.if FPU
+    stp     q0, q1, [sp, #FRAME_FLOATS + 0x00]
+    stp     q2, q3, [sp, #FRAME_FLOATS + 0x20]
+    stp     q4, q5, [sp, #FRAME_FLOATS + 0x40]
+    stp     q6, q7, [sp, #FRAME_FLOATS + 0x60]
+.endif
+.endm
+
+.macro LOAD_FRAME
+    ldp     x0, x1, [sp, #FRAME_REGISTERS + 0x00]
+    ldp     x2, x3, [sp, #FRAME_REGISTERS + 0x10]
+    ldp     x4, x5, [sp, #FRAME_REGISTERS + 0x20]
+    ldp     x6, x7, [sp, #FRAME_REGISTERS + 0x30]
+    ldp     x17, x8, [sp, #FRAME_ARGUMENTS]
+.if FPU
+    ldp     q0, q1, [sp, #FRAME_FLOATS + 0x00]
+    ldp     q2, q3, [sp, #FRAME_FLOATS + 0x20]
+    ldp     q4, q5, [sp, #FRAME_FLOATS + 0x40]
+    ldp     q6, q7, [sp, #FRAME_FLOATS + 0x60]
+.endif
+.endm
+
+// The result of the frame at SP. Its type decides which registers the caller reads.
+.macro LOAD_RESULT
+    ldp     x0, x1, [sp, #FRAME_RESULT]
+.if FPU
+    ldr     q0, [sp, #FRAME_RESULT]
+    ldr     q1, [sp, #FRAME_MORE_RESULTS + 0x00]
+    ldp     q2, q3, [sp, #FRAME_MORE_RESULTS + 0x10]
+.endif
+.endm
+
 // Reads handler and data, and then the state again, of a call that is not counted: `ne` if it has changed.
 //
 // The first look was an LDAR: so the pair is not read before it. That the second look is not read before the pair
@@ -216,6 +281,8 @@
     .hidden calltable_table                     // no use of these names passes through a PLT or a GOT,
     .hidden calltable_contexts                  // and none becomes part of a shared object's interface
     .hidden calltable_stale
+    .hidden calltable_push_record
+    .hidden calltable_resume
     .hidden calltable_text_end
     .hidden calltable_counting
 .else
@@ -283,7 +350,10 @@ PROC calltable_select
     b.ne    calltable_count
     READ_PAIR
     b.ne    calltable_refuse
-calltable_lanes:                                // calltable_count calls this: X10, X12, X13, X16, X17 as described
+calltable_counted:                              // calltable_count calls this: X10 to X13, X16, X17 as described
+    tst     w10, #STATE_CONTAIN
+    b.ne    calltable_contain
+calltable_lanes:                                // calltable_contain calls this, without X11
     tst     w10, #STATE_SAVE
     b.ne    calltable_saving
     tst     w10, #STATE_FRAME
@@ -335,17 +405,7 @@ PROC calltable_frame
     ALLOC   FRAME_SIZE
     END_PROLOGUE
     FILL_LINK FRAME_SIZE
-    stp     x0, x1, [sp, #FRAME_REGISTERS + 0x00]
-    stp     x2, x3, [sp, #FRAME_REGISTERS + 0x10]
-    stp     x4, x5, [sp, #FRAME_REGISTERS + 0x20]
-    stp     x6, x7, [sp, #FRAME_REGISTERS + 0x30]
-    stp     x17, x8, [sp, #FRAME_ARGUMENTS]
-.if FPU
-    stp     q0, q1, [sp, #FRAME_FLOATS + 0x00]
-    stp     q2, q3, [sp, #FRAME_FLOATS + 0x20]
-    stp     q4, q5, [sp, #FRAME_FLOATS + 0x40]
-    stp     q6, q7, [sp, #FRAME_FLOATS + 0x60]
-.endif
+    FILL_FRAME
     stp     xzr, xzr, [sp, #FRAME_RESULT]       // a handler that sets no result returns 0
     stp     xzr, xzr, [sp, #FRAME_MORE_RESULTS + 0x00]
     stp     xzr, xzr, [sp, #FRAME_MORE_RESULTS + 0x10]
@@ -353,12 +413,7 @@ PROC calltable_frame
     mov     x0, x13
     mov     x1, sp
     blr     x16
-    ldp     x0, x1, [sp, #FRAME_RESULT]         // the result's type decides which ones the caller reads
-.if FPU
-    ldr     q0, [sp, #FRAME_RESULT]
-    ldr     q1, [sp, #FRAME_MORE_RESULTS + 0x00]
-    ldp     q2, q3, [sp, #FRAME_MORE_RESULTS + 0x10]
-.endif
+    LOAD_RESULT
     EPILOGUE
     FREE    FRAME_SIZE
     POP_LINK
@@ -366,23 +421,22 @@ PROC calltable_frame
     RETURN
 END_PROC calltable_frame
 
-// --- calltable_saving: both lanes, for handlers that keep no register but SP --------------------------------------
+// --- The full save, for handlers that keep no register but SP -----------------------------------------------------
 //
-//   address              while the lane runs
-//   sp+SAVING_ROOM       the link
-//   sp+0xA8              X18, which nobody but the system may change on Windows
-//   sp+0xA0              FPCR
-//   sp+0x98              nothing
-//   sp+0x90              the context's state
-//   sp+0x50              D8 to D15
-//   sp+0x00              X19 to X28
+//   address             after SAVE_ALL
+//   sp+SAVING_ROOM      the link
+//   sp+0xA8             X18, which nobody but the system may change on Windows
+//   sp+0xA0             FPCR
+//   sp+0x98             nothing
+//   sp+0x90             the context's state
+//   sp+0x50             D8 to D15
+//   sp+0x00             X19 to X28
 .set SAVED_STATE, 0x90
 .set SAVED_FPCR,  0xA0
 .set SAVED_X18,   0xA8
 .set SAVING_ROOM, 0xB0
 
-PROC calltable_saving
-    PUSH_LINK
+.macro SAVE_ALL
     ALLOC   SAVING_ROOM
     SAVE_PAIR x19, x20, 0x00, regp
     SAVE_PAIR x21, x22, 0x10, regp
@@ -395,6 +449,29 @@ PROC calltable_saving
     SAVE_PAIR d12, d13, 0x70, fregp
     SAVE_PAIR d14, d15, 0x80, fregp
 .endif
+.endm
+
+.macro RESTORE_ALL
+.if FPU
+    RESTORE_PAIR d14, d15, 0x80, fregp
+    RESTORE_PAIR d12, d13, 0x70, fregp
+    RESTORE_PAIR d10, d11, 0x60, fregp
+    RESTORE_PAIR d8, d9, 0x50, fregp
+.endif
+    RESTORE_PAIR x27, x28, 0x40, regp
+    RESTORE_PAIR x25, x26, 0x30, regp
+    RESTORE_PAIR x23, x24, 0x20, regp
+    RESTORE_PAIR x21, x22, 0x10, regp
+    RESTORE_PAIR x19, x20, 0x00, regp
+    FREE    SAVING_ROOM
+.endm
+
+// --- calltable_saving: both lanes, for handlers that keep no register but SP --------------------------------------
+//
+// While the lane runs, the link and the full save are on the stack.
+PROC calltable_saving
+    PUSH_LINK
+    SAVE_ALL
     END_PROLOGUE
     FILL_LINK SAVING_ROOM
     str     x10, [sp, #SAVED_STATE]
@@ -426,22 +503,94 @@ PROC calltable_saving
     ldr     x18, [sp, #SAVED_X18]
 .endif
     EPILOGUE
-.if FPU
-    RESTORE_PAIR d14, d15, 0x80, fregp
-    RESTORE_PAIR d12, d13, 0x70, fregp
-    RESTORE_PAIR d10, d11, 0x60, fregp
-    RESTORE_PAIR d8, d9, 0x50, fregp
-.endif
-    RESTORE_PAIR x27, x28, 0x40, regp
-    RESTORE_PAIR x25, x26, 0x30, regp
-    RESTORE_PAIR x23, x24, 0x20, regp
-    RESTORE_PAIR x21, x22, 0x10, regp
-    RESTORE_PAIR x19, x20, 0x00, regp
-    FREE    SAVING_ROOM
+    RESTORE_ALL
     POP_LINK
     END_EPILOGUE
     RETURN
 END_PROC calltable_saving
+
+// --- The chain of calls that exceptions must know of, on systems other than Windows (src/seh/linked.rs) -----------
+//
+// Windows finds calls by their unwind data. Elsewhere a record of each contained or counted call is in a chain of the
+// thread's, once the embedder has said where the chain begins.
+
+// Puts the record at SP + `at` first in the chain, if there is one. Loses X9, X14, X15.
+.macro PUSH_RECORD at, contains
+.ifeq WINDOWS
+    add     x14, sp, #\at
+    str     xzr, [x14, #CHAIN_RECORD_BLOCK]
+    adrp    x9, calltable_contexts
+    ldr     x9, [x9, #CONTEXTS_SEH]             // no more than whether: Rust reads it again
+    cbz     x9, 9f
+    mov     w15, #\contains
+    bl      calltable_enchain
+9:
+.endif
+.endm
+
+// Takes it off again, and with it whatever the handler has left before it. Keeps the result.
+.macro POP_RECORD at
+.ifeq WINDOWS
+    ldr     x9, [sp, #\at + CHAIN_RECORD_BLOCK]
+    cbz     x9, 9f
+    ldr     x14, [sp, #\at]                     // the next record
+    str     x14, [x9]                           // is the head
+9:
+.endif
+.endm
+
+// Calls Rust with the record X14 and W15; keeps all that a lane or its choice needs.
+//
+//   address     during the call
+//   sp+0x100    the link
+//   sp+0x80     V0 to V7
+//   sp+0x00     X0 to X8, X10 to X13, X16 to X18
+.ifeq WINDOWS
+.set ENCHAIN_ROOM, 0x100
+
+PROC calltable_enchain
+    PUSH_LINK
+    ALLOC   ENCHAIN_ROOM
+    END_PROLOGUE
+    FILL_LINK ENCHAIN_ROOM
+    stp     x0, x1, [sp, #0x00]
+    stp     x2, x3, [sp, #0x10]
+    stp     x4, x5, [sp, #0x20]
+    stp     x6, x7, [sp, #0x30]
+    stp     x8, x10, [sp, #0x40]
+    stp     x11, x12, [sp, #0x50]
+    stp     x13, x16, [sp, #0x60]
+    stp     x17, x18, [sp, #0x70]
+.if FPU
+    stp     q0, q1, [sp, #0x80]
+    stp     q2, q3, [sp, #0xA0]
+    stp     q4, q5, [sp, #0xC0]
+    stp     q6, q7, [sp, #0xE0]
+.endif
+    mov     x0, x14
+    mov     w1, w15
+    bl      calltable_push_record
+.if FPU
+    ldp     q0, q1, [sp, #0x80]
+    ldp     q2, q3, [sp, #0xA0]
+    ldp     q4, q5, [sp, #0xC0]
+    ldp     q6, q7, [sp, #0xE0]
+.endif
+    ldp     x0, x1, [sp, #0x00]
+    ldp     x2, x3, [sp, #0x10]
+    ldp     x4, x5, [sp, #0x20]
+    ldp     x6, x7, [sp, #0x30]
+    ldp     x8, x10, [sp, #0x40]
+    ldp     x11, x12, [sp, #0x50]
+    ldp     x13, x16, [sp, #0x60]
+    ldp     x17, x18, [sp, #0x70]
+    EPILOGUE
+    FREE    ENCHAIN_ROOM
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+END_PROC calltable_enchain
+.endif
 
 // --- calltable_count: tracked and exclusive registrations ---------------------------------------------------------
 //
@@ -454,17 +603,42 @@ END_PROC calltable_saving
 // are those of the state. While an exclusive call runs, nobody else changes the word, so a plain store takes it off.
 //
 //   address     while the lane runs
-//   sp+0x10     the link
-//   sp+0x08     the context's state
-//   sp+0x00     context
-.set COUNT_ROOM, 0x10
+//   sp+0x30     the link
+//   sp+0x28     nothing
+//   sp+0x20     the context's state
+//   sp+0x00     record: the context, and on systems other than Windows what the chain needs
+.set COUNT_STATE, CHAIN_RECORD_SIZE
+.set COUNT_ROOM,  CHAIN_RECORD_SIZE + 0x10
+
+// The call of the context X11 with the state X10 does not run any more. Loses X9, X10, X13, X15.
+.macro LEAVE
+    add     x15, x11, #CONTEXT_CALLS
+    tst     w10, #STATE_EXCLUSIVE
+    b.eq    7f
+    and     x10, x10, #-GENERATION              // no call is running
+    stlr    x10, [x15]                          // after all that the handler did
+    b       8f
+7:
+.if LSE
+    mov     x9, #-1
+    staddl  x9, [x15]
+.else
+    ldxr    x9, [x15]
+    sub     x9, x9, #1
+    stlxr   w13, x9, [x15]
+    cbnz    w13, 7b
+.endif
+8:
+.endm
 
 PROC calltable_count
+    ON_EXCEPTION calltable_uncount, @unwind
     PUSH_LINK
     ALLOC   COUNT_ROOM
-    END_PROLOGUE
+    SHORT_PROLOGUE
     FILL_LINK COUNT_ROOM
-    stp     x11, x10, [sp]
+    str     x11, [sp, #CHAIN_RECORD_CONTEXT]
+    str     x10, [sp, #COUNT_STATE]
     add     x15, x11, #CONTEXT_CALLS
 .if LSE
     .arch_extension lse
@@ -492,28 +666,17 @@ PROC calltable_count
     stlxr   w13, x14, [x15]
     cbnz    w13, 1b
 .endif
+    LONG_PROLOGUE 22 + 2 * LSE                  // from here on an exception has something to undo
+    PUSH_RECORD 0, 0
     ldp     x16, x13, [x11, #CONTEXT_HANDLER]
-    bl      calltable_lanes
+    bl      calltable_counted
     .globl  calltable_counting                  // src/entry/aarch64.rs: below it on the stack is a call that is counted
 calltable_counting:
-    ldp     x11, x10, [sp]
-    add     x15, x11, #CONTEXT_CALLS
-    tst     w10, #STATE_EXCLUSIVE
-    b.eq    5f
-    and     x10, x10, #-GENERATION              // no call is running
-    stlr    x10, [x15]                          // after all that the handler did
-    b       6f
-5:
-.if LSE
-    mov     x9, #-1
-    staddl  x9, [x15]
-.else
-    ldxr    x9, [x15]
-    sub     x9, x9, #1
-    stlxr   w13, x9, [x15]
-    cbnz    w13, 5b
-.endif
-6:  EPILOGUE
+    POP_RECORD 0
+    ldr     x11, [sp, #CHAIN_RECORD_CONTEXT]
+    ldr     x10, [sp, #COUNT_STATE]
+    LEAVE
+    EPILOGUE
     FREE    COUNT_ROOM
     POP_LINK
     END_EPILOGUE
@@ -527,6 +690,131 @@ calltable_counting:
     b       calltable_refuse                    // as if not live, and not counted
 END_PROC calltable_count
 
+// A call that an exception ends is not running any more. Windows calls this with SP as it was when calltable_count
+// was entered in X1.
+.if WINDOWS
+PROC calltable_uncount
+    END_PROLOGUE
+    sub     x1, x1, #COUNT_ROOM + LINK_SIZE
+    ldr     x11, [x1, #CHAIN_RECORD_CONTEXT]
+    ldr     x10, [x1, #COUNT_STATE]
+    LEAVE
+    mov     w0, #1                              // ExceptionContinueSearch: continue unwinding
+    RETURN
+END_PROC calltable_uncount
+.endif
+
+// --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------
+//
+// When an exception leaves the handler, a function of Rust asks the filter at the start of the data: Windows calls
+// calltable_exception (src/seh/windows.rs), elsewhere the embedder's trap handler comes to it by the chain
+// (src/seh/linked.rs). If the filter ends the exception, the call continues at calltable_resume, with every register
+// that the convention preserves as it was at the BL: Windows unwinds the stack for that; elsewhere X0 leads back to
+// here, and they have been saved. FPCR and the guarded control stack are put right there.
+//
+//   address     while the lane runs: Windows
+//   sp+0x180    the link
+//   sp+0x000    the contained call (src/seh/call.rs, Call): outcome, data, state, slot, whether asked, FPCR
+//
+//   address     elsewhere
+//   sp+0x260    the link
+//   sp+0x1B0    the full save, of which state and FPCR are not used
+//   sp+0x180    record, pointer of the guarded control stack (src/seh/linked.rs, LinkedCall)
+//   sp+0x000    the contained call
+//
+// Windows asks no filter while the PC is in the prologue: so what a filter reads is filled there.
+.if WINDOWS
+.set CONTAIN_ROOM, CONTAINED_SIZE
+.else
+.set CONTAIN_ROOM, LINKED_SIZE + SAVING_ROOM
+.endif
+
+PROC calltable_contain
+    ON_EXCEPTION calltable_exception, @unwind, @except
+    PUSH_LINK
+.if WINDOWS
+    ALLOC   CONTAINED_SIZE
+.else
+    SAVE_ALL
+    ALLOC   LINKED_SIZE
+.endif
+    SHORT_PROLOGUE
+    FILL_FRAME
+    stp     x13, x10, [sp, #CONTAINED_DATA]     // the state follows
+    stp     x12, xzr, [sp, #CONTAINED_SLOT]     // the filter has not been asked
+.if FPU
+    mrs     x9, fpcr
+    str     x9, [sp, #CONTAINED_FPCR]
+.endif
+    LONG_PROLOGUE 7 + 6 * FPU
+    FILL_LINK CONTAIN_ROOM
+.ifeq WINDOWS
+    str     x18, [sp, #LINKED_SIZE + SAVED_X18]
+    str     x11, [sp, #LINKED_RECORD + CHAIN_RECORD_CONTEXT]
+    mov     x9, #0
+.if GCS
+    mov     x14, x16
+    mov     x16, #1
+    hint    #40                                 // chkfeat x16: 0 where there is a guarded control stack; processors
+    cbnz    x16, 1f                             // that know of none do nothing
+    mrs     x9, s3_3_c2_c5_1                    // GCSPR_EL0
+1:  mov     x16, x14
+.endif
+    str     x9, [sp, #LINKED_SHADOW]
+.endif
+    PUSH_RECORD LINKED_RECORD, 1
+2:  bl      calltable_lanes
+    b       6f                                  // what follows a BL is no epilogue, or no handler would be asked
+    .globl  calltable_resume
+calltable_resume:
+    hint    #38                                 // bti jc: Rust may call it through a pointer, or a system jump here
+.ifeq WINDOWS
+.if ELF
+    .cfi_def_cfa_register x0
+.endif
+    mov     sp, x0
+.if ELF
+    .cfi_def_cfa_register sp
+.endif
+    add     x29, sp, #CONTAIN_ROOM
+.if GCS
+    ldr     x10, [sp, #LINKED_SHADOW]
+    cbz     x10, 4f                             // 0 where there is none
+3:  mrs     x9, s3_3_c2_c5_1                    // GCSPR_EL0
+    cmp     x9, x10
+    b.hs    4f
+    sysl    xzr, #3, c7, c7, #1                 // gcspopm: drops the return address of a frame that is gone
+    b       3b
+4:
+.endif
+.endif
+.if FPU
+    ldr     x9, [sp, #CONTAINED_FPCR]
+    msr     fpcr, x9
+.endif
+    ldr     x16, [sp, #OUTCOME_HANDLER]
+    cbz     x16, 5f
+    LOAD_FRAME                                  // the same call again, to a handler that makes the result
+    ldp     x10, x12, [sp, #CONTAINED_STATE]
+    add     x13, sp, #OUTCOME_ROOM
+    b       2b
+5:  LOAD_RESULT                                 // or there is none
+6:  POP_RECORD LINKED_RECORD
+.ifeq WINDOWS
+    ldr     x18, [sp, #LINKED_SIZE + SAVED_X18]
+.endif
+    EPILOGUE
+.if WINDOWS
+    FREE    CONTAINED_SIZE
+.else
+    FREE    LINKED_SIZE
+    RESTORE_ALL
+.endif
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+END_PROC calltable_contain
+
     .globl  calltable_text_end                  // src/entry.rs, locate
 calltable_text_end:
 
@@ -535,4 +823,5 @@ calltable_text_end:
     STACK_NOTE
     PROPERTY_NOTE 8, 0xc0000000, 5              // GNU_PROPERTY_AARCH64_FEATURE_1_AND: BTI | GCS
     GUARD_LIST 0x4800                           // this object knows about guards: take its lists, do not guess
+    CONTINUATION_LIST
     .text

@@ -37,6 +37,14 @@ calltable_entry_\slot:
 .endif
 .endm
 
+// With /guard:ehcont Windows lets an unwinder resume only at listed addresses.
+.macro CONTINUATION_LIST
+.if GUARD & WINDOWS
+    .section .gehcont$y, "dr"
+    .symidx calltable_resume
+.endif
+.endm
+
 // ELF: no executable stack is needed.
 .macro STACK_NOTE
 .if ELF

@@ -704,7 +704,7 @@ END_PROC calltable_uncount_exclusive
 // --- calltable_contain: calls whose exceptions the embedder may end here ------------------------------------------
 //
 // When an exception leaves the handler, a function of Rust asks the filter at the start of the data: Windows calls
-// calltable_exception (src/seh/x86_64.rs), elsewhere the embedder's trap handler comes to it by the chain
+// calltable_exception (src/seh/windows.rs), elsewhere the embedder's trap handler comes to it by the chain
 // (src/seh/linked.rs). If the filter ends the exception, the call continues at calltable_resume, with every
 // register that the convention preserves as it was at the CALL: Windows unwinds the stack for that; elsewhere RCX leads
 // back to here, and they have been saved. DF, the x87 stack, the control words and the shadow stack are put
@@ -932,10 +932,5 @@ calltable_text_end:
     STACK_NOTE
     PROPERTY_NOTE 8, 0xc0000002, 3              // GNU_PROPERTY_X86_FEATURE_1_AND: IBT | SHSTK
     GUARD_LIST 0x4800                           // this object knows about guards: take its lists, do not guess
-
-.if GUARD & WINDOWS
-// With /guard:ehcont Windows lets an unwinder resume only at listed addresses.
-    .section .gehcont$y, "dr"
-    .symidx calltable_resume
-.endif
+    CONTINUATION_LIST
     .text

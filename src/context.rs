@@ -160,7 +160,7 @@ impl Context {
     }
 
     /// Says that a counted call has ended.
-    #[cfg(chain)]
+    #[cfg(any(not(windows), target_arch = "x86"))]
     pub(crate) fn leave(&self) {
         self.calls.fetch_sub(1, Ordering::Release);
     }
@@ -185,8 +185,7 @@ pub(crate) struct Contexts {
     /// The bytes of the entries that have a context, which are those of the first slots. A call whose return address is
     /// not one of theirs is stale.
     span: AtomicUsize,
-    /// Where a chain of exception handlers has been declared: on x86_64 a `FindBlock`, on i686 the dispatcher's
-    /// handler. On AArch64 there is none.
+    /// Where a chain of exception handlers has been declared: a `FindBlock`, on i686 the dispatcher's handler.
     #[cfg(not(windows))]
     pub(crate) seh: AtomicPtr<()>,
     /// What unwinds the stack, since the first contained registration.
@@ -304,7 +303,7 @@ pub(crate) unsafe fn made() -> &'static [Context] {
 }
 
 /// The slot that a context belongs to.
-#[cfg(chain)]
+#[cfg(any(not(windows), target_arch = "x86"))]
 pub(crate) fn index_of(context: *const Context) -> usize {
     (context.addr() - contexts().first.load(Ordering::Relaxed)) / CONTEXT_SIZE
 }

@@ -80,9 +80,7 @@ impl core::error::Error for Error {}
 
 const SEALED: &str = "the table is sealed, and stays as it is: do this before calltable::table::seal";
 
-const NO_EXCEPTIONS: &str = if cfg!(target_arch = "aarch64") {
-    "exceptions cannot be contained on this target: register without containing"
-} else if cfg!(target_arch = "x86") {
+const NO_EXCEPTIONS: &str = if cfg!(target_arch = "x86") {
     "exceptions can be contained only where FS points to a thread information block: say so with calltable::seh::declare \
      first, or register without containing"
 } else {

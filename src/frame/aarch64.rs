@@ -80,6 +80,12 @@ impl RawFrame {
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
 
+    /// The same call before it has a result.
+    pub(crate) fn without_result(&self) -> Self {
+        let &Self { arguments, memory, registers, floats, .. } = self;
+        Self { result: [0; 2], more_results: [[0; 2]; 3], arguments, memory, registers, floats }
+    }
+
     #[doc(hidden)]
     #[inline]
     pub fn set_result(&mut self, _ty: Type, bits: u128) {

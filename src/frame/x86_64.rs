@@ -68,6 +68,12 @@ impl RawFrame {
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
 
+    /// The same call before it has a result.
+    pub(crate) fn without_result(&self) -> Self {
+        let &Self { arguments, floats, .. } = self;
+        Self { result: [0; 2], arguments, floats }
+    }
+
     #[doc(hidden)]
     #[inline]
     pub fn set_result(&mut self, _ty: Type, bits: u128) {

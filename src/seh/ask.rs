@@ -37,11 +37,12 @@ pub(super) unsafe fn ask(
     }
 }
 
-/// Sets the flag AC as it was when the foreign code called; the fault may have come while the handler had set it, and
+/// x86: sets the flag AC as it was when the foreign code called; the fault may have come while the handler had set it, and
 /// then memory of user mode would stay open to the kernel (SMAP), or accesses that are not aligned would fault.
 ///
 /// # Safety
 /// To be called when the handler that has set the flag does not run any more.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(super) unsafe fn restore_alignment_check(flags: u32) {
     const AC: usize = 1 << 18;
     let wanted = flags as usize & AC;

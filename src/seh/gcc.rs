@@ -5,10 +5,11 @@
 pub(super) struct GccException {
     class: u64,
     cleanup: Option<unsafe extern "C" fn(reason: i32, exception: *mut GccException)>,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     stop: usize,
-    /// What the runtime library for SEH keeps here: the frame that catches it, where that continues, and RDX there.
-    #[cfg(target_arch = "x86_64")]
+    /// What the runtime library for SEH keeps here: the frame that catches it, where that continues, and RDX, or X1,
+    /// there.
+    #[cfg(target_pointer_width = "64")]
     pub(super) target: [usize; 3],
 }
 

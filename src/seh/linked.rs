@@ -1,4 +1,4 @@
-//! x86_64 on systems other than Windows: contained and counted calls are in a chain, in which the embedder's trap
+//! 64-bit processors on systems other than Windows: contained and counted calls are in a chain, in which the embedder's trap
 //! handler asks.
 
 use core::ffi::c_void;

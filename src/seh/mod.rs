@@ -94,19 +94,13 @@
 //! Sources: "Structured Exception Handling" and "x64 exception handling", Microsoft; `_Unwind_Exception`, Itanium C++
 //! ABI.
 
+mod ask;
 mod policy;
 
 pub use policy::{Exception, ExceptionFilter, ExceptionRecord, Outcome, Verdict};
 
 cfg_if::cfg_if! {
-    if #[cfg(all(windows, target_arch = "x86_64"))] {
-        mod ask;
-        mod call;
-        mod gcc;
-        mod x86_64;
-        pub(crate) use x86_64::{counts_here, is_available, unwinder};
-    } else if #[cfg(target_arch = "x86")] {
-        mod ask;
+    if #[cfg(target_arch = "x86")] {
         #[cfg(all(windows, target_env = "gnu"))]
         mod dwarf;
         #[cfg(all(windows, target_env = "gnu"))]
@@ -117,11 +111,12 @@ cfg_if::cfg_if! {
         pub use x86::declare;
         use x86::{block, context_of, counts, set_head};
         pub(crate) use x86::{is_available, unwinder};
-    } else if #[cfg(target_arch = "aarch64")] {
-        mod none;
-        pub(crate) use none::{counts_here, is_available, unwinder};
-    } else if #[cfg(target_arch = "x86_64")] {
-        mod ask;
+    } else if #[cfg(all(windows, target_pointer_width = "64"))] {
+        mod call;
+        mod gcc;
+        mod windows;
+        pub(crate) use windows::{counts_here, is_available, unwinder};
+    } else if #[cfg(target_pointer_width = "64")] {
         mod call;
         mod linked;
         mod record;
@@ -131,9 +126,9 @@ cfg_if::cfg_if! {
     }
 }
 
-#[cfg(chain)]
+#[cfg(any(not(windows), target_arch = "x86"))]
 pub(crate) use record::counts_here;
-#[cfg(chain)]
+#[cfg(any(not(windows), target_arch = "x86"))]
 pub use record::{
     CHAIN_END, Chain, ChainError, Record, RecordHandler, ThreadBlock, chain, dispatch, pop, push, slot_of, unwind,
 };

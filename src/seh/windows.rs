@@ -1,4 +1,4 @@
-//! x86_64 Windows: the system finds `calltable_contain` by its unwind data and calls the function here.
+//! 64-bit Windows: the system finds `calltable_contain` by its unwind data and calls the function here.
 
 use core::ffi::c_void;
 use core::hint::black_box;
@@ -15,14 +15,23 @@ use crate::context::contexts;
 /// What is used of `DISPATCHER_CONTEXT`.
 #[repr(C)]
 struct Dispatcher {
-    before: [usize; 8],
+    before: [usize; 5],
+    context: *mut c_void,
+    _between: [usize; 2],
     history: *mut c_void,
 }
+
+/// How far a contained call is below what the system names as its frame: on x86_64 that is RSP in `calltable_contain`,
+/// on AArch64 SP as it was when that was entered.
+#[cfg(target_arch = "aarch64")]
+const BELOW_FRAME: usize = crate::layout::CONTAINED_SIZE + crate::layout::LINK_SIZE;
+#[cfg(target_arch = "x86_64")]
+const BELOW_FRAME: usize = 0;
 
 /// A flag of a record: the frame is the one that the unwinding goes to (EXCEPTION_TARGET_UNWIND).
 const TARGET: u32 = 0x20;
 
-type Unwind = unsafe extern "win64" fn(
+type Unwind = unsafe extern "C" fn(
     frame: *mut c_void,
     resume: *const c_void,
     record: *mut ExceptionRecord,
@@ -59,9 +68,9 @@ pub(crate) fn counts_here(_context: *const crate::context::Context) -> bool {
 
 /// Called by the system when an exception leaves the handler of a contained call, and when its frame is unwound.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_exception"))]
-unsafe extern "win64" fn exception(
+unsafe extern "C" fn exception(
     record: *mut ExceptionRecord,
-    call: *mut Call,
+    frame: *mut c_void,
     context: *mut c_void,
     dispatcher: *const Dispatcher,
 ) -> i32 {
@@ -79,18 +88,21 @@ unsafe extern "win64" fn exception(
             }
             return CONTINUE_SEARCH;
         }
-        if let Some(disposition) = Call::consider(call, record, context) {
+        if let Some(disposition) = Call::consider(frame.byte_sub(BELOW_FRAME).cast(), record, context) {
             return disposition;
         }
         let resume = &raw const RESUME;
         if !gcc.is_null() {
             // Frames with destructors stop the unwinding, and afterwards start it again from what stands here.
-            let target = [call.addr(), resume.addr(), 0];
+            let target = [frame.addr(), resume.addr(), 0];
             (*gcc).target = target;
             (*record).parameter_count = 4;
             (&raw mut (*record).parameters[1]).cast::<[usize; 3]>().write(target);
         }
         let unwind = core::mem::transmute::<*mut (), Unwind>(contexts().unwind.load(Ordering::Relaxed));
-        unwind(call.cast(), resume.cast(), record, null_mut(), context, (*dispatcher).history)
+        // The context is the one in which the system has searched. With that of the exception, AArch64 never comes to an
+        // end: `DISPATCHER_CONTEXT` is the word of the system's own handlers there.
+        let Dispatcher { context, history, .. } = *dispatcher;
+        unwind(frame, resume.cast(), record, null_mut(), context, history)
     }
 }
