@@ -7,9 +7,13 @@ mod moments;
 #[allow(dead_code, reason = "the others are run where nothing is declared")]
 #[cfg_attr(target_arch = "x86_64", path = "registers/x86_64.rs")]
 #[cfg_attr(target_arch = "x86", path = "registers/x86.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "registers/aarch64.rs")]
 mod registers;
 #[path = "seh/signals.rs"]
 mod signals;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[path = "seh/x86.rs"]
+mod x86;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -29,7 +33,7 @@ use calltable::{
 
 use signals::{block, declare, raise};
 
-/// On i686 every frame of the dispatcher's has a record but those of plain handlers in the direct lane, on x86_64 those
+/// On i686 every frame of the dispatcher's has a record but those of plain handlers in the direct lane, elsewhere those
 /// of contained and counted calls.
 const EVERY_FRAME: bool = cfg!(target_arch = "x86");
 
@@ -41,12 +45,12 @@ type Unary = unsafe extern "stdcall" fn(i32) -> i64;
 #[cfg(target_arch = "x86")]
 type Binary<R> = unsafe extern "stdcall" fn(f64, i32) -> R;
 
-#[cfg(target_arch = "x86_64")]
-const CONVENTIONS: &[Convention] = &[Convention::Win64];
-#[cfg(target_arch = "x86_64")]
-type Unary = unsafe extern "win64" fn(i32) -> i64;
-#[cfg(target_arch = "x86_64")]
-type Binary<R> = unsafe extern "win64" fn(f64, i32) -> R;
+#[cfg(target_pointer_width = "64")]
+const CONVENTIONS: &[Convention] = &[Convention::C];
+#[cfg(target_pointer_width = "64")]
+type Unary = unsafe extern "efiapi" fn(i32) -> i64;
+#[cfg(target_pointer_width = "64")]
+type Binary<R> = unsafe extern "efiapi" fn(f64, i32) -> R;
 
 /// The assembly keeps what it sees in static memory.
 static SERIAL: Mutex<()> = Mutex::new(());
@@ -153,12 +157,21 @@ fn fault(kind: i32) {
     unsafe {
         match kind {
             1 => drop(black_box(without_provenance::<i32>(16).read_volatile())),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             2 => std::arch::asm!("cdq", "idiv {:e}", in(reg) 0, inout("eax") 1 => _, out("edx") _),
+            #[cfg(target_arch = "aarch64")]
+            2 => std::arch::asm!("brk #0xf004"), // what compilers for Windows have in place of a division by zero
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             3 => std::arch::asm!("ud2"),
+            #[cfg(target_arch = "aarch64")]
+            3 => std::arch::asm!("udf #0"),
             _ => {}
         }
     }
 }
+
+/// Bytes of the instruction that is no instruction.
+const INVALID_INSTRUCTION: i64 = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
 
 #[test]
 fn faults_end_in_a_policy_a_hundred_thousand_times() {
@@ -302,8 +315,8 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
             }
         };
     }
-    #[cfg(target_arch = "x86_64")]
-    functions!("win64");
+    #[cfg(target_pointer_width = "64")]
+    functions!("efiapi");
     #[cfg(target_arch = "x86")]
     functions!("stdcall");
     unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
@@ -315,7 +328,9 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
         Verdict::RETURN
     }
     declare();
-    let (filter, positions): (ExceptionFilter, _) = (filter, 4 * size_of::<f64>() / size_of::<usize>());
+    let filter: ExceptionFilter = filter;
+    // On AArch64 positions are those of integers, and words on the stack.
+    let positions = if cfg!(target_arch = "aarch64") { 0 } else { 4 * size_of::<f64>() / size_of::<usize>() };
     let data = (&raw const filter).cast_mut().cast();
     // SAFETY: the handler takes these arguments and any data, which begins with a filter.
     let plain = unsafe { Binding::direct(CONVENTIONS[0], faulty as *const c_void, positions, data).contained() };
@@ -493,7 +508,7 @@ fn an_exception_that_ends_leaves_the_calls_further_out_alone() {
 fn dynamic_policies_and_results_of_every_shape() {
     const BOTH_WORDS: i64 = 0x1_0000_0001;
     declare();
-    for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 12 }] {
+    for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 72 }] {
         let signature = Signature::new(CONVENTIONS[0], &[Type::F64, Type::I32], Some(result)).unwrap();
         let handler = Dynamic::new(signature, |_| fault(1)).contained(move |_, frame| {
             let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
@@ -516,9 +531,8 @@ fn dynamic_policies_and_results_of_every_shape() {
                     Type::F32 => assert_eq!(code.cast::<Binary<f32>>()(1.5, 3), 4.5),
                     Type::F64 => assert_eq!(code.cast::<Binary<f64>>()(1.5, 3), 4.5),
                     _ => {
-                        let [low, high, last] = code.cast::<Binary<[u32; 3]>>()(1.5, 3);
-                        let sum = f64::from_bits(u64::from(high) << 32 | u64::from(low));
-                        assert_eq!((sum, last), (4.5, 0));
+                        let [sum, rest @ ..] = code.cast::<Binary<[u64; 9]>>()(1.5, 3);
+                        assert_eq!((f64::from_bits(sum), rest), (4.5, [0; 8]));
                     }
                 }
             }
@@ -530,12 +544,30 @@ fn dynamic_policies_and_results_of_every_shape() {
 /// else than zeros beside it.
 #[test]
 fn a_result_in_memory_is_as_the_closure_left_it_or_zero() {
-    type Result = [u64; 3];
+    type Result = [u64; 9];
     const RUBBISH: u64 = 0xcccc_cccc_cccc_cccc;
-    #[cfg(target_arch = "x86_64")]
-    type Code = unsafe extern "win64" fn(*mut Result, i32) -> *mut Result;
-    #[cfg(target_arch = "x86")]
-    type Code = unsafe extern "stdcall" fn(*mut Result, i32) -> *mut Result;
+    /// Calls as for such a result: its address comes first and is returned, on AArch64 in X8.
+    ///
+    /// # Safety
+    /// As for the call.
+    unsafe fn call(code: CodePointer, at: *mut Result) -> *mut Result {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            let at = code.cast::<unsafe extern "win64" fn(*mut Result, i32) -> *mut Result>()(at, 1);
+            #[cfg(target_arch = "x86")]
+            let at = code.cast::<unsafe extern "stdcall" fn(*mut Result, i32) -> *mut Result>()(at, 1);
+            #[cfg(target_arch = "aarch64")]
+            std::arch::asm!(
+                "blr {}",
+                in(reg) code.as_ptr(),
+                in("x8") at,
+                inout("x0") 1_usize => _,
+                clobber_abi("C"),
+            );
+            at
+        }
+    }
     /// What the closure and then the policy do with the result.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Case {
@@ -549,12 +581,12 @@ fn a_result_in_memory_is_as_the_closure_left_it_or_zero() {
     }
     declare();
     for (case, expected) in [
-        (Case::GoOn, [7, 0, 8]),
-        (Case::GoOnUntouched, [0, 0, 8]),
-        (Case::Return, [0; 3]),
-        (Case::ReturnTouched, [7, 9, 0]),
+        (Case::GoOn, [7, 0, 8, 0, 0, 0, 0, 0, 0]),
+        (Case::GoOnUntouched, [0, 0, 8, 0, 0, 0, 0, 0, 0]),
+        (Case::Return, [0; 9]),
+        (Case::ReturnTouched, [7, 9, 0, 0, 0, 0, 0, 0, 0]),
     ] {
-        let signature = Signature::new(CONVENTIONS[0], &[Type::I32], Some(Type::Struct { size: 24 })).unwrap();
+        let signature = Signature::new(CONVENTIONS[0], &[Type::I32], Some(Type::Struct { size: 72 })).unwrap();
         let handler = Dynamic::new(signature, |frame| {
             if case != Case::GoOnUntouched {
                 set(frame, 0, 7);
@@ -564,7 +596,7 @@ fn a_result_in_memory_is_as_the_closure_left_it_or_zero() {
         })
         .contained(move |exception, frame| match case {
             Case::GoOn | Case::GoOnUntouched => {
-                signals::skip(exception, 2); // UD2
+                signals::skip(exception, INVALID_INSTRUCTION);
                 Verdict::CONTINUE
             }
             Case::Return => Verdict::RETURN,
@@ -575,21 +607,21 @@ fn a_result_in_memory_is_as_the_closure_left_it_or_zero() {
         });
         // SAFETY: when the closure faults it holds nothing that must be dropped.
         let callback = unsafe { Callback::from_contained_dynamic(&handler).unwrap() };
-        let mut result = [RUBBISH; 3];
+        let mut result = [RUBBISH; 9];
         let at = &raw mut result;
-        // SAFETY: a structure of that size is returned through a pointer, which comes first and is returned.
-        assert_eq!(unsafe { callback.code().cast::<Code>()(at, 1) }, at, "{case:?}");
+        // SAFETY: a structure of that size is returned in memory.
+        assert_eq!(unsafe { call(callback.code(), at) }, at, "{case:?}");
         assert_eq!(result, expected, "{case:?}");
         assert_eq!(head(), CHAIN_END.addr());
     }
 }
 
-/// In registers on x86_64, which the function that finds the block wrecks, and then the fault's handler.
+/// In registers but on i686, which the function that finds the block wrecks, and then the fault's handler.
 #[test]
 fn floating_point_arguments_reach_handler_and_policy() {
     declare();
-    #[cfg(target_arch = "x86_64")]
-    type Four = unsafe extern "win64" fn(f64, f64, f64, f64) -> f64;
+    #[cfg(target_pointer_width = "64")]
+    type Four = unsafe extern "efiapi" fn(f64, f64, f64, f64) -> f64;
     #[cfg(target_arch = "x86")]
     type Four = unsafe extern "stdcall" fn(f64, f64, f64, f64) -> f64;
     let join = |a: f64, b: f64, c: f64, d: f64| a * 1000.0 + b * 100.0 + c * 10.0 + d;

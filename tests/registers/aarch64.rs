@@ -3,11 +3,12 @@
 use core::ffi::c_void;
 use core::fmt;
 
+use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
 use calltable::table::{self, Binding};
 use calltable::{Convention, MAX_POSITIONS, RawFrame, Signature, Type};
 use calltable_callers::{
-    Registers, calltable_call_with, calltable_has_frame, calltable_seen, calltable_wreck_control,
-    calltable_wreck_preserved, calltable_wreck_volatile,
+    Registers, calltable_call_with, calltable_has_frame, calltable_seen, calltable_wreck_and_fault,
+    calltable_wreck_control, calltable_wreck_preserved, calltable_wreck_volatile,
 };
 
 const DATA: u64 = 0xda7a_0000_0000_0001;
@@ -158,6 +159,49 @@ pub fn frame_lane() {
     }
     // SAFETY: as above.
     unsafe { calltable_has_frame = 0 };
+}
+
+/// Data that begins with a filter, which ends every exception with the result that the wrecking handlers return.
+static FILTER: ExceptionFilter = {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
+        // SAFETY: the call's answer.
+        unsafe { (*outcome).frame.result = RESULT };
+        Verdict::RETURN
+    }
+    filter
+};
+
+/// A handler that wrecks all that there is and then faults, in each lane, even in those that rely on the handler.
+#[allow(dead_code, reason = "for where somebody makes exceptions of faults")]
+pub fn after_a_fault() {
+    let Ok(signature) = Signature::new(Convention::C, &[Type::U64; 8], Some(Type::U64)) else { panic!("signature") };
+    let (handler, data) = (calltable_wreck_and_fault as *const (), (&raw const FILTER).cast_mut().cast());
+    for positions in [0, 7, 8, 9, 32] {
+        // SAFETY: the handler takes any arguments; the second is also a function that takes data and a frame, which it
+        // does not look at. The data begins with a filter.
+        let (direct, frame, foreign) = unsafe {
+            let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
+            (
+                Binding::direct(Convention::C, handler.cast(), positions, data).contained(),
+                Binding::frame(frame, &signature, data).contained(),
+                Binding::frame_foreign(handler.cast(), &signature, data).contained(),
+            )
+        };
+        for (name, binding) in [
+            ("direct", direct),
+            ("direct, saving", direct.saving()),
+            ("direct, saving control words, tracked", direct.saving_control_words().tracked()),
+            ("direct, exclusive", direct.exclusive()),
+            ("frame", frame),
+            ("frame, tracked", frame.tracked()),
+            ("frame, foreign", foreign),
+            ("frame, foreign, control words, exclusive", foreign.saving_control_words().exclusive()),
+        ] {
+            let case = Case("after a fault", positions, name);
+            let seen = call(case, binding);
+            assert_eq!(seen.vectors[..8], pattern().vectors[..8], "{case}: V0 to V7 in the handler");
+        }
+    }
 }
 
 /// The checks above would mean nothing if they passed without the save.

@@ -20,7 +20,6 @@ unsafe extern "C" {
     pub fn calltable_wreck_preserved();
     pub fn calltable_wreck_control();
     /// The last of them, but for the end: an invalid instruction.
-    #[cfg(not(target_arch = "aarch64"))]
     pub fn calltable_wreck_and_fault();
     pub static mut calltable_seen: Registers;
     /// Whether the handlers above are to look at a frame.

@@ -257,6 +257,14 @@ see:
 #endif
     ret     x17
 
+    HANDLER calltable_wreck_and_fault
+    WRECK_PRESERVED
+#ifndef CALLTABLE_NO_FLOATS
+    msr     fpcr, xzr
+#endif
+    sub     sp, sp, #0x150
+    udf     #0
+
     .section .rodata
     .p2align 4
 results:
