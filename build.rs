@@ -450,6 +450,8 @@ fn main() {
         ("LSE", has_feature("lse").into()),
         // AArch64: programs of a system may have a guarded control stack; its pointer has another name in a kernel.
         ("GCS", (!is_bare && !format.is_windows).into()),
+        // AArch64: signed return addresses.
+        ("PAC", signs_returns(compiler.as_ref()).into()),
         ("GUARD", guard.into()),
         ("FEAT", compiler.is_some().into()),
     ];
@@ -538,6 +540,16 @@ fn compiler(is_coff: bool) -> Option<cc::Build> {
         fail("CALLTABLE_ASSEMBLER=cc, but no C compiler for this target takes .S files: name one in CC, or unset it");
     }
     works.then_some(build)
+}
+
+/// Whether the build asks for signed return addresses: Rust by `-Zbranch-protection`, C by `-mbranch-protection`.
+fn signs_returns(compiler: Option<&cc::Build>) -> bool {
+    let rust = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let c = compiler.map(|build| build.get_compiler().args().to_vec()).unwrap_or_default();
+    let flags = rust.split('\x1f').chain(c.iter().filter_map(|flag| flag.to_str()));
+    let mut asked =
+        flags.filter_map(|flag| flag.split_once("branch-protection=")).flat_map(|(_, asked)| asked.split([',', '+']));
+    asked.any(|part| matches!(part, "pac-ret" | "standard"))
 }
 
 fn env_is(name: &str, value: &str) -> bool {

@@ -11,7 +11,7 @@
 //   x17+        the foreign code's arguments on the stack, which X17 points to, its SP
 //   x17-0x08    nothing
 //   x17-0x10    an address in the entry, as if that had called: table + ENTRY_STRIDE * slot + ENTRY_RETURN
-//   x17-0x18    X30: where the foreign code continues
+//   x17-0x18    X30: where the foreign code continues; signed, if the build asks for that (PAC)
 //   x17-0x20    X29, to which X29 points: a link in the chain of frames
 //
 // The convention: arguments by class in X0-X7 and V0-V7, then on the stack; X8 has the address for a result in memory.
@@ -115,11 +115,42 @@
     .cfi_adjust_cfa_offset \room + LINK_SIZE
     .cfi_rel_offset x29, \room
     .cfi_rel_offset x30, \room + LINK_CALLER
+.if PAC
+    .cfi_negate_ra_state
+.endif
+.endif
+.endm
+
+// Signs the return address by the foreign code's SP, before it is stored; checks that when it has been loaded. In ELF
+// files with the key A, in COFF files with B, which is what Windows' unwind code means. Processors that cannot do it
+// take both for NOPs.
+.macro SIGN
+.if PAC
+.if ELF
+    hint    #25                                 // paciasp
+    .cfi_negate_ra_state
+.else
+    hint    #27                                 // pacibsp
+    .seh_pac_sign_lr
+.endif
+.endif
+.endm
+
+.macro CHECK
+.if PAC
+.if ELF
+    hint    #29                                 // autiasp
+    .cfi_negate_ra_state
+.else
+    hint    #31                                 // autibsp
+    .seh_pac_sign_lr
+.endif
 .endif
 .endm
 
 // Pushes the link, but for the entry's address; takes it off.
 .macro PUSH_LINK
+    SIGN
     stp     x29, x30, [sp, #-LINK_SIZE]!
 .if ELF
     .cfi_adjust_cfa_offset LINK_SIZE
@@ -139,6 +170,7 @@
 .else
     .seh_save_fplr_x LINK_SIZE
 .endif
+    CHECK
 .endm
 
 // Takes `bytes`, a multiple of 16, from the stack; gives them back.
@@ -821,7 +853,7 @@ calltable_text_end:
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 
     STACK_NOTE
-    PROPERTY_NOTE 8, 0xc0000000, 5              // GNU_PROPERTY_AARCH64_FEATURE_1_AND: BTI | GCS
+    PROPERTY_NOTE 8, 0xc0000000, 5+2*PAC        // GNU_PROPERTY_AARCH64_FEATURE_1_AND: BTI 1, PAC 2, GCS 4
     GUARD_LIST 0x4800                           // this object knows about guards: take its lists, do not guess
     CONTINUATION_LIST
     .text

@@ -114,7 +114,7 @@ fn run(target: &Target, name: &str, more: &[(&str, &str)]) -> (PathBuf, Output) 
     let out = copy.join("out").join(name);
     fs::create_dir_all(&out).unwrap();
     let mut command = Command::new(script);
-    for variable in ["CC", "CFLAGS", "CALLTABLE_ASSEMBLER"] {
+    for variable in ["CC", "CFLAGS", "CALLTABLE_ASSEMBLER", "CARGO_ENCODED_RUSTFLAGS"] {
         command.env_remove(variable);
     }
     command
@@ -221,6 +221,53 @@ fn the_table_of_aarch64_is_assembled_for_every_system() {
                 assert_eq!((word(0), word(1)), (0xd503_245f, 0x5280_000c | (slot as u32) << 5), "{name}, entry {slot}");
                 assert_eq!((word(2) >> 26, word(3)), (5, 0xd43e_0000), "{name}, entry {slot}");
             }
+        }
+    }
+}
+
+/// Without being asked, no return address is signed; with either compiler's flag each one that is stored.
+#[test]
+fn aarch64_signs_return_addresses_where_the_build_asks() {
+    /// What is asked for, the bits of the note, and the instructions that sign and check.
+    type Case = (&'static str, &'static [(&'static str, &'static str)], u32);
+    const BTI_AND_GCS: u32 = 5;
+    const PAC: u32 = 2;
+    const CASES: [Case; 5] = [
+        ("nothing", &[], BTI_AND_GCS),
+        ("bti", &[("CARGO_ENCODED_RUSTFLAGS", "-Copt-level=2\x1f-Zbranch-protection=bti")], BTI_AND_GCS),
+        ("rust", &[("CARGO_ENCODED_RUSTFLAGS", "-Z\x1fbranch-protection=bti,pac-ret,leaf")], BTI_AND_GCS | PAC),
+        ("c", &[("CFLAGS", "-mbranch-protection=bti+pac-ret")], BTI_AND_GCS | PAC),
+        ("standard", &[("CFLAGS", "-mbranch-protection=standard")], BTI_AND_GCS | PAC),
+    ];
+    // PACIASP and AUTIASP, on Windows with the other key: PACIBSP and AUTIBSP.
+    for (name, os, signs, checks) in [
+        ("aarch64-unknown-linux-gnu", "linux", 0xd503_233f, 0xd503_23bf_u32),
+        ("aarch64-pc-windows-msvc", "windows", 0xd503_237f, 0xd503_23ff),
+    ] {
+        for (case, flags, bits) in CASES {
+            let target = Target { name, arch: "aarch64", os, features: "neon", ..LINUX };
+            let tools = [&[("CC", "clang-19"), ("AR", "llvm-ar-19")], flags].concat();
+            let (out, output) = run(&target, &format!("pac-{name}-{case}"), &tools);
+            assert_eq!(errors(&output), "", "{name}, {case}");
+            let mut files = out.read_dir().unwrap().map(|file| file.unwrap().path());
+            let object = fs::read(files.find(|file| file.extension().is_some_and(|end| end == "o")).unwrap()).unwrap();
+            let file = object::File::parse(&*object).unwrap();
+            if os == "linux" {
+                assert_eq!(marks::features(&file), Some(bits), "{name}, {case}: the note");
+            }
+            let words = file.sections().filter(|section| section.name().is_ok_and(|name| name.starts_with(".text")));
+            let words: Vec<_> = words.flat_map(|section| section.data().unwrap().chunks_exact(4)).collect();
+            let words = || words.iter().map(|word| u32::from_le_bytes((*word).try_into().expect("four bytes")));
+            let pairs =
+                |first: u32, second: u32| words().zip(words().skip(1)).filter(|pair| *pair == (first, second)).count();
+            // stp x29, x30, [sp, #-32]!; ldp x29, x30, [sp], #32
+            let [pushes, pops] = [0xa9be_7bfd, 0xa8c2_7bfd].map(|push| words().filter(|word| *word == push).count());
+            assert!(pushes >= 4 && pops > pushes, "{name}, {case}: {pushes} links are pushed, {pops} taken off");
+            let [signed, checked] = [pairs(signs, 0xa9be_7bfd), pairs(0xa8c2_7bfd, checks)];
+            let all = words().filter(|word| [signs, checks].contains(word)).count();
+            let is_asked = bits & PAC != 0;
+            let want = if is_asked { (pushes, pops, pushes + pops) } else { (0, 0, 0) };
+            assert_eq!((signed, checked, all), want, "{name}, {case}: signed, checked, both");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! AArch64: a call as `calltable_frame` lays it out.
 
+use core::ffi::c_void;
 use core::mem::offset_of;
 
 use static_assertions::{const_assert, const_assert_eq};
@@ -40,6 +41,13 @@ const_assert!(FRAME_SIZE % 16 == 0 && LINK_SIZE % 16 == 0);
 /// How far below the arguments lie, in the outermost lane's link, the address that stands for the entry, and the return
 /// address in the foreign code.
 pub(super) const RETURN_ADDRESSES: [usize; 2] = [LINK_SIZE - LINK_ENTRY, LINK_SIZE - LINK_CALLER];
+
+/// A return address as it was before it was signed, if it was (asm/aarch64.S, SIGN).
+pub(super) fn without_signature(mut address: *const c_void) -> *const c_void {
+    // SAFETY: XPACLRI, which changes X30 alone; processors that sign nothing take it for a NOP.
+    unsafe { core::arch::asm!("hint #7", inout("x30") address, options(nomem, nostack, preserves_flags)) };
+    address
+}
 
 impl RawFrame {
     /// The first word of an argument.

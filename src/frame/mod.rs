@@ -33,7 +33,11 @@ impl RawFrame {
     /// The frame must be the one that the dispatcher gave to a handler.
     pub(crate) unsafe fn return_addresses(&self) -> [*const c_void; 2] {
         // SAFETY: by the caller's promise; the dispatcher's picture of the stack has them there.
-        RETURN_ADDRESSES.map(|below| unsafe { self.arguments.byte_sub(below).cast::<*const c_void>().read() })
+        let found =
+            RETURN_ADDRESSES.map(|below| unsafe { self.arguments.byte_sub(below).cast::<*const c_void>().read() });
+        #[cfg(target_arch = "aarch64")]
+        let found = found.map(aarch64::without_signature);
+        found
     }
 }
 

@@ -6,18 +6,22 @@ use std::ops::Range;
 use super::image::references;
 use object::{Object, ObjectSection, ObjectSymbol, Symbol, SymbolIndex, elf};
 
-/// GNU_PROPERTY_X86_FEATURE_1_AND of a note that is well formed.
+/// GNU_PROPERTY_X86_FEATURE_1_AND, or that of AArch64, of a note that is well formed.
 pub fn features(file: &object::File) -> Option<u32> {
     let section = file.section_by_name(".note.gnu.property")?;
     let note = section.data().ok()?;
     let word = |at: usize| Some(u32::from_le_bytes(note.get(at..at + 4)?.try_into().ok()?));
     let align = if file.is_64() { 8 } else { 4 };
     let (size, mut at) = (word(4)? as usize, 16);
+    let wanted = match file.architecture() {
+        object::Architecture::Aarch64 => elf::GNU_PROPERTY_AARCH64_FEATURE_1_AND,
+        _ => elf::GNU_PROPERTY_X86_FEATURE_1_AND,
+    };
     let head = (word(0)?, word(8)?, note.get(12..16)?) == (4, elf::NT_GNU_PROPERTY_TYPE_0, &b"GNU\0"[..]);
     let form = section.align() == align && note.len() == 16 + size && size % align as usize == 0;
     while head && form && at < note.len() {
         let (kind, size) = (word(at)?, word(at + 4)? as usize);
-        if kind == elf::GNU_PROPERTY_X86_FEATURE_1_AND {
+        if kind == wanted {
             return word(at + 8);
         }
         at += 8 + size.next_multiple_of(align as usize);
