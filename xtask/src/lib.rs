@@ -1,7 +1,9 @@
 //! What the commands of `cargo xtask` share: how cargo, Wine and emulators are called, what is installed, how a suite
 //! counts. Commands that take long to build are packages of their own, which use this one: [`tools`] has them run.
 
+pub mod arm64;
 pub mod benches;
+pub mod debian;
 pub mod dist;
 pub mod emulator;
 pub mod library;

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::debian;
 use crate::suite::{folder, quietly};
 
 /// A Wine and a prefix of our own, and a display for it; what runs there ends with this value.
@@ -93,12 +94,15 @@ fn tree() -> Result<PathBuf> {
     fs::remove_dir_all(&tree)?;
     let download = tree.join("download");
     fs::create_dir_all(&download)?;
-    let archive = archive_of("libwine", &version)?;
-    let package = download_i386(&download, &archive, &format!("libwine={version}")).with_context(|| {
-        format!("{archive} has no libwine {version} for i386, or cannot be reached; is this machine's Wine up to date?")
-    })?;
+    let archive = debian::archive_of("libwine", &version)?;
+    let packages =
+        debian::download(&download, &["i386"], &archive, &[&format!("libwine={version}")]).with_context(|| {
+            format!(
+                "{archive} has no libwine {version} for i386, or cannot be reached; is this machine's Wine up to date?"
+            )
+        })?;
     println!("    unpacking");
-    quietly(Command::new("dpkg").arg("-x").arg(package).arg(&download))?;
+    quietly(Command::new("dpkg").arg("-x").args(packages).arg(&download))?;
 
     // Wine looks for everything from where its programs and ntdll.so really are, so these are files, not links.
     fs::create_dir_all(tree.join(DLLS))?;
@@ -116,44 +120,6 @@ fn tree() -> Result<PathBuf> {
     fs::remove_dir_all(download)?;
     fs::write(complete, version)?;
     Ok(tree)
-}
-
-/// Where this machine has a package from, as apt's list of sources says it: address, suite, component.
-fn archive_of(package: &str, version: &str) -> Result<String> {
-    let sources = quietly(Command::new("apt-cache").args(["madison", package]))?;
-    let source = sources.lines().find_map(|line| {
-        let mut fields = line.split('|').map(str::trim);
-        let is_ours = fields.nth(1) == Some(version);
-        let mut words = fields.next()?.split(' ');
-        let (address, place) = (words.next()?, words.next()?);
-        is_ours.then(|| format!("{address} {}", place.replacen('/', " ", 1)))
-    });
-    source.with_context(|| format!("apt no longer knows where {package} {version} is from: please run apt-get update"))
-}
-
-/// Loads an i386 package; the machine's own apt, which may not know that architecture, is not touched.
-fn download_i386(folder: &Path, archive: &str, package: &str) -> Result<PathBuf> {
-    let sources = folder.join("sources.list");
-    fs::write(&sources, format!("deb {archive}\n"))?;
-    fs::create_dir_all(folder.join("lists/partial"))?;
-    fs::create_dir_all(folder.join("cache/archives/partial"))?;
-    let apt_get = || {
-        let mut command = Command::new("apt-get");
-        command.current_dir(folder).arg("--quiet");
-        // It would else become a user who may not write here.
-        command.arg("-oAPT::Sandbox::User=root");
-        command.args(["-oAPT::Architecture=i386", "-oAPT::Architectures=i386", "-oDir::Etc::SourceParts=/dev/null"]);
-        for (option, name) in [("State::Lists", "lists"), ("Cache", "cache"), ("Etc::SourceList", "sources.list")] {
-            command.arg(format!("-oDir::{option}={}", folder.join(name).display()));
-        }
-        command.arg("-oDir::State::status=/dev/null");
-        command
-    };
-    quietly(apt_get().arg("update"))?;
-    quietly(apt_get().args(["download", package]))?;
-    let files = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    let package = files.iter().map(fs::DirEntry::path).find(|file| file.extension().is_some_and(|end| end == "deb"));
-    package.context("apt-get has loaded no package")
 }
 
 /// An X server without a screen.
