@@ -302,16 +302,17 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
     /// As a handler and as the function that makes the result.
     macro_rules! functions {
         ($abi:literal) => {
-            type Code = unsafe extern $abi fn(f64, f64, f64, f64) -> f64;
+            type Code = unsafe extern $abi fn(f64, f64, f64, f64, i64, i64) -> f64;
 
-            unsafe extern $abi fn faulty(_: f64, _: f64, _: f64, _: f64, _: *const c_void) -> f64 {
+            unsafe extern $abi fn faulty(_: f64, _: f64, _: f64, _: f64, _: i64, _: i64, _: *const c_void) -> f64 {
                 fault(1);
                 0.0
             }
 
-            unsafe extern $abi fn make(a: f64, b: f64, c: f64, d: f64, room: *const f64) -> f64 {
+            unsafe extern $abi fn make(a: f64, b: f64, c: f64, d: f64, e: i64, f: i64, room: *const f64) -> f64 {
+                let whole = a * 1000.0 + b * 100.0 + c * 10.0 + d + (e * 100_000 + f * 10_000) as f64;
                 // SAFETY: the filter has put it there.
-                a * 1000.0 + b * 100.0 + c * 10.0 + d + unsafe { room.read_unaligned() }
+                whole + unsafe { room.read_unaligned() }
             }
         };
     }
@@ -330,14 +331,14 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
     declare();
     let filter: ExceptionFilter = filter;
     // On AArch64 positions are those of integers, and words on the stack.
-    let positions = if cfg!(target_arch = "aarch64") { 0 } else { 4 * size_of::<f64>() / size_of::<usize>() };
+    let positions = if cfg!(target_arch = "aarch64") { 2 } else { 6 * size_of::<f64>() / size_of::<usize>() };
     let data = (&raw const filter).cast_mut().cast();
     // SAFETY: the handler takes these arguments and any data, which begins with a filter.
     let plain = unsafe { Binding::direct(CONVENTIONS[0], faulty as *const c_void, positions, data).contained() };
     for binding in [plain, plain.tracked(), plain.saving()] {
         let slot = table::register(&binding).unwrap();
         // SAFETY: that is its signature.
-        assert_eq!(unsafe { slot.code().cast::<Code>()(1.0, 2.0, 3.0, 4.0) }, 1234.5);
+        assert_eq!(unsafe { slot.code().cast::<Code>()(1.0, 2.0, 3.0, 4.0, 6, 5) }, 651234.5);
         table::release(slot).unwrap();
     }
 }

@@ -810,3 +810,38 @@ fn foreign_threads_call() {
         assert_eq!(result.addr(), 42);
     }
 }
+
+#[test]
+fn a_closure_as_small_as_a_pointer_lives_in_its_slot() {
+    let _alone = alone();
+    #[derive(Clone, Copy)]
+    struct Padded {
+        factor: i8,
+        summand: i16,
+    }
+    fn boxed<C: Fn(isize) -> isize + Copy + Send + Sync + 'static>(closure: C) -> Box<Callback<'static, Unary>> {
+        Box::new(Callback::from_copy(closure).unwrap())
+    }
+    fn made() -> Vec<Box<Callback<'static, Unary>>> {
+        static SUMMAND: isize = 4;
+        let (byte, padded) = (3_u8, Padded { factor: -2, summand: 7 });
+        let (summand, word) = (&SUMMAND, 0xf00d_usize);
+        vec![
+            boxed(|number| number),
+            boxed(move |number| number + isize::from(byte)),
+            boxed(move |number| number * isize::from(padded.factor) + isize::from(padded.summand)),
+            boxed(move |number| number + summand),
+            boxed(move |number| number ^ word as isize),
+        ]
+    }
+    let all = made();
+    let expected: [fn(isize) -> isize; 5] = [|n| n, |n| n + 3, |n| -2 * n + 7, |n| n + 4, |n| n ^ 0xf00d];
+    for (callback, expected) in all.iter().zip(expected) {
+        // SAFETY: it lives.
+        let sum = unsafe { REPEAT(callback.code() as *const c_void, 5) };
+        assert_eq!(sum, (0..5).map(expected).sum::<isize>());
+    }
+    let tracked = Callback::<Unary>::from_copy_with(Options::new().tracked(), |number| number + 1).unwrap();
+    // SAFETY: it lives.
+    assert_eq!(unsafe { tracked.code()(41) }, 42);
+}

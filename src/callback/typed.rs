@@ -1,9 +1,12 @@
 //! The constructors of typed callbacks.
 
+use core::arch::asm;
 use core::ffi::c_void;
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 
 use super::pointer::sealed;
-use super::thunks::Plain;
+use super::thunks::{Holds, Plain};
 use super::{Callback, FunctionPointer, HandledBy, HandledByMut, HandledWith, Options};
 use crate::abi::Shape;
 use crate::error::Error;
@@ -16,6 +19,41 @@ const fn assert_function_item<H>() {
         "calltable: `from_fn` takes a function by its name, or a closure that captures nothing; put what it needs \
          into the data, or use `from_ref`"
     );
+}
+
+/// A closure of at most a pointer's size, in place of the pointer to one.
+struct InPlace<C>(PhantomData<C>);
+
+impl<C: Copy> InPlace<C> {
+    /// The closure as the data of a registration.
+    fn data(closure: C) -> *const Self {
+        const {
+            assert!(
+                size_of::<C>() <= size_of::<*mut c_void>() && align_of::<C>() <= align_of::<*mut c_void>(),
+                "calltable: `from_copy` takes a closure of at most a pointer's size and alignment; put what it needs \
+                 into a structure and use `from_fn` with a reference to it, or `from_ref`, or `new`"
+            );
+        }
+        let mut data = MaybeUninit::<*const Self>::zeroed();
+        // SAFETY: there is room for it.
+        unsafe { data.as_mut_ptr().cast::<C>().write(closure) };
+        let whole;
+        // Padding has no value in Rust, but in a register it has one.
+        // SAFETY: no instruction is executed.
+        unsafe { asm!("/* {0} */", inlateout(reg) data => whole, options(nomem, nostack, preserves_flags)) };
+        whole
+    }
+}
+
+impl<C: Copy, R> Holds<R> for InPlace<C> {
+    type Closure = C;
+
+    #[inline(always)]
+    unsafe fn with(this: *mut Self, call: impl FnOnce(*mut C) -> R) -> R {
+        // Each call has a copy: what is `Copy` has no cells, so nobody can tell.
+        let mut data = this;
+        call((&raw mut data).cast())
+    }
 }
 
 /// For a function pointer's type, with 0 to 16 parameters and each convention that [`FunctionPointer`] names.
@@ -163,6 +201,46 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     {
         // SAFETY: the thunk takes a closure that is borrowed while the handle lives, and `Send`; one call at a time.
         unsafe { Self::bind(options, Self::direct(false, F::thunk::<Plain<C>>, &raw mut *closure).exclusive()) }
+    }
+
+    /// Registers a closure that fits in a pointer, and keeps a copy of it in the slot: it captures a number, a handle or
+    /// a reference by `move`, and nothing has to live beside the callback but what it refers to.
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// type Hook = unsafe extern "efiapi" fn(i32) -> i32;
+    ///
+    /// fn adding(summand: i32) -> Result<Callback<'static, Hook>, calltable::Error> {
+    ///     Callback::from_copy(move |number| number + summand)
+    /// }
+    ///
+    /// let callback = adding(40)?;
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()(2) }, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`].
+    pub fn from_copy<C: Copy + Send + Sync + 'a, Ways>(closure: C) -> Result<Self, Error>
+    where
+        F: HandledBy<C, Ways>,
+    {
+        Self::from_copy_with(Options::new(), closure)
+    }
+
+    /// As [`Self::from_copy`], with options; [`Self::from_ref_with`] has an example of these.
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`].
+    pub fn from_copy_with<C: Copy + Send + Sync + 'a, Ways>(options: Options, closure: C) -> Result<Self, Error>
+    where
+        F: HandledBy<C, Ways>,
+    {
+        // SAFETY: the thunk takes the closure for the pointer; what it refers to outlives the handle, and any thread may
+        // have a copy.
+        unsafe { Self::bind(options, Self::direct(false, F::thunk::<InPlace<C>>, InPlace::data(closure))) }
     }
 
     /// Registers a function together with data, to which it gets a reference before the call's arguments. The function
