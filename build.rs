@@ -333,9 +333,11 @@ const AARCH64: Architecture = Architecture {
             "FRAME",
             &[
                 ("RESULT", Bytes(16), "Offset of the result in a frame."),
-                ("MORE_RESULTS", Bytes(48), "Offset of what is returned in V1 to V3 in a frame."),
+                ("MORE_RESULTS", Bytes(48), "Offset of what may be returned in V1 to V3 in a frame, too."),
                 ("ARGUMENTS", Bytes(8), "Offset of the pointer to the stack words in a frame; X8 follows."),
                 ("MEMORY", Bytes(8), "Offset of X8, the address for a result in memory, in a frame."),
+                ("ELEMENT", Bytes(8), "Offset of the distance in a frame's result of what V0 to V3 are loaded from."),
+                ("", Bytes(8), ""),
                 ("REGISTERS", Bytes(64), "Offset of X0 to X7 in a frame."),
                 ("FLOATS", Bytes(128), "Offset of V0 to V7 in a frame."),
                 ("SIZE", Bytes(0), "Size of a frame, a multiple of 16."),

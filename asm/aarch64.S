@@ -239,6 +239,7 @@
     stp     x4, x5, [sp, #FRAME_REGISTERS + 0x20]
     stp     x6, x7, [sp, #FRAME_REGISTERS + 0x30]
     stp     x17, x8, [sp, #FRAME_ARGUMENTS]
+    stp     xzr, xzr, [sp, #FRAME_ELEMENT]
 .if FPU
     stp     q0, q1, [sp, #FRAME_FLOATS + 0x00]
     stp     q2, q3, [sp, #FRAME_FLOATS + 0x20]
@@ -261,13 +262,18 @@
 .endif
 .endm
 
-// The result of the frame at SP. Its type decides which registers the caller reads.
+// Loads the result of the frame at SP; its type decides which registers the caller reads. The elements of a homogeneous
+// structure lie side by side: V1 to V3 are loaded with what follows their element, which is nobody's.
 .macro LOAD_RESULT
     ldp     x0, x1, [sp, #FRAME_RESULT]
 .if FPU
-    ldr     q0, [sp, #FRAME_RESULT]
-    ldr     q1, [sp, #FRAME_MORE_RESULTS + 0x00]
-    ldp     q2, q3, [sp, #FRAME_MORE_RESULTS + 0x10]
+    ldr     x9, [sp, #FRAME_ELEMENT]            // 0, 4, 8 or 16
+    add     x10, sp, #FRAME_RESULT
+    ldr     q0, [x10]
+    ldr     q1, [x10, x9]
+    add     x10, x10, x9, lsl #1
+    ldr     q2, [x10]
+    ldr     q3, [x10, x9]
 .endif
 .endm
 

@@ -34,7 +34,7 @@ pub enum Convention {
     Sysv,
     /// AArch64: C's own convention, arguments by class in X0 to X7 and V0 to V7. Windows and UEFI follow it, too.
     /// Sources: "Procedure Call Standard for the Arm 64-bit Architecture" (AAPCS64), Arm; "Overview of ARM64 ABI
-    /// conventions", Microsoft, whose variadic functions, which are no callbacks, differ.
+    /// conventions", Microsoft, whose variadic functions differ: they get all numbers in integer registers.
     Aapcs64,
 }
 

@@ -186,9 +186,16 @@ pub enum SignatureError {
         /// Index of the parameter.
         parameter: Option<usize>,
     },
-    /// The parameter with this index (or, where it is `None`, the result) cannot be passed: it would be in an XMM
-    /// register, and this is a build that touches none; or i686 has no such type; or it is a structure of up to 64
-    /// bytes on AArch64, where its size does not tell which registers it takes.
+    /// The parameter with this index (or, where it is `None`, the result) is a [homogeneous](Type::Homogeneous)
+    /// structure of no or of more than four elements, or an [aligned](Type::Aligned) one of another size than a
+    /// multiple of 16.
+    NoSuchStructure {
+        /// Index of the parameter.
+        parameter: Option<usize>,
+    },
+    /// The parameter with this index (or, where it is `None`, the result) cannot be passed: it would be in a
+    /// floating-point register, and this is a build that touches none; or i686 has no such type, or none that compilers
+    /// agree on.
     TypeUnavailable {
         /// Index of the parameter.
         parameter: Option<usize>,
@@ -220,6 +227,13 @@ impl fmt::Display for SignatureError {
             Self::ZeroSized { parameter } => {
                 name(f, parameter)?;
                 f.write_str(" has no bytes: leave it out, C has no such type")
+            }
+            Self::NoSuchStructure { parameter } => {
+                name(f, parameter)?;
+                f.write_str(
+                    " is no structure that C has: give a homogeneous one 1 to 4 elements, an aligned one a multiple of \
+                     16 bytes, or ask Type::structure",
+                )
             }
             Self::TypeUnavailable { parameter } => {
                 name(f, parameter)?;

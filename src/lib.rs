@@ -71,7 +71,7 @@ pub use frame::{Frame, RawFrame, Scalar, Value};
 pub use signature::Signature;
 pub use stale::{StaleCall, StaleHandler, StaleReason, set_stale_handler};
 pub use table::{CAPACITY, CodePointer, MAX_POSITIONS};
-pub use types::{MAX_PARAMETERS, Type};
+pub use types::{Element, MAX_PARAMETERS, Type};
 
 /// For the package `calltable-capi` of the same version; no part of the interface.
 #[doc(hidden)]

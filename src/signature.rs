@@ -158,8 +158,13 @@ impl Signature {
 }
 
 fn check_type(ty: Type, parameter: Option<usize>) -> Result<(), SignatureError> {
-    if ty.size() == 0 {
-        return Err(SignatureError::ZeroSized { parameter });
+    match ty {
+        Type::Homogeneous { count, .. } if !(1..=4).contains(&count) => {
+            return Err(SignatureError::NoSuchStructure { parameter });
+        }
+        Type::Aligned { size } if size % 16 != 0 => return Err(SignatureError::NoSuchStructure { parameter }),
+        _ if ty.size() == 0 => return Err(SignatureError::ZeroSized { parameter }),
+        _ => {}
     }
     if !abi::is_type_available(ty, parameter.is_none()) {
         return Err(SignatureError::TypeUnavailable { parameter });

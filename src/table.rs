@@ -62,14 +62,13 @@ pub type FrameHandler = unsafe extern "efiapi" fn(data: *mut c_void, frame: *mut
 impl Binding {
     /// Direct lane: `handler` has the callback's own signature plus one trailing pointer, which receives `data`.
     ///
-    /// `positions` is the number of argument positions of the callback, without that pointer. On win64 each parameter
-    /// takes one, whatever its type, and a result returned through a hidden pointer takes one more ("x64 calling
+    /// `positions` is the number of the callback's parameters, without that pointer, if each of them is a pointer or an
+    /// integer no larger than one: for these a number says it on every architecture, and takes no room. On x86_64 it is
+    /// so whatever the types, and a result returned through a hidden pointer takes one position more ("x64 calling
     /// convention, Return values"). On i686 it is the number of 4-byte words on the stack, ECX (thiscall) or ECX and
     /// EDX (fastcall) being taken by other parameters; the pointer is the word after them, and a handler of a
-    /// convention other than cdecl removes it with the others. On AArch64 it is the number of parameters in integer
-    /// registers, of which there are 8, and of 8-byte words on the stack after these: a parameter in a floating-point
-    /// register takes none. So a function with words on the stack has no integer register left; for others, such as
-    /// one with ten `double`, write a typed closure or a frame handler.
+    /// convention other than cdecl removes it with the others. For everything else, such as floating-point numbers on
+    /// AArch64 or a structure that a [`Convention::Sysv`] function returns, [`Self::direct_as`] asks a signature.
     ///
     /// ```
     /// use calltable::Convention;
@@ -102,7 +101,50 @@ impl Binding {
         Self { handler, data, convention, shape: abi::shape_of(convention, positions), flags: 0, unwind: null_mut() }
     }
 
-    /// Direct lane, in the shape that the compiler has shown.
+    /// Direct lane: as [`Self::direct`], for a callback of that signature, whatever its types. `handler` has the
+    /// signature's parameters and result, as its own compiler passes them, and the pointer after the parameters. (One
+    /// of a [method](Signature::method) that returns a structure says itself what follows `this`: the address for the
+    /// result, which it returns.)
+    ///
+    /// ```
+    /// use calltable::table::{self, Binding};
+    /// use calltable::{Convention, Element, Signature, Type};
+    /// use core::ffi::c_void;
+    ///
+    /// /// struct point { float x, y; }
+    /// #[repr(C)]
+    /// struct Point(f32, f32);
+    ///
+    /// /// The callback is `float f(struct point)`; the handler has one parameter more.
+    /// unsafe extern "efiapi" fn scaled_sum(point: Point, factor: *const f32) -> f32 {
+    ///     // SAFETY: the data is a static.
+    ///     (point.0 + point.1) * unsafe { *factor }
+    /// }
+    ///
+    /// static FACTOR: f32 = 3.0;
+    /// let point = Type::Homogeneous { element: Element::F32, count: 2 };
+    /// let signature = Signature::new(Convention::C, &[point], Some(Type::F32))?;
+    /// let data = (&raw const FACTOR).cast_mut().cast();
+    /// // SAFETY: `scaled_sum` is such a function, and takes that data.
+    /// let binding = unsafe { Binding::direct_as(scaled_sum as *const c_void, &signature, data) };
+    /// let key = table::register(&binding)?;
+    /// // SAFETY: that is the callback's type.
+    /// let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(Point) -> f32>() };
+    /// // SAFETY: the slot is live.
+    /// assert_eq!(unsafe { code(Point(3.0, 4.0)) }, 21.0);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Safety
+    /// As for [`Self::direct`].
+    #[must_use]
+    pub unsafe fn direct_as(handler: *const c_void, signature: &Signature, data: *mut c_void) -> Self {
+        // SAFETY: by the caller's promise.
+        unsafe { Self::direct_in_shape(abi::shape_of_direct(&signature.prototype()), handler, data) }
+    }
+
+    /// Direct lane, in the shape that a signature or the compiler has shown.
     ///
     /// # Safety
     /// As for [`Self::direct`].
@@ -188,49 +230,6 @@ impl Binding {
             flags: STATE_FRAME | STATE_SAVE,
             unwind: null_mut(),
         }
-    }
-
-    /// Direct lane: says that the callback returns its result through a hidden pointer, which `positions` counts. A
-    /// handler of [`Convention::Sysv`] removes that pointer from the stack, and then the entry must, too. On AArch64
-    /// that pointer is in X8, where it takes no position: it is not counted any more. For the other conventions, and in
-    /// the frame lane, where the signature says it, this changes nothing.
-    ///
-    /// ```
-    /// # use calltable::Convention;
-    /// # use calltable::table::{self, Binding};
-    /// # use core::ffi::c_void;
-    /// #[repr(C)]
-    /// struct Triple([usize; 3]);
-    ///
-    /// /// The callback is `Triple f(size_t)`: its hidden pointer and its parameter are two positions.
-    /// # #[cfg(not(target_arch = "x86_64"))]
-    /// # unsafe extern "C" fn thrice(value: usize, _data: *mut c_void) -> Triple {
-    /// #     Triple([value; 3])
-    /// # }
-    /// # #[cfg(target_arch = "x86_64")]
-    /// unsafe extern "win64" fn thrice(value: usize, _data: *mut c_void) -> Triple {
-    ///     Triple([value; 3])
-    /// }
-    ///
-    /// let (handler, data) = (thrice as *const c_void, core::ptr::null_mut());
-    /// // SAFETY: `thrice` takes two positions and any data.
-    /// let binding = unsafe { Binding::direct(Convention::C, handler, 2, data).result_in_memory() };
-    /// let key = table::register(&binding)?;
-    /// # #[cfg(not(target_arch = "x86_64"))]
-    /// # let code = unsafe { key.code().cast::<unsafe extern "C" fn(usize) -> Triple>() };
-    /// # #[cfg(target_arch = "x86_64")]
-    /// # let code = unsafe { key.code().cast::<unsafe extern "win64" fn(usize) -> Triple>() };
-    /// // SAFETY: `code` is the entry, by the callback's type.
-    /// assert_eq!(unsafe { code(7) }.0, [7; 3]);
-    /// table::release(key)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn result_in_memory(self) -> Self {
-        if self.flags & STATE_FRAME != 0 {
-            return self;
-        }
-        Self { shape: abi::with_result_in_memory(self.convention, self.shape), ..self }
     }
 
     /// The handler need not keep the registers that the convention preserves, only the stack pointer: the dispatcher

@@ -10,8 +10,8 @@ use std::thread;
 use calltable::table::ENTRY_RETURN;
 use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE, Location, SlotId, SlotKey};
 use calltable::{
-    Callback, CodePointer, Contained, Convention, Dynamic, Error, MAX_PARAMETERS, MAX_POSITIONS, NotReleased, Options,
-    ReleaseError, Signature, SignatureError, StaleCall, StaleHandler, StaleReason, Type,
+    Callback, CodePointer, Contained, Convention, Dynamic, Element, Error, MAX_PARAMETERS, MAX_POSITIONS, NotReleased,
+    Options, ReleaseError, Signature, SignatureError, StaleCall, StaleHandler, StaleReason, Type,
 };
 use calltable_callers::{NEST, REPEAT};
 
@@ -260,8 +260,26 @@ fn bad_registrations_are_refused_with_a_reason() {
     let error = SignatureError::TooManyParameters { parameters: MAX_PARAMETERS + 1 };
     assert_eq!(Signature::new(Convention::C, &[Type::U8; MAX_PARAMETERS + 1], None), Err(error));
     assert!(error.to_string().contains("at most 255 parameters, not 256"), "{error}");
-    let large = Some(Type::Struct { size: if cfg!(target_arch = "aarch64") { 65 } else { 3 } });
-    assert!(Signature::new(Convention::C, &[Type::I64; MAX_PARAMETERS], large).is_ok());
+    let large = Signature::new(Convention::C, &[Type::I64; MAX_PARAMETERS], Some(Type::Struct { size: 24 })).unwrap();
+    // SAFETY: refused. A parameter, or on i686 its words, is a position; on AArch64 the result's address is none.
+    let error = unsafe { table::register(&Binding::direct_as(handler, &large, null)).unwrap_err() };
+    let positions = match MAX_PARAMETERS {
+        all if cfg!(target_arch = "x86") => 2 * all + 1,
+        all if cfg!(target_arch = "aarch64") => all,
+        all => all + 1,
+    };
+    assert_eq!(error, Error::TooManyPositions { positions });
+    for count in [0, 5] {
+        let none = Some(Type::Homogeneous { element: Element::F32, count });
+        let error = SignatureError::NoSuchStructure { parameter: None };
+        assert_eq!(Signature::new(Convention::C, &[], none), Err(error));
+        assert!(error.to_string().contains("1 to 4 elements"), "{error}");
+    }
+    let error = SignatureError::NoSuchStructure { parameter: Some(0) };
+    assert_eq!(Signature::new(Convention::C, &[Type::Aligned { size: 24 }], None), Err(error));
+    let aligned = Signature::new(Convention::C, &[Type::Aligned { size: 32 }], None);
+    let error = SignatureError::TypeUnavailable { parameter: Some(0) };
+    assert_eq!(aligned.err(), cfg!(target_arch = "x86").then_some(error));
     let wide = Signature::new(Convention::C, &[Type::U8; MAX_PARAMETERS], Some(Type::I128));
     assert_eq!(wide.is_ok(), cfg!(target_pointer_width = "64"));
     // What a callee can remove, and one word more.

@@ -38,7 +38,19 @@ extern "C" {
 /* The version of this interface: a registration carries it, and a library of another version refuses it. */
 #define CALLTABLE_VERSION 1u
 
-/* The convention of handlers: win64 on x86_64, cdecl on i686. Where C has another one, it must be said. */
+#if defined(_M_ARM64EC)
+#error "calltable has no table for ARM64EC: compile for ARM64 or for x64"
+#elif defined(__ILP32__) && (defined(__x86_64__) || defined(__aarch64__))
+#error "calltable has no table for 64-bit processors with 32-bit pointers: compile without -mx32 or -mabi=ilp32"
+#elif defined(__AARCH64EB__)
+#error "calltable has no table for big-endian AArch64: compile for little-endian"
+#elif !(defined(__x86_64__) || defined(_M_X64) || defined(__i386__) || defined(_M_IX86) || defined(__aarch64__) \
+        || defined(_M_ARM64))
+#error "calltable has no table for this architecture: it has one for x86_64, for i686 and for AArch64"
+#endif
+
+/* The convention of handlers: win64 on x86_64, cdecl on i686, that of C on AArch64. Where C has another one, it must be
+   said. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define CALLTABLE_CALL __attribute__((ms_abi))
 #elif defined(__i386__) && defined(__GNUC__)
@@ -105,7 +117,8 @@ enum {
     CALLTABLE_OWN_CALL = 27,
     /* Signatures that cannot be. */
     CALLTABLE_TOO_MANY_BYTES = 28,
-    CALLTABLE_NOT_A_METHOD = 29
+    CALLTABLE_NOT_A_METHOD = 29,
+    CALLTABLE_NO_SUCH_STRUCTURE = 30
 };
 
 /* A sentence in English that says what is wrong and what to do about it; never null, and there for ever. */
@@ -125,12 +138,13 @@ CALLTABLE_API uint32_t calltable_capacity(void);
 /* Any function; it is to be cast to its own type. */
 typedef void (*calltable_function)(void);
 
-/* How the foreign code calls. The last five are for i686, CALLTABLE_WIN64 is for x86_64. */
+/* How the foreign code calls. CALLTABLE_WIN64 is for x86_64, CALLTABLE_AAPCS64 for AArch64; those between are for
+   i686. */
 enum {
-    /* What callbacks of Windows' own interfaces are: win64, or stdcall (CALLTABLE_C on i686 that is not Windows). */
+    /* What callbacks of Windows' own interfaces are: on i686 Windows stdcall, else CALLTABLE_C. */
     CALLTABLE_NATIVE = 0,
-    /* Plain C of foreign code, and the convention of handlers: win64; on i686 cdecl for Windows and UEFI, else
-       CALLTABLE_SYSV. */
+    /* Plain C of foreign code, and the convention of handlers: win64; CALLTABLE_AAPCS64; on i686 cdecl for Windows and
+       UEFI, else CALLTABLE_SYSV. */
     CALLTABLE_C = 1,
     CALLTABLE_WIN64 = 2,
     CALLTABLE_STDCALL = 3,
@@ -139,7 +153,9 @@ enum {
     CALLTABLE_FASTCALL = 6,
     /* C of i686 systems that are not Windows: as CALLTABLE_CDECL, but all structures are returned through a hidden
        pointer (on FreeBSD, OpenBSD and DragonFly not those of 1, 2, 4 and 8 bytes), which the callee removes. */
-    CALLTABLE_SYSV = 7
+    CALLTABLE_SYSV = 7,
+    /* C of AArch64, on Windows and UEFI, too, of functions that are not variadic. */
+    CALLTABLE_AAPCS64 = 8
 };
 
 /*
@@ -150,7 +166,7 @@ enum {
  */
 #define CALLTABLE_METHOD 0x80000000u
 
-/* The type of a parameter or result: one of the constants, or CALLTABLE_STRUCT with a size in bytes. */
+/* The type of a parameter or result: one of the constants, or what a macro makes of a structure or union. */
 typedef uint32_t calltable_type;
 
 enum {
@@ -166,17 +182,30 @@ enum {
     CALLTABLE_U32 = 7,
     CALLTABLE_I64 = 8,
     CALLTABLE_U64 = 9,
-    /* __int128; x86_64 alone has it. */
+    /* __int128; not on i686. */
     CALLTABLE_I128 = 10,
     CALLTABLE_U128 = 11,
     CALLTABLE_F32 = 12,
     CALLTABLE_F64 = 13,
     /* A pointer or handle, to data or to a function. */
-    CALLTABLE_POINTER = 14
+    CALLTABLE_POINTER = 14,
+    /* Vectors of 8 and of 16 bytes, such as int32x2_t and float32x4_t: as elements alone. */
+    CALLTABLE_VECTOR8 = 15,
+    CALLTABLE_VECTOR16 = 16
 };
 
-/* A structure or union passed by value. */
+/* A structure or union passed by value that is none of the two below. On x86 only the size counts. */
 #define CALLTABLE_STRUCT(size) ((calltable_type)(0x80000000u | (uint32_t)(size)))
+
+/* One that consists of 1 to 4 elements of one type (CALLTABLE_F32, CALLTABLE_F64, CALLTABLE_VECTOR8 or
+   CALLTABLE_VECTOR16) and of nothing else, however they are nested: on AArch64 each has a register of its own. A vector
+   by itself is passed there like a structure of one. */
+#define CALLTABLE_HOMOGENEOUS(element, count) ((calltable_type)((uint32_t)(count) << 8 | (uint32_t)(element)))
+
+/* One that has a member of alignment 16, such as __int128, and is not homogeneous; the size is a multiple of 16. (On
+   Windows it is enough that the structure as a whole is aligned; elsewhere that does not count.) Not on i686, where
+   compilers do not agree. */
+#define CALLTABLE_ALIGNED(size) ((calltable_type)(0x40000000u | (uint32_t)(size)))
 
 /*
  * What a callback takes and returns, as known when the program runs. The caller provides the memory, and
@@ -193,8 +222,8 @@ typedef struct calltable_signature {
  *
  * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_CONVENTION, CALLTABLE_CONVENTION_UNAVAILABLE, CALLTABLE_UNKNOWN_TYPE,
  * CALLTABLE_TOO_MANY_PARAMETERS (255), CALLTABLE_TOO_MANY_BYTES (on i686, 65532 on the stack), CALLTABLE_NOT_A_METHOD,
- * CALLTABLE_ZERO_SIZED, CALLTABLE_TYPE_UNAVAILABLE (this target passes no such type by value): the signature is not
- * valid then.
+ * CALLTABLE_ZERO_SIZED, CALLTABLE_NO_SUCH_STRUCTURE, CALLTABLE_TYPE_UNAVAILABLE (this target passes no such type by
+ * value): the signature is not valid then.
  */
 CALLTABLE_API calltable_status calltable_signature_init(
     calltable_signature *signature, uint32_t convention, const calltable_type *parameters, size_t count,
@@ -204,13 +233,24 @@ CALLTABLE_API calltable_status calltable_signature_init(
  * One call, as a handler of the frame lane gets it; calltable_get and calltable_set read and write it.
  *
  * On x86_64, `arguments` has 8 bytes for each position, a hidden result pointer first, and `floats` the low halves of
- * XMM0 to XMM3. On i686, `arguments` has the words on the stack, and `registers` ECX and EDX.
+ * XMM0 to XMM3. On i686, `arguments` has the words on the stack, and `registers` ECX and EDX. On AArch64, `arguments`
+ * has the words of 8 bytes on the stack, `memory` is X8, `registers` are X0 to X7 and `floats` V0 to V7; `result` goes
+ * in X0 and X1, and in V0, each of V1 to V3 being loaded from `element` bytes after the one before.
  */
 typedef struct calltable_frame {
 #if defined(__x86_64__) || defined(_M_X64)
     uint64_t result[2];
     uint64_t *arguments;
     uint64_t floats[4];
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    uint64_t result[2];
+    uint64_t more_results[3][2];
+    uint64_t *arguments;
+    uint64_t memory;
+    uint64_t element;
+    uint64_t unused;
+    uint64_t registers[8];
+    uint64_t floats[8][2];
 #else
     uint32_t result[2];
     uint32_t *arguments;
@@ -266,8 +306,8 @@ CALLTABLE_FORMS(u32, CALLTABLE_U32, uint32_t)
 CALLTABLE_FORMS(i64, CALLTABLE_I64, int64_t)
 CALLTABLE_FORMS(u64, CALLTABLE_U64, uint64_t)
 CALLTABLE_FORMS(pointer, CALLTABLE_POINTER, void *)
-/* Code that touches no XMM register cannot even pass such a value. */
-#if defined(__SSE2__) || !defined(__x86_64__)
+/* Code that touches no floating-point register cannot even pass such a value. */
+#if defined(__SSE2__) || defined(__ARM_NEON) || !(defined(__x86_64__) || defined(__aarch64__))
 CALLTABLE_FORMS(f32, CALLTABLE_F32, float)
 CALLTABLE_FORMS(f64, CALLTABLE_F64, double)
 #endif
@@ -282,27 +322,28 @@ enum {
     /* The handler keeps no register but the stack pointer; on x86_64 a handler of the frame lane may also be of the
        System V convention, as plain C functions on Linux are. */
     CALLTABLE_SAVING = 4,
-    /* The same, and it may change MXCSR and the x87 control word. */
+    /* The same, and it may change MXCSR and the x87 control word, on AArch64 FPCR. */
     CALLTABLE_SAVING_CONTROL_WORDS = 8,
     /* Exceptions of the handler may end here: the data points to a structure that begins with a calltable_filter. */
     CALLTABLE_CONTAINED = 16,
-    /* Direct lane: the result is returned through a hidden pointer, and `positions` counts it. To be given for
-       CALLTABLE_C and CALLTABLE_SYSV, where on i686 handlers remove that pointer; elsewhere it means nothing. */
-    CALLTABLE_RESULT_IN_MEMORY = 32,
+    /* The handler is one of the direct lane, and the signature is that of its callback. */
+    CALLTABLE_DIRECT_LANE = 32,
     /* On i686 each call puts a record of its own first in the chain of SEH handlers while the handler runs, as it does
        for the frame lane and with the first five options; elsewhere it means nothing. */
     CALLTABLE_FRAMED = 64
 };
 
 /*
- * What is to run when a slot's entry is called. CALLTABLE_DIRECT and CALLTABLE_FRAME make one.
+ * What is to run when a slot's entry is called. CALLTABLE_DIRECT, CALLTABLE_DIRECT_AS and CALLTABLE_FRAME make one.
  *
  * Direct lane, for signatures known to the compiler: the handler has the callback's own parameters and a trailing
- * `void *`, its data. On x86_64 it is CALLTABLE_CALL, whatever Windows code calls the convention, and `positions` is
- * the number of the other parameters, plus one if the result is a structure of other than 1, 2, 4 or 8 bytes. On i686
- * it has the callback's own convention, and `positions` is the number of 4-byte words that the others take on the
- * stack (with thiscall and fastcall, registers are not counted, and must be taken by other parameters), the address of
- * a result in memory among them; then CALLTABLE_RESULT_IN_MEMORY is to be given.
+ * pointer, its data. On x86_64 and AArch64 it is CALLTABLE_CALL, whatever Windows code calls the convention; on i686
+ * it has the callback's own. If all parameters are pointers, or integers no larger than one, `positions` is their
+ * number, and no signature is needed. On x86_64 that is so whatever their types, and a result that is a structure of
+ * other than 1, 2, 4 or 8 bytes counts as one more. On i686 it is the number of 4-byte words that they take on the
+ * stack (with thiscall and fastcall, registers are not counted, and must be taken by other parameters). For
+ * everything else, such as floating-point numbers on AArch64 and structures that CALLTABLE_SYSV functions return, a
+ * signature says it: CALLTABLE_DIRECT_AS.
  *
  * A C++ method by Microsoft's rule that returns a structure has a handler that says so itself: it gets the address of
  * the result as the parameter after `this`, counted like any other, and returns that address: `size *CALLTABLE_CALL
@@ -319,16 +360,18 @@ typedef struct calltable_binding {
     uint32_t options;
     calltable_function handler;
     void *data;
-    /* frame lane; null for the direct lane. Not used after the registration. */
+    /* frame lane, and direct lane with CALLTABLE_DIRECT_LANE; else null. Not used after the registration. */
     const calltable_signature *signature;
-    /* direct lane */
+    /* direct lane without a signature */
     uint32_t convention;
     uint32_t positions;
 } calltable_binding;
 
-/* Initializers: of the direct lane for CALLTABLE_C, and of the frame lane. */
+/* Initializers: of the direct lane for CALLTABLE_C, or as a signature says, and of the frame lane. */
 #define CALLTABLE_DIRECT(handler, positions, data) \
     {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, NULL, CALLTABLE_C, positions}
+#define CALLTABLE_DIRECT_AS(handler, signature, data) \
+    {CALLTABLE_VERSION, CALLTABLE_DIRECT_LANE, (calltable_function)(handler), data, signature, CALLTABLE_C, 0}
 #define CALLTABLE_FRAME(handler, signature, data) \
     {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, signature, CALLTABLE_C, 0}
 
@@ -343,8 +386,8 @@ typedef uint64_t calltable_slot;
  *
  * CALLTABLE_NULL_POINTER, CALLTABLE_OTHER_VERSION, CALLTABLE_UNKNOWN_OPTION, CALLTABLE_UNKNOWN_CONVENTION,
  * CALLTABLE_CONVENTION_UNAVAILABLE, CALLTABLE_NULL_HANDLER, CALLTABLE_TOO_MANY_POSITIONS (over 64; on i686, over 128
- * words), CALLTABLE_BAD_SIGNATURE,
- * CALLTABLE_NULL_FILTER, CALLTABLE_NO_EXCEPTIONS, CALLTABLE_TABLE_FULL.
+ * words; on AArch64, over 64 words beside the registers), CALLTABLE_BAD_SIGNATURE, CALLTABLE_NULL_FILTER,
+ * CALLTABLE_NO_EXCEPTIONS, CALLTABLE_TABLE_FULL.
  */
 CALLTABLE_API calltable_status calltable_register(
     const calltable_binding *binding, calltable_slot *slot);
@@ -435,7 +478,8 @@ CALLTABLE_API calltable_status calltable_index_of(calltable_function code, uint3
 /*
  * Where in the library's assembly an address lies, such as an instruction pointer that a trap handler has found or a
  * return address on the stack: sets `index` to that of the slot in whose entry it lies, to CALLTABLE_NO_INDEX if it
- * lies in a dispatcher. Each running call has a return address in its slot's entry on the stack.
+ * lies in a dispatcher. On x86_64 each running call has a return address in its slot's entry on the stack; elsewhere
+ * those have an address there that have a frame of the dispatcher's.
  *
  * CALLTABLE_NULL_POINTER, CALLTABLE_NOT_AN_ENTRY (it lies elsewhere).
  */
@@ -547,11 +591,11 @@ typedef calltable_thread_block *(CALLTABLE_CALL *calltable_find_block)(void);
 
 /*
  * Says how to find the thread's block, on systems other than Windows: from then on exceptions can be contained. On
- * x86_64 by `find`, which must always give the same block to the same thread; on i686 FS must point to the block
- * whenever a thread calls an entry, and `find` is not used. On Windows exceptions can always be contained: there it
- * does nothing. Waits for the lock.
+ * x86_64 and AArch64 by `find`, which must always give the same block to the same thread; on i686 FS must point to
+ * the block whenever a thread calls an entry, and `find` is not used. On Windows exceptions can always be contained:
+ * there it does nothing. Waits for the lock.
  *
- * CALLTABLE_NULL_POINTER (x86_64), CALLTABLE_SEALED.
+ * CALLTABLE_NULL_POINTER (not on i686), CALLTABLE_SEALED.
  */
 CALLTABLE_API calltable_status calltable_declare_exceptions(calltable_find_block find);
 
@@ -563,7 +607,7 @@ CALLTABLE_API calltable_status calltable_declare_exceptions(calltable_find_block
  * if nobody wants it.
  *
  * CALLTABLE_NULL_POINTER; CALLTABLE_BAD_CHAIN (a record is misaligned, lies outside of the stack or in the wrong order;
- * those before it have been asked); CALLTABLE_NO_EXCEPTIONS (on x86_64 Windows, where the system asks).
+ * those before it have been asked); CALLTABLE_NO_EXCEPTIONS (on 64-bit Windows, where the system asks).
  */
 CALLTABLE_API calltable_status calltable_dispatch_exception(
     calltable_exception_record *exception, void *context, int32_t *goes_on);

@@ -13,7 +13,8 @@ use calltable::internal;
 use calltable::seh::ExceptionRecord;
 use calltable::table::{self, FrameHandler, Location, SlotKey};
 use calltable::{
-    CAPACITY, Convention, Error, Frame, MAX_PARAMETERS, RawFrame, ReleaseError, SignatureError, StaleReason, Type,
+    CAPACITY, Convention, Element, Error, Frame, MAX_PARAMETERS, RawFrame, ReleaseError, SignatureError, StaleReason,
+    Type,
 };
 use static_assertions::const_assert;
 
@@ -22,7 +23,7 @@ pub type Function = Option<unsafe extern "C" fn()>;
 #[cfg(any(not(windows), target_arch = "x86"))]
 pub use calltable::seh::ThreadBlock;
 /// There is none where the system asks.
-#[cfg(all(windows, target_arch = "x86_64"))]
+#[cfg(all(windows, target_pointer_width = "64"))]
 pub enum ThreadBlock {}
 
 pub type FindBlock = Option<unsafe extern "efiapi" fn() -> *mut ThreadBlock>;
@@ -61,13 +62,13 @@ statuses! {
     OTHER_VERSION = 2, c"the header is of another version than the library: compile with the library's own header";
     UNKNOWN_OPTION = 3, c"the options have bits that mean nothing: join CALLTABLE_TRACKED and the like, or give 0";
     UNKNOWN_CONVENTION = 4, c"there is no convention of this number: give CALLTABLE_NATIVE or another constant";
-    UNKNOWN_TYPE = 5, c"there is no type of this number: give CALLTABLE_I32 or another constant, or \
-        CALLTABLE_STRUCT(size)";
+    UNKNOWN_TYPE = 5, c"there is no type of this number: give CALLTABLE_I32 or another constant, \
+        CALLTABLE_STRUCT(size), CALLTABLE_ALIGNED(size) or CALLTABLE_HOMOGENEOUS(element, count)";
     TABLE_FULL = 6, c"every slot is live: release callbacks that are no longer called (calltable_live_slot_at shows them), \
         or build the library with a larger CALLTABLE_CAPACITY";
     NULL_HANDLER = 7, c"the handler is a null pointer: give the address of a function";
-    TOO_MANY_POSITIONS = 8, c"the direct lane passes on at most 64 argument positions, on i686 128 words: use the \
-        frame lane";
+    TOO_MANY_POSITIONS = 8, c"the direct lane passes on at most 64 argument positions, on i686 128 words, on AArch64 \
+        64 words beside the registers: use the frame lane";
     CONVENTION_UNAVAILABLE = 9, c"this target has no such convention: use CALLTABLE_NATIVE or CALLTABLE_C";
     TOO_MANY_USES = 10, c"this registration is shared 4294967295 times: release uses that have ended";
     NO_EXCEPTIONS = 11, c"there are no exceptions here that could be contained: register without CALLTABLE_CONTAINED, \
@@ -97,18 +98,21 @@ statuses! {
         pointer to a structure instead";
     NOT_A_METHOD = 29, c"a method's first parameter is a pointer, and its convention one of Microsoft's: give \
         CALLTABLE_POINTER first, or leave out CALLTABLE_METHOD";
+    NO_SUCH_STRUCTURE = 30, c"a parameter or result is no structure that C has: give CALLTABLE_HOMOGENEOUS 1 to 4 \
+        elements, CALLTABLE_ALIGNED a multiple of 16 bytes";
 }
 
 numbers! {
     CONVENTIONS: u32 {
         NATIVE = 0, C = 1, WIN64 = 2, STDCALL = 3, CDECL = 4, THISCALL = 5, FASTCALL = 6, SYSV = 7,
+        AAPCS64 = 8,
     }
 }
 
 numbers! {
     TYPES: u32 {
         VOID = 0, BOOL = 1, I8 = 2, U8 = 3, I16 = 4, U16 = 5, I32 = 6, U32 = 7, I64 = 8, U64 = 9, I128 = 10, U128 = 11,
-        F32 = 12, F64 = 13, POINTER = 14,
+        F32 = 12, F64 = 13, POINTER = 14, VECTOR8 = 15, VECTOR16 = 16,
     }
 }
 
@@ -117,15 +121,20 @@ pub const METHOD: u32 = 0x8000_0000;
 
 /// In a type: the other bits are the size of a structure.
 const STRUCT: u32 = 0x8000_0000;
+/// In a type: the other bits are the size of an aligned structure.
+const ALIGNED: u32 = 0x4000_0000;
+/// In a type: the number of elements of a homogeneous structure begins here; below is that of the element's type.
+const COUNT: u32 = 0x100;
+/// What is above that number.
+const COUNT_END: u32 = 0x1_0000;
 
 numbers! {
     OPTIONS: u32 {
-        TRACKED = 1, EXCLUSIVE = 2, SAVING = 4, SAVING_CONTROL_WORDS = 8, CONTAINED = 16, RESULT_IN_MEMORY = 32,
-        FRAMED = 64,
+        TRACKED = 1, EXCLUSIVE = 2, SAVING = 4, SAVING_CONTROL_WORDS = 8, CONTAINED = 16, DIRECT_LANE = 32, FRAMED = 64,
     }
 }
 
-const ALL_OPTIONS: u32 = TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | RESULT_IN_MEMORY | FRAMED;
+const ALL_OPTIONS: u32 = TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | DIRECT_LANE | FRAMED;
 
 numbers! { REASONS: i32 { NEVER_REGISTERED = 0, RELEASED = 1, RUNNING = 2, MOVED = 3, } }
 
@@ -213,6 +222,7 @@ impl From<SignatureError> for NotOk {
             SignatureError::TooManyBytes { .. } => TOO_MANY_BYTES,
             SignatureError::NotAMethod => NOT_A_METHOD,
             SignatureError::ZeroSized { .. } => ZERO_SIZED,
+            SignatureError::NoSuchStructure { .. } => NO_SUCH_STRUCTURE,
             SignatureError::TypeUnavailable { .. } => TYPE_UNAVAILABLE,
             _ => OTHER_VERSION, // an error that only another version of the crate has
         })
@@ -251,6 +261,7 @@ fn convention_of(number: u32) -> Result<Convention, NotOk> {
         THISCALL => Convention::Thiscall,
         FASTCALL => Convention::Fastcall,
         SYSV => Convention::Sysv,
+        AAPCS64 => Convention::Aapcs64,
         _ => return Err(NotOk(UNKNOWN_CONVENTION)),
     })
 }
@@ -271,7 +282,19 @@ fn type_of(number: u32) -> Result<Type, NotOk> {
         F32 => Type::F32,
         F64 => Type::F64,
         POINTER => Type::Pointer,
+        COUNT..COUNT_END => Type::Homogeneous { element: element_of(number % COUNT)?, count: (number / COUNT) as u8 },
+        ALIGNED..STRUCT => Type::Aligned { size: number - ALIGNED },
         STRUCT.. => Type::Struct { size: number - STRUCT },
+        _ => return Err(NotOk(UNKNOWN_TYPE)),
+    })
+}
+
+fn element_of(number: u32) -> Result<Element, NotOk> {
+    Ok(match number {
+        F32 => Element::F32,
+        F64 => Element::F64,
+        VECTOR8 => Element::Vector8,
+        VECTOR16 => Element::Vector16,
         _ => return Err(NotOk(UNKNOWN_TYPE)),
     })
 }
@@ -308,7 +331,9 @@ impl Binding {
                 return Err(NotOk(UNKNOWN_OPTION));
             }
             let Some(handler) = handler else { return Err(NotOk(NULL_HANDLER)) };
-            let mut binding = if signature.is_null() {
+            let mut binding = if options & DIRECT_LANE != 0 {
+                table::Binding::direct_as(handler as *const c_void, Signature::get(signature)?, data)
+            } else if signature.is_null() {
                 let convention = convention_of(convention)?;
                 table::Binding::direct(convention, handler as *const c_void, positions as usize, data)
             } else {
@@ -326,9 +351,6 @@ impl Binding {
             }
             if options & SAVING_CONTROL_WORDS != 0 {
                 binding = binding.saving_control_words();
-            }
-            if options & RESULT_IN_MEMORY != 0 {
-                binding = binding.result_in_memory();
             }
             if options & FRAMED != 0 {
                 binding = binding.framed();
@@ -440,9 +462,10 @@ pub unsafe extern "C" fn calltable_get(
                 Some(declared) if *declared != ty => return Err(NotOk(OTHER_TYPE)),
                 Some(_) => {}
             }
-            if let Type::Struct { size } = ty {
-                let structure = (*frame).structure(signature, index as usize, ty);
-                value.cast::<u8>().copy_from(structure, size as usize);
+            if ty.is_structure() {
+                let gathered = (*frame).gather(signature);
+                let structure = (*frame).structure(signature, index as usize, ty, &gathered);
+                value.cast::<u8>().copy_from(structure, ty.size());
             } else {
                 let bits = normal((*frame).bits(signature, index as usize, ty), ty);
                 value.cast::<u8>().copy_from(bits.to_le_bytes().as_ptr(), ty.size());
@@ -658,7 +681,7 @@ pub unsafe extern "C" fn calltable_declare_exceptions(find: FindBlock) -> Status
 }
 
 cfg_if::cfg_if! {
-    if #[cfg(all(windows, target_arch = "x86_64"))] {
+    if #[cfg(all(windows, target_pointer_width = "64"))] {
         /// The system asks.
         unsafe fn ask(_: *mut ExceptionRecord, _: *mut c_void) -> Result<i32, NotOk> {
             Err(NotOk(NO_EXCEPTIONS))

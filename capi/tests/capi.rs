@@ -32,12 +32,16 @@ fn small_negative_results_fill_their_register() {
 #[test]
 fn every_convention_has_its_number() {
     for &(name, number) in capi::CONVENTIONS {
-        let is_known =
-            if cfg!(target_arch = "x86_64") { matches!(name, "NATIVE" | "C" | "WIN64") } else { name != "WIN64" };
+        let is_known = match name {
+            "NATIVE" | "C" => true,
+            "WIN64" => cfg!(target_arch = "x86_64"),
+            "AAPCS64" => cfg!(target_arch = "aarch64"),
+            _ => cfg!(target_arch = "x86"),
+        };
         let status = if is_known { capi::OK } else { capi::CONVENTION_UNAVAILABLE };
         assert_eq!(signature(number as u32, capi::VOID).0, status, "{name}");
     }
-    assert_eq!(signature(8, capi::VOID).0, capi::UNKNOWN_CONVENTION);
+    assert_eq!(signature(9, capi::VOID).0, capi::UNKNOWN_CONVENTION);
 }
 
 /// For tests that look at the whole table or fill it.
@@ -77,6 +81,12 @@ fn who_gets_no_slot_gets_the_number_of_none() {
         positions: 0,
     };
     let unfilled = Signature { mark: 0, words: MaybeUninit::uninit() };
+    // On i686, too, as many words as the direct lane does not pass on.
+    let mut long = Signature { mark: 0, words: MaybeUninit::uninit() };
+    // SAFETY: room for a signature, and as many parameters.
+    let status =
+        unsafe { capi::calltable_signature_init(&mut long, capi::C, [capi::I32; 200].as_ptr(), 200, capi::VOID) };
+    assert_eq!(status, capi::OK);
     let refused = [
         (None, capi::NULL_POINTER),
         (Some(Binding { version: capi::VERSION + 1, ..plain() }), capi::OTHER_VERSION),
@@ -86,6 +96,8 @@ fn who_gets_no_slot_gets_the_number_of_none() {
         (Some(Binding { signature: &unfilled, ..plain() }), capi::BAD_SIGNATURE),
         (Some(Binding { positions: u32::MAX, ..plain() }), capi::TOO_MANY_POSITIONS),
         (Some(Binding { options: capi::CONTAINED, ..plain() }), capi::NULL_FILTER),
+        (Some(Binding { options: capi::DIRECT_LANE, ..plain() }), capi::NULL_POINTER),
+        (Some(Binding { options: capi::DIRECT_LANE, signature: &long, ..plain() }), capi::TOO_MANY_POSITIONS),
     ];
     for (name, give) in givers {
         let give = |binding: &Option<Binding>, expected: Status| {

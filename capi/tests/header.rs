@@ -11,6 +11,10 @@ use std::process::Command;
 use calltable::{CAPACITY, RawFrame, seh};
 use calltable_capi as capi;
 
+#[path = "../../tests/child/mod.rs"]
+#[allow(dead_code, reason = "this one runs others")]
+mod child;
+
 const HEADER: &str = include_str!("../include/calltable.h");
 
 /// The header's prototypes, as the source has them. The types are the header's own.
@@ -63,7 +67,9 @@ macro_rules! assert_layout {
         for field in fields.lines().filter(|line| line.ends_with(';')) {
             let name = field.trim_end_matches(';').split('[').next().unwrap().rsplit([' ', '*']).next().unwrap();
             let known = [$(stringify!($field)),*].contains(&name);
-            assert!(known || ["floats", "registers"].contains(&name), "{}: {field}", $c);
+            // A frame has others on other architectures.
+            let others = ["floats", "registers", "more_results", "memory", "element", "unused"];
+            assert!(known || others.contains(&name), "{}: {field}", $c);
         }
     };
 }
@@ -114,6 +120,9 @@ fn assertions() -> String {
     assert_layout!(text, RawFrame, "calltable_frame": result arguments floats);
     #[cfg(target_arch = "x86")]
     assert_layout!(text, RawFrame, "calltable_frame": result arguments registers);
+    #[cfg(target_arch = "aarch64")]
+    assert_layout!(text, RawFrame, "calltable_frame": result more_results arguments memory element unused registers
+        floats);
     text
 }
 
@@ -135,6 +144,19 @@ const COMPILERS: &[(&str, &str, &str)] = &[
     ("clang-19", "clang++-19", "--target=x86_64-unknown-none-elf -ffreestanding -mno-sse -mno-mmx"),
     ("clang-19", "clang++-19", "--target=i686-unknown-none-elf -ffreestanding -mno-sse -mno-mmx"),
     ("gcc", "g++", "-ffreestanding -mno-sse -mno-mmx"),
+    ("clang-19", "clang++-19", "--target=aarch64-linux-gnu"),
+    ("clang-19", "clang++-19", "--target=aarch64-pc-windows-msvc -ffreestanding"),
+    ("clang-19", "clang++-19", "--target=aarch64-unknown-windows -ffreestanding"),
+    ("clang-19", "clang++-19", "--target=aarch64-unknown-none-elf -ffreestanding -mgeneral-regs-only"),
+];
+
+/// Targets that it refuses, and what it says of them.
+const REFUSED: &[(&str, &str)] = &[
+    ("--target=armv7-unknown-none-eabi", "for x86_64, for i686 and for AArch64"),
+    ("--target=riscv64-unknown-none-elf", "for x86_64, for i686 and for AArch64"),
+    ("--target=aarch64_be-unknown-none-elf", "compile for little-endian"),
+    ("--target=arm64ec-pc-windows-msvc", "compile for ARM64 or for x64"),
+    ("-mx32", "compile without -mx32"),
 ];
 
 /// Says what is wrong if a compiler does not take a file without a warning.
@@ -147,8 +169,14 @@ fn compile(compiler: &str, flags: &str, file: &Path) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("{command:?}:\n{text}")) }
 }
 
-/// The flag for the width that this test is built for.
-const WIDTH: &str = if cfg!(target_arch = "x86") { "-m32" } else { "-m64" };
+/// A compiler for what this test is built for, and its flag.
+const OWN: (&str, &str) = if cfg!(target_arch = "aarch64") {
+    ("clang-19", "--target=aarch64-linux-gnu")
+} else if cfg!(target_arch = "x86") {
+    ("gcc", "-m32")
+} else {
+    ("gcc", "-m64")
+};
 
 #[cfg(target_arch = "x86_64")]
 #[test]
@@ -178,7 +206,7 @@ fn functions_are_those_of_the_source() {
 fn structures_and_numbers_are_those_of_the_source() {
     let file = directory().join("assertions.c");
     fs::write(&file, assertions()).unwrap();
-    compile("gcc", &format!("-std=c99 {WIDTH}"), &file).unwrap();
+    compile(OWN.0, &format!("-std=c99 {}", OWN.1), &file).unwrap();
     assert!(HEADER.contains("((void *)UINTPTR_MAX)") && seh::CHAIN_END.addr() == usize::MAX);
     assert!(HEADER.contains("(0x80000000u | "), "the bit that says that a type is a structure");
 }
@@ -191,6 +219,16 @@ fn every_compiler_takes_it() {
             fs::write(&file, "#include \"calltable.h\"\nint main(void) { return CALLTABLE_OK; }\n").unwrap();
             compile(compiler, &format!("{standard} {flags}"), &file).unwrap();
         }
+    }
+}
+
+#[test]
+fn targets_without_a_table_are_refused_with_a_sentence() {
+    let file = directory().join("refused.c");
+    fs::write(&file, "#include \"calltable.h\"\n").unwrap();
+    for (target, sentence) in REFUSED {
+        let errors = compile("clang-19", &format!("-ffreestanding {target}"), &file).unwrap_err();
+        assert!(errors.contains(sentence) && errors.matches("error:").count() == 1, "{target}: {errors}");
     }
 }
 
@@ -222,12 +260,16 @@ int main(void) {
     int data = 0;
     calltable_binding direct = CALLTABLE_DIRECT(a_filter, 3, &data);
     calltable_binding framed = CALLTABLE_FRAME(a_frame_handler, &signature, &data);
+    calltable_binding described = CALLTABLE_DIRECT_AS(a_filter, &signature, &data);
     int well = direct.version == CALLTABLE_VERSION && direct.options == 0 && direct.data == &data
         && direct.handler == (calltable_function)filter && direct.signature == NULL
         && direct.convention == CALLTABLE_C && direct.positions == 3;
     well = well && framed.version == CALLTABLE_VERSION && framed.options == 0 && framed.data == &data
         && framed.handler == (calltable_function)frame_handler && framed.signature == &signature
         && framed.convention == CALLTABLE_C && framed.positions == 0;
+    well = well && described.version == CALLTABLE_VERSION && described.options == CALLTABLE_DIRECT_LANE
+        && described.data == &data && described.handler == (calltable_function)filter
+        && described.signature == &signature;
     return well && a_find() == NULL ? 0 : 1;
 }
 "#;
@@ -240,21 +282,26 @@ fn macros_lose_nothing_and_handlers_have_their_convention() {
         let (size, number) = (1_u32 << bit, 1_u32 << 31 | 1 << bit);
         assert(&mut source, format_args!("CALLTABLE_STRUCT({size}) == {number}u"));
     }
-    assert(&mut source, format_args!("sizeof(CALLTABLE_STRUCT(1)) == sizeof(calltable_type)"));
+    for bit in 4..30 {
+        assert(&mut source, format_args!("CALLTABLE_ALIGNED({}) == {}u", 1_u32 << bit, 1_u32 << 30 | 1 << bit));
+    }
+    for made in ["CALLTABLE_STRUCT(1)", "CALLTABLE_ALIGNED(16)", "CALLTABLE_HOMOGENEOUS(CALLTABLE_F32, 1)"] {
+        assert(&mut source, format_args!("sizeof({made}) == sizeof(calltable_type)"));
+    }
     for suffix in ["c", "cpp"] {
         let file = folder.join("uses").with_extension(suffix);
         fs::write(&file, &source).unwrap();
-        // GCC for both: there need be no C++ library for the other width.
-        let (compiler, standard) = ("gcc", if suffix == "c" { "-std=c99" } else { "-std=c++11" });
-        let mut flags = format!("{standard} {WIDTH}");
+        // Not a driver for C++: there need be no C++ library for the other width.
+        let (compiler, standard) = (OWN.0, if suffix == "c" { "-std=c99" } else { "-std=c++11" });
+        let mut flags = format!("{standard} {}", OWN.1);
         // On i686 functions that say nothing are stdcall then; on x86_64 they are not win64 anyway.
         let default = if cfg!(target_arch = "x86") { "-mrtd" } else { "" };
         compile(compiler, &format!("{flags} {default}"), &file).unwrap();
-        flags.push_str(" -O1 -Iinclude");
+        flags.push_str(if cfg!(target_arch = "aarch64") { " -fuse-ld=lld -O1 -Iinclude" } else { " -O1 -Iinclude" });
         let program = file.with_extension(format!("{suffix}.out"));
         let made = Command::new(compiler).args(flags.split(' ')).arg(&file).arg("-o").arg(&program).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let status = Command::new(&program).status().unwrap();
+        let status = child::program(&program).status().unwrap();
         assert!(status.success(), "{compiler}: a macro's fields are not as they should be: {status}");
     }
 }

@@ -242,18 +242,21 @@ fn bind(bind: &Bind) {
         (true, false) => capi::calltable_share,
         (true, true) => capi::calltable_try_share,
     };
+    let options = u32::from(bind.options);
+    // A signature of as many words tells the positions.
+    let is_described = options & capi::DIRECT_LANE != 0;
     let signature = filled_signature(bind.positions);
     let unfilled = capi::Signature { mark: 77, words: std::mem::MaybeUninit::uninit() };
-    let is_frame = bind.is_frame && (signature.is_some() || bind.wrong % 16 == 1);
+    let is_frame = bind.is_frame && !is_described;
+    let has_signature = bind.is_frame;
     let signature = match &signature {
-        _ if !is_frame => null(),
+        _ if !has_signature => null(),
         _ if bind.wrong % 16 == 1 => &raw const unfilled,
         signature => signature.as_ref().map_or(null(), |signature| signature),
     };
-    let positions = u32::from(bind.positions) % if is_frame { MAX_POSITIONS as u32 + 1 } else { 96 };
+    let positions = u32::from(bind.positions) % if has_signature { MAX_POSITIONS as u32 + 1 } else { 96 };
     let handler = if is_frame { frame_handler as *const c_void } else { direct_handler(positions as usize) };
     let handler = if bind.is_handler_null && bind.wrong & 0x80 != 0 { null() } else { handler };
-    let options = u32::from(bind.options);
     let data = usize::from(bind.data % 8) * 1000;
     // A contained one needs a filter.
     let data = if options & capi::CONTAINED != 0 && data != 0 { (&raw const FILTER).addr() } else { data };
@@ -283,11 +286,13 @@ fn bind(bind: &Bind) {
         capi::UNKNOWN_OPTION
     } else if handler.is_null() {
         capi::NULL_HANDLER
-    } else if !is_frame && convention > capi::SYSV {
+    } else if is_described && !has_signature {
+        capi::NULL_POINTER
+    } else if !has_signature && convention > capi::AAPCS64 {
         capi::UNKNOWN_CONVENTION
-    } else if is_frame && bind.wrong % 16 == 1 {
+    } else if has_signature && bind.wrong % 16 == 1 {
         capi::BAD_SIGNATURE
-    } else if !is_frame && convention > capi::WIN64 {
+    } else if !has_signature && convention > capi::WIN64 {
         capi::CONVENTION_UNAVAILABLE
     } else if !is_frame && positions > MAX_POSITIONS as u32 {
         capi::TOO_MANY_POSITIONS
@@ -325,7 +330,8 @@ fn bind(bind: &Bind) {
 
 /// Options that say the same are equal.
 fn effective(options: u32) -> u32 {
-    let mut options = options & !(capi::RESULT_IN_MEMORY | capi::FRAMED); // mean nothing here
+    // The key says the one, the other means nothing here.
+    let mut options = options & !(capi::DIRECT_LANE | capi::FRAMED);
     if options & capi::EXCLUSIVE != 0 {
         options |= capi::TRACKED;
     }

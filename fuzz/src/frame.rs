@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 
 use arbitrary::Arbitrary;
-use calltable::{Frame, MAX_POSITIONS, RawFrame, Signature, Type, Value};
+use calltable::{Element, Frame, MAX_POSITIONS, RawFrame, Signature, Type, Value};
 use calltable_capi::{self as capi, Status};
 
 use super::call::call;
@@ -22,10 +22,14 @@ enum Number {
 }
 
 const STRUCT: u32 = 0x8000_0000;
+const ALIGNED: u32 = 0x4000_0000;
 
 impl Number {
     fn get(self) -> u32 {
         match self {
+            // An element and a count, of which some are wrong; an aligned structure.
+            Self::Plain(number @ 224..) => (u32::from(number) % 6) << 8 | (capi::F32 + u32::from(number) / 6 % 5),
+            Self::Plain(number @ 208..) => ALIGNED | (u32::from(number) % 8 * 8),
             Self::Plain(number) => u32::from(number) % (capi::POINTER + 1),
             Self::Struct(size) => STRUCT | u32::from(size),
             Self::LargeStruct(size) => STRUCT | size,
@@ -56,16 +60,31 @@ fn type_of(number: u32) -> Option<Type> {
     if number >= STRUCT {
         return Some(Struct { size: number - STRUCT });
     }
+    if number >= ALIGNED {
+        return Some(Aligned { size: number - ALIGNED });
+    }
+    if (0x100..0x1_0000).contains(&number) {
+        let element = match number % 0x100 {
+            capi::F32 => Element::F32,
+            capi::F64 => Element::F64,
+            capi::VECTOR8 => Element::Vector8,
+            capi::VECTOR16 => Element::Vector16,
+            _ => return None,
+        };
+        return Some(Homogeneous { element, count: (number / 0x100) as u8 });
+    }
     plain.get((number as usize).checked_sub(1)?).copied()
 }
 
 fn number_of(ty: Type) -> u32 {
-    (1..=capi::POINTER).find(|&number| type_of(number) == Some(ty)).unwrap_or(STRUCT | ty.size() as u32)
+    let homogeneous = (1..=4).flat_map(|count| (capi::F32..=capi::VECTOR16).map(move |element| count << 8 | element));
+    let all = (1..=capi::POINTER).chain(homogeneous).chain([ALIGNED | ty.size() as u32, STRUCT | ty.size() as u32]);
+    all.into_iter().find(|&number| type_of(number) == Some(ty)).expect("each type has a number")
 }
 
 /// A value that is passed by its address, or a result.
 fn is_large(ty: Type) -> bool {
-    matches!(ty, Type::Struct { .. }) && !matches!(ty.size(), 1 | 2 | 4 | 8)
+    ty.is_structure() && !matches!(ty.size(), 1 | 2 | 4 | 8)
 }
 
 /// What `calltable_signature_init` is to say, by the header.
@@ -74,11 +93,13 @@ fn expected(convention: u32, parameters: &[u32], result: u32) -> Status {
     let convention = convention & !capi::METHOD;
     let fault_of = |ty: u32| match type_of(ty) {
         None => Some(capi::UNKNOWN_TYPE),
+        Some(Type::Homogeneous { count, .. }) if !(1..=4).contains(&count) => Some(capi::NO_SUCH_STRUCTURE),
+        Some(Type::Aligned { size }) if size % 16 != 0 => Some(capi::NO_SUCH_STRUCTURE),
         Some(ty) if ty.size() == 0 => Some(capi::ZERO_SIZED),
         Some(_) => None,
     };
     let fault_of_result = if result == capi::VOID { None } else { fault_of(result) };
-    if convention > capi::SYSV {
+    if convention > capi::AAPCS64 {
         capi::UNKNOWN_CONVENTION
     } else if fault_of_result == Some(capi::UNKNOWN_TYPE) {
         capi::UNKNOWN_TYPE
@@ -158,7 +179,7 @@ impl Case {
         assert_eq!(seen.get::<f64>(0).is_ok(), self.signature.parameters().first() == Some(&Type::F64));
         assert_eq!(seen.get::<u128>(1).is_ok(), self.signature.parameters().get(1) == Some(&Type::U128));
         let declared = self.signature.result();
-        assert_eq!(seen.result_bytes().is_ok(), matches!(declared, Some(Type::Struct { .. })));
+        assert_eq!(seen.result_bytes().is_ok(), declared.is_some_and(Type::is_structure));
         if let Ok(bytes) = seen.result_bytes() {
             assert!(bytes.iter().all(|byte| *byte == 0) && bytes.len() == declared.unwrap().size());
             bytes.fill(0xee);

@@ -2,8 +2,10 @@
 //!
 //! Sources: "Procedure Call Standard for the Arm 64-bit Architecture", Arm; "Overview of ARM64 ABI conventions",
 //! Microsoft. Parameters are counted by class: integers and pointers go in X0 to X7, floating-point numbers in V0 to
-//! V7, and those for which no register is left on the stack, in words of 8 bytes. For typed callbacks the compiler
-//! itself is asked.
+//! V7, and those for which no register is left on the stack, in words of 8 bytes. A structure of up to 16 bytes is one
+//! or two integers, a homogeneous one as many floating-point registers as it has elements, each of them whole in
+//! registers or whole on the stack; of a larger one the address is passed. For typed callbacks the compiler itself is
+//! asked.
 
 use static_assertions::const_assert;
 
@@ -16,20 +18,17 @@ use super::{Prototype, Shape};
 /// The flag of a registration whose calls have a record in the chain of SEH handlers: there is no chain here.
 pub(crate) const FRAMED: usize = 0;
 
-/// No floating-point number where the registers for it are off. A structure of up to 64 bytes may be homogeneous, and
-/// then each of its members has a register of its own; a size does not tell. A larger one is always in memory.
+/// Nothing in a floating-point register where they are off.
 pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {
-    const LARGEST_HOMOGENEOUS: u32 = 64;
-    match ty {
-        Type::F32 | Type::F64 => cfg!(target_feature = "neon"),
-        Type::Struct { size } => size > LARGEST_HOMOGENEOUS,
-        _ => true,
-    }
+    !matches!(ty, Type::F32 | Type::F64 | Type::Homogeneous { .. }) || cfg!(target_feature = "neon")
 }
 
-/// Whether the caller passes memory for a result that is a structure, in X8: for more than 16 bytes.
-pub(crate) fn is_structure_hidden(_convention: Convention, size: u32) -> bool {
-    size > 16
+/// The most bytes of a structure that is not homogeneous and has its value passed, not its address.
+const MOST_BY_VALUE: usize = 16;
+
+/// Whether the address of such an argument is passed, or for such a result memory, whose address is in X8.
+pub(crate) fn is_structure_hidden(_convention: Convention, ty: Type) -> bool {
+    !matches!(ty, Type::Homogeneous { .. }) && ty.size() > MOST_BY_VALUE
 }
 
 /// The data goes in the first register of X0 to X7 that has no argument; `positions` beyond these are words on the
@@ -41,9 +40,20 @@ pub(crate) fn shape_of(_convention: Convention, positions: usize) -> Shape {
 
 const_assert!(MAX_WORDS * STATE_WORD < 1 << 24); // where the generation begins
 
-/// The same if `positions` counts the address of a result, which is in X8.
-pub(crate) fn with_result_in_memory(convention: Convention, shape: Shape) -> Shape {
-    shape_of(convention, shape.positions.saturating_sub(1))
+/// The data is one more integer.
+pub(crate) fn shape_of_direct(prototype: &Prototype<'_>) -> Shape {
+    let (data, places) = locate(prototype, prototype.parameters.len());
+    shape_at(data, places.words)
+}
+
+/// The data in a register or after `words` words; where these are too many, a registration is refused.
+fn shape_at(data: Option<Location>, words: usize) -> Shape {
+    match data {
+        Some(Location::Integer(register)) if words <= MAX_WORDS => {
+            Shape { positions: register, flags: words * STATE_WORD, cleanup: 0 }
+        }
+        _ => shape_of(Convention::NATIVE, REGISTERS.saturating_add(words)),
+    }
 }
 
 /// The frame lane looks at the arguments where they are; their number only tells shared registrations apart.
@@ -60,9 +70,9 @@ pub(crate) fn bytes_of_arguments(prototype: &Prototype<'_>) -> usize {
 /// Where an argument is.
 #[derive(Clone, Copy)]
 pub(crate) enum Location {
-    /// In X0 to X7, by its number; what has 16 bytes in the next one, too.
+    /// In X0 to X7, by the number of the first.
     Integer(usize),
-    /// In V0 to V7.
+    /// In V0 to V7, by the number of the first; a homogeneous structure has one for each element.
     Float(usize),
     /// Words above the first one on the stack.
     Stack(usize),
@@ -76,55 +86,58 @@ pub(crate) struct Places {
     words: usize,
 }
 
+/// Registers of one class for an argument that begins at a multiple of `align`; if it has not enough of them, those
+/// that are left stay empty for good ("Parameter passing", C.3, C.13).
+fn take(taken: &mut usize, count: usize, align: usize) -> Option<usize> {
+    let first = taken.next_multiple_of(align);
+    let is_room = first + count <= REGISTERS;
+    *taken = if is_room { first + count } else { REGISTERS };
+    is_room.then_some(first)
+}
+
 impl Places {
-    /// An integer or pointer of that many words. One of two begins in a register with an even number, or at an even
-    /// word ("Parameter passing", C.10 and C.14).
-    fn integer(&mut self, words: usize) -> Location {
-        let first = self.integers.next_multiple_of(words);
-        if first + words <= REGISTERS {
-            self.integers = first + words;
-            return Location::Integer(first);
-        }
-        self.integers = REGISTERS;
-        self.words = self.words.next_multiple_of(words);
-        self.word(words)
+    /// An integer, a pointer or a structure. One of alignment 16 begins in a register with an even number, or at an
+    /// even word (C.10, C.14).
+    fn integer(&mut self, words: usize, align: usize) -> Location {
+        take(&mut self.integers, words, align).map_or_else(|| self.word(words, align), Location::Integer)
     }
 
-    fn float(&mut self) -> Location {
-        if self.floats == REGISTERS {
-            return self.word(1);
-        }
-        self.floats += 1;
-        Location::Float(self.floats - 1)
+    fn float(&mut self, count: usize, words: usize, align: usize) -> Location {
+        take(&mut self.floats, count, 1).map_or_else(|| self.word(words, align), Location::Float)
     }
 
-    fn word(&mut self, words: usize) -> Location {
-        self.words += words;
-        Location::Stack(self.words - words)
+    fn word(&mut self, words: usize, align: usize) -> Location {
+        let first = self.words.next_multiple_of(align);
+        self.words = first + words;
+        Location::Stack(first)
     }
 }
 
-/// The place of argument `index`, if there is one, and what those before it take, or all.
+/// The place of argument `index`, if there is one, and what those before it take, or all. The one after the last is
+/// that of a pointer.
 ///
 /// The address of a result is in X8, but for a method's, which follows `this` ("Return values", Microsoft).
 pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Location>, Places) {
     let mut places = Places::default();
     let hidden = (prototype.is_method && prototype.has_hidden_result()).then(|| prototype.before_hidden_result());
-    for (parameter, ty) in prototype.parameters.iter().enumerate() {
+    for parameter in 0..=prototype.parameters.len() {
         if hidden == Some(parameter) {
-            places.integer(1);
+            places.integer(1, 1);
         }
-        let location = match ty {
-            Type::F32 | Type::F64 => places.float(),
-            Type::I128 | Type::U128 => places.integer(2),
-            _ => places.integer(1), // of a structure, its address
+        let before = places.words;
+        let location = match prototype.parameters.get(parameter).copied() {
+            Some(Type::F32 | Type::F64) => places.float(1, 1, 1),
+            Some(Type::I128 | Type::U128 | Type::Aligned { size: 16 }) => places.integer(2, 2),
+            Some(ty @ Type::Homogeneous { element, count }) => {
+                places.float(count.into(), ty.size().div_ceil(8), element.size().div_ceil(8))
+            }
+            Some(ty @ Type::Struct { .. }) if ty.size() <= MOST_BY_VALUE => places.integer(ty.size().div_ceil(8), 1),
+            None if index != parameter => break,
+            _ => places.integer(1, 1), // of a structure, its address
         };
         if parameter == index {
-            return (Some(location), places);
+            return (Some(location), Places { words: before, ..places });
         }
-    }
-    if hidden == Some(prototype.parameters.len()) {
-        places.integer(1);
     }
     (None, places)
 }
@@ -151,10 +164,7 @@ pub(crate) unsafe fn find_shape(probe: *const (), full: *const ()) -> Shape {
     } else {
         (REGISTERS, first - REGISTERS)
     };
-    if words > MAX_WORDS || register == REGISTERS {
-        return shape_of(Convention::NATIVE, REGISTERS + words); // too many to register, or no register left
-    }
-    Shape { positions: register, flags: words * STATE_WORD, cleanup: 0 }
+    shape_at(register.lt(&REGISTERS).then_some(Location::Integer(register)), words)
 }
 
 /// The place of a function's last argument: the number of its register, or 8 and the words before it on the stack.

@@ -3,8 +3,9 @@
 //! # What a port supplies
 //! A file of this folder has, for its architecture:
 //! - `is_type_available`: whether foreign code passes such a value in a place that a handler can reach.
-//! - `is_structure_hidden`: whether a structure of that size is returned through a hidden pointer.
-//! - `shape_of`, `with_result_in_memory`: the direct lane of a handler that counts its own positions.
+//! - `is_structure_hidden`: whether such a structure is returned through a hidden pointer.
+//! - `shape_of`: the direct lane of a handler that counts its own positions.
+//! - `shape_of_direct`: that of one that a signature describes.
 //! - `shape_of_frame`, `bytes_of_arguments`: the frame lane.
 //! - `FRAMED`: the flag of a registration whose calls have a record in the chain of SEH handlers, 0 if there is none.
 //! - `handler!`, `shape!`: a handler that rustc compiles, and its direct lane.
@@ -68,8 +69,8 @@ impl Prototype<'_> {
     /// Whether the caller passes memory for the result as a hidden argument.
     #[inline]
     pub(crate) fn has_hidden_result(&self) -> bool {
-        matches!(self.result, Some(Type::Struct { size })
-            if self.is_method || is_structure_hidden(self.convention, size))
+        matches!(self.result, Some(ty)
+            if ty.is_structure() && (self.is_method || is_structure_hidden(self.convention, ty)))
     }
 
     /// The number of parameters that come before that argument.

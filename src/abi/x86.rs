@@ -10,22 +10,25 @@ use static_assertions::const_assert;
 
 use crate::convention::Convention;
 use crate::layout::*;
-use crate::types::Type;
+use crate::types::{Element, Type};
 
 use super::{Prototype, Shape};
 
 pub(crate) use crate::layout::STATE_FRAMED as FRAMED;
 
-/// C has no 128-bit integers here.
+/// C has no 128-bit integers here. Of structures with 16-byte alignment Microsoft's compilers pass the address; Clang
+/// passes those that have no vector as words, and GCC aligns all of them on the stack.
 pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {
-    !matches!(ty, Type::I128 | Type::U128)
+    let is_vector = |element| matches!(element, Element::Vector8 | Element::Vector16);
+    !matches!(ty, Type::I128 | Type::U128 | Type::Aligned { .. })
+        && !matches!(ty, Type::Homogeneous { element, .. } if is_vector(element))
 }
 
 /// Whether the caller passes memory for a result that is a structure as a hidden argument. Microsoft's compilers do so
 /// for other sizes than 1, 2, 4 and 8 bytes, as C does on some systems; on the others it does for all.
-pub(crate) fn is_structure_hidden(convention: Convention, size: u32) -> bool {
+pub(crate) fn is_structure_hidden(convention: Convention, ty: Type) -> bool {
     const SMALL_IN_MEMORY: bool = !cfg!(any(target_os = "freebsd", target_os = "openbsd", target_os = "dragonfly"));
-    (SMALL_IN_MEMORY && matches!(convention, Convention::Sysv)) || !matches!(size, 1 | 2 | 4 | 8)
+    (SMALL_IN_MEMORY && matches!(convention, Convention::Sysv)) || !matches!(ty.size(), 1 | 2 | 4 | 8)
 }
 
 const fn callee_pops(convention: Convention) -> bool {
@@ -48,20 +51,31 @@ pub(crate) fn shape_of(convention: Convention, words: usize) -> Shape {
     Shape { positions: words, flags, cleanup }
 }
 
-/// The same if the first word is the address of a result, which by the System V convention the callee removes.
-pub(crate) fn with_result_in_memory(convention: Convention, shape: Shape) -> Shape {
-    Shape { cleanup: if convention == Convention::Sysv { 4 } else { shape.cleanup }, ..shape }
+/// The same for a signature: by the System V convention the callee removes the address of a result.
+fn shape_of_words(prototype: &Prototype<'_>, words: usize) -> Shape {
+    let shape = shape_of(prototype.convention, words);
+    let is_removed = prototype.convention == Convention::Sysv && prototype.has_hidden_result();
+    Shape { cleanup: if is_removed { 4 } else { shape.cleanup }, ..shape }
+}
+
+/// The data is one more small parameter: it goes in a register of the convention if one is left, else after the words.
+pub(crate) fn shape_of_direct(prototype: &Prototype<'_>) -> Shape {
+    let (data, words) = locate(prototype, prototype.parameters.len());
+    let shape = shape_of_words(prototype, words);
+    let in_register = match data {
+        Some(Location::Register(0)) => STATE_DATA_ECX,
+        Some(Location::Register(_)) => STATE_DATA_EDX,
+        Some(Location::Stack(_)) | None => 0,
+    };
+    Shape { flags: shape.flags | in_register, ..shape }
 }
 
 /// The frame lane looks at the arguments where they are: what is to be removed counts, and their number tells shared
 /// registrations apart.
 pub(crate) fn shape_of_frame(prototype: &Prototype<'_>) -> Shape {
     let words = bytes_of_arguments(prototype) / 4;
-    let shape = shape_of(prototype.convention, words);
-    let is_hidden = prototype.has_hidden_result();
-    let shape = if is_hidden { with_result_in_memory(prototype.convention, shape) } else { shape };
     let flags = if matches!(prototype.result, Some(Type::F32 | Type::F64)) { STATE_FLOAT } else { 0 };
-    Shape { positions: words.min(STATE_POSITIONS - 1), flags, ..shape }
+    Shape { positions: words.min(STATE_POSITIONS - 1), flags, ..shape_of_words(prototype, words) }
 }
 
 /// All words on the stack; no smaller number if there are more bytes than that can say.
@@ -78,7 +92,8 @@ pub(crate) enum Location {
     Stack(usize),
 }
 
-/// The place of argument `index`, if there is one, and the number of words before it on the stack, or of all.
+/// The place of argument `index`, if there is one, and the number of words before it on the stack, or of all. The one
+/// after the last is that of a pointer.
 ///
 /// The address of a result is a word on the stack, but for a fastcall method's, which takes EDX.
 pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Location>, usize) {
@@ -89,13 +104,13 @@ pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Locatio
         if hidden == Some(parameter) {
             words += usize::from(parameter == 0 || registers.next().is_none());
         }
-        let Some(ty) = prototype.parameters.get(parameter) else { break };
-        let small = ty.size() <= 4 && !matches!(ty, Type::F32 | Type::Struct { .. });
+        let ty = prototype.parameters.get(parameter).copied().unwrap_or(Type::Pointer);
+        let small = ty.size() <= 4 && ty != Type::F32 && !ty.is_structure();
         let register = if small { registers.next() } else { None };
         if parameter == index {
             return (Some(register.map_or(Location::Stack(words), Location::Register)), words);
         }
-        if register.is_none() {
+        if register.is_none() && parameter < prototype.parameters.len() {
             words = words.saturating_add(ty.size().div_ceil(4));
         }
     }

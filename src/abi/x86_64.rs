@@ -11,7 +11,7 @@ use super::{Prototype, Shape};
 /// The flag of a registration whose calls have a record in the chain of SEH handlers: unwind data say all here.
 pub(crate) const FRAMED: usize = 0;
 
-/// What a signature without a result in XMM0 or an argument there looks like; none of it where SSE is off.
+/// Nothing in an XMM register where SSE is off. A structure is never there.
 pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
     let in_xmm = match ty {
         Type::F32 | Type::F64 => true,
@@ -24,8 +24,8 @@ pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
 /// Whether the caller passes memory for a result that is a structure as a hidden argument: for other sizes than 1, 2, 4
 /// and 8 bytes ("x64 calling convention, Return values").
 #[inline]
-pub(crate) fn is_structure_hidden(_convention: Convention, size: u32) -> bool {
-    !matches!(size, 1 | 2 | 4 | 8)
+pub(crate) fn is_structure_hidden(_convention: Convention, ty: Type) -> bool {
+    !matches!(ty.size(), 1 | 2 | 4 | 8)
 }
 
 /// Each parameter takes one position, whatever its type.
@@ -34,9 +34,9 @@ pub(crate) fn shape_of(_convention: Convention, positions: usize) -> Shape {
     Shape { positions, flags: 0, cleanup: 0 }
 }
 
-/// What the direct lane must know of a result in memory: that it takes a position, which is counted already.
-pub(crate) fn with_result_in_memory(_convention: Convention, shape: Shape) -> Shape {
-    shape
+/// The data goes after all of them.
+pub(crate) fn shape_of_direct(prototype: &Prototype<'_>) -> Shape {
+    shape_of(prototype.convention, bytes_of_arguments(prototype) / 8)
 }
 
 /// The frame lane looks at the arguments where they are; their number only tells shared registrations apart.

@@ -14,15 +14,15 @@ cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
         mod x86_64;
         pub use x86_64::RawFrame;
-        use x86_64::RETURN_ADDRESSES;
+        use x86_64::{Gathered, RETURN_ADDRESSES};
     } else if #[cfg(target_arch = "x86")] {
         mod x86;
         pub use x86::RawFrame;
-        use x86::RETURN_ADDRESSES;
+        use x86::{Gathered, RETURN_ADDRESSES};
     } else if #[cfg(target_arch = "aarch64")] {
         mod aarch64;
         pub use aarch64::RawFrame;
-        use aarch64::RETURN_ADDRESSES;
+        use aarch64::{Gathered, RETURN_ADDRESSES};
     }
 }
 
@@ -49,6 +49,8 @@ pub struct Frame<'a> {
     signature: &'a Signature,
     /// The bytes of the result have been handed out.
     is_touched: bool,
+    /// Structures that came in several places.
+    gathered: Gathered,
 }
 
 /// An argument of a call, with its type. Example: [`Frame::value`].
@@ -70,7 +72,7 @@ pub enum Value<'a> {
     F32(f32),
     F64(f64),
     Pointer(*mut c_void),
-    /// The bytes of a structure.
+    /// The bytes of a structure, of whatever kind: as in memory.
     Struct(&'a [u8]),
 }
 
@@ -127,7 +129,10 @@ impl<'a> Frame<'a> {
                 raw.set_result(Type::Pointer, memory.expose_provenance() as u128);
             }
         }
-        Self { raw, signature, is_touched: false }
+        raw.expect_result(signature.result());
+        // SAFETY: by the caller's promise.
+        let gathered = unsafe { raw.gather(signature) };
+        Self { raw, signature, is_touched: false, gathered }
     }
 
     /// Sets the memory of a result to zero, unless its bytes have been handed out.
@@ -236,8 +241,9 @@ impl<'a> Frame<'a> {
             Type::F64 => Value::F64(Scalar::from_bits(bits)),
             Type::Pointer => Value::Pointer(Scalar::from_bits(bits)),
             // SAFETY: the caller passed a structure of that size there, by the promise of `new`.
-            Type::Struct { size } => Value::Struct(unsafe {
-                core::slice::from_raw_parts(self.raw.structure(self.signature, index, declared), size as usize)
+            Type::Struct { .. } | Type::Homogeneous { .. } | Type::Aligned { .. } => Value::Struct(unsafe {
+                let bytes = self.raw.structure(self.signature, index, declared, &self.gathered);
+                core::slice::from_raw_parts(bytes, declared.size())
             }),
         })
     }
@@ -320,7 +326,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// [`FrameError::OtherType`] if the signature declares a result that is no structure, or none.
     pub fn result_bytes(&mut self) -> Result<&mut [u8], FrameError> {
-        let Some(Type::Struct { size }) = self.signature.result() else {
+        let Some(ty) = self.signature.result().filter(|ty| ty.is_structure()) else {
             return Err(FrameError::OtherType { declared: self.signature.result() });
         };
         self.is_touched = true;
@@ -329,7 +335,7 @@ impl<'a> Frame<'a> {
         // address there.
         let at = if self.signature.has_hidden_result() { unsafe { at.cast::<*mut u8>().read() } } else { at };
         // SAFETY: `new` has set that many bytes to zero, there or here.
-        Ok(unsafe { core::slice::from_raw_parts_mut(at, size as usize) })
+        Ok(unsafe { core::slice::from_raw_parts_mut(at, ty.size()) })
     }
 
     #[inline]

@@ -27,6 +27,10 @@ const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
 const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
 const_assert_eq!(offset_of!(RawFrame, registers), FRAME_REGISTERS);
 
+/// Structures that came in several places: there are none.
+#[derive(Debug)]
+pub struct Gathered;
+
 /// How far below the arguments the return addresses lie: that in the entry, and that in the foreign code.
 pub(super) const RETURN_ADDRESSES: [usize; 2] =
     [FROM_EBP_ARGUMENTS - FROM_EBP_ENTRY, FROM_EBP_ARGUMENTS - FROM_EBP_CALLER];
@@ -57,7 +61,13 @@ impl RawFrame {
 
     /// The bytes of a structure: on the stack.
     #[doc(hidden)]
-    pub unsafe fn structure(&self, signature: &Signature, index: usize, _declared: Type) -> *const u8 {
+    pub unsafe fn structure(
+        &self,
+        signature: &Signature,
+        index: usize,
+        _declared: Type,
+        _gathered: &Gathered,
+    ) -> *const u8 {
         // SAFETY: by the caller's promise.
         unsafe { self.at(signature, index).cast() }
     }
@@ -76,6 +86,17 @@ impl RawFrame {
         };
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
+
+    /// No structure comes in more than one place.
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn gather(&self, _signature: &Signature) -> Gathered {
+        Gathered
+    }
+
+    /// What is to become of the result's bytes: nothing, they are where they should be.
+    #[inline]
+    pub(super) fn expect_result(&mut self, _ty: Option<Type>) {}
 
     #[doc(hidden)]
     #[inline]

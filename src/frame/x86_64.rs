@@ -27,6 +27,10 @@ const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
 const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
 const_assert_eq!(offset_of!(RawFrame, floats), FRAME_FLOATS);
 
+/// Structures that came in several places: there are none.
+#[derive(Debug)]
+pub struct Gathered;
+
 /// How far below the arguments the return addresses lie: that in the entry, below the entry's frame, and that in the
 /// foreign code.
 pub(super) const RETURN_ADDRESSES: [usize; 2] = [ENTRY_FRAME + 16, 8];
@@ -52,7 +56,13 @@ impl RawFrame {
 
     /// The bytes of a structure: in its position, or where that points to.
     #[doc(hidden)]
-    pub unsafe fn structure(&self, signature: &Signature, index: usize, declared: Type) -> *const u8 {
+    pub unsafe fn structure(
+        &self,
+        signature: &Signature,
+        index: usize,
+        declared: Type,
+        _gathered: &Gathered,
+    ) -> *const u8 {
         let position = self.arguments.wrapping_add(position_of(&signature.prototype(), index));
         match declared.size() {
             1 | 2 | 4 | 8 => position.cast(),
@@ -73,6 +83,17 @@ impl RawFrame {
         let &Self { arguments, floats, .. } = self;
         Self { result: [0; 2], arguments, floats }
     }
+
+    /// No structure comes in more than one place.
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn gather(&self, _signature: &Signature) -> Gathered {
+        Gathered
+    }
+
+    /// What is to become of the result's bytes: nothing, they are where they should be.
+    #[inline]
+    pub(super) fn expect_result(&mut self, _ty: Option<Type>) {}
 
     #[doc(hidden)]
     #[inline]

@@ -26,28 +26,33 @@ const TYPES: &[(&str, &str, &str)] = &[
     ("Bytes24", "Bytes<24>", "Type::Struct { size: 24 }"),
     ("_Bool", "bool", "Type::Bool"),
     ("uint16_t", "u16", "Type::U16"),
-    ("FloatPair", "FloatPair", "Type::Struct { size: 8 }"),
+    ("FloatPair", "FloatPair", "Type::structure(8, 4, &[Type::F32; 2])"),
     ("__int128", "i128", "Type::I128"),
     ("uint32_t", "u32", "Type::U32"),
     ("Bytes1", "Bytes<1>", "Type::Struct { size: 1 }"),
     ("Function", "Function", "Type::Pointer"),
     ("Bytes4", "Bytes<4>", "Type::Struct { size: 4 }"),
     ("int64_t", "i64", "Type::I64"),
-    ("DoublePair", "DoublePair", "Type::Struct { size: 16 }"),
+    ("DoublePair", "DoublePair", "Type::structure(16, 8, &[Type::F64; 2])"),
     ("Bytes2", "Bytes<2>", "Type::Struct { size: 2 }"),
     ("unsigned __int128", "u128", "Type::U128"),
     ("Bytes12", "Bytes<12>", "Type::Struct { size: 12 }"),
 ];
 
-/// More of them on AArch64: homogeneous structures that one class of registers takes whole or not at all, one that is
-/// aligned, one that holds both classes.
+/// More of them on AArch64: homogeneous structures that one class of registers takes whole or not at all, those that
+/// are aligned, one that holds both classes.
 const MORE_TYPES: &[(&str, &str, &str)] = &[
-    ("Floats3", "Floats3", "Type::Struct { size: 12 }"),
-    ("Doubles4", "Doubles4", "Type::Struct { size: 32 }"),
-    ("Aligned", "Aligned", "Type::Struct { size: 16 }"),
-    ("Mixed", "Mixed", "Type::Struct { size: 16 }"),
+    ("Floats3", "Floats3", "Type::structure(12, 4, &[Type::F32; 3])"),
+    ("Aligned", "Aligned", "Type::structure(16, 16, &[Type::I128])"),
+    ("Doubles4", "Doubles4", "Type::structure(32, 8, &[Type::F64; 4])"),
+    ("Bytes9", "Bytes<9>", "Type::structure(9, 1, &[Type::U8; 9])"),
+    ("Mixed", "Mixed", "Type::structure(16, 8, &[Type::F64, Type::I64])"),
+    ("Float1", "Float1", "Type::structure(4, 4, &[Type::F32])"),
     ("Bytes16", "Bytes<16>", "Type::Struct { size: 16 }"),
+    ("Doubles3", "Doubles3", "Type::structure(24, 8, &[Type::F64; 3])"),
+    ("AlignedMore", "AlignedMore", "Type::structure(32, 16, &[Type::I128, Type::I64, Type::I64])"),
     ("Bytes72", "Bytes<72>", "Type::Struct { size: 72 }"),
+    ("Floats4", "Floats4", "Type::structure(16, 4, &[Type::F32; 4])"),
 ];
 
 const MOST: usize = 16;
@@ -101,7 +106,8 @@ fn main() {
         .chain(more)
         .filter(|ty| target != "x86" || !ty.0.contains("int128"))
         .filter(|ty| {
-            has_sse || !(ty.0.contains("int128") || matches!(ty.1, "f32" | "f64" | "FloatPair" | "DoublePair"))
+            let is_float = ["Float", "Double"].iter().any(|word| ty.1.contains(word));
+            has_sse || !(ty.0.contains("int128") || is_float || matches!(ty.1, "f32" | "f64"))
         })
         .copied()
         .collect();
@@ -115,7 +121,7 @@ fn main() {
             let parameters = (0..n).map(|i| types[(p + i) % types.len()]);
             let is_small = |ty: Type| ty.1.len() <= 3 && !matches!(ty.1, "i64" | "u64" | "f64" | "f32");
             let disputed = match convention.0 {
-                "fastcall" => parameters.clone().any(|ty| ty.0.contains("int64") || ty.2.contains("Struct")),
+                "fastcall" => parameters.clone().any(|ty| ty.0.contains("int64") || is_structure(&ty)),
                 "thiscall" => parameters.clone().next().is_some_and(|ty| !is_small(ty)),
                 _ => false,
             };
@@ -124,15 +130,6 @@ fn main() {
             }
             case(&types, variants, p, n, convention, windows, &mut c, &mut rust);
             functions.push((format!("case_{p}_{n}"), "", "i32"));
-        }
-    }
-    // Dynamic signatures have no small structures there: so once more without them, under other numbers.
-    let scalars: Vec<_> = types.iter().filter(|ty| !ty.2.contains("Struct")).copied().collect();
-    for p in (0..scalars.len()).filter(|_| target == "aarch64") {
-        for n in 0..=MOST {
-            let number = p + 100 * scalars.len();
-            case(&scalars, variants, number, n, conventions[0], windows, &mut c, &mut rust);
-            functions.push((format!("case_{number}_{n}"), "", "i32"));
         }
     }
     fs::write(out.join("cases.c"), c).unwrap();
@@ -192,6 +189,10 @@ fn main() {
 
 type Type = (&'static str, &'static str, &'static str);
 
+fn is_structure(ty: &Type) -> bool {
+    ty.2.starts_with("Type::Struct ") || ty.2.starts_with("Type::structure")
+}
+
 #[allow(clippy::too_many_arguments, reason = "what a case is, and the two texts that it is written to")]
 fn case(
     types: &[Type],
@@ -213,7 +214,7 @@ fn case(
         "stdcall" => windows,
         _ => false,
     };
-    let result = result.filter(|ty| is_agreed || !ty.2.contains("Struct"));
+    let result = result.filter(|ty| is_agreed || !is_structure(ty));
     let list = |types: &[Type], of: fn(&Type) -> String| types.iter().map(of).collect::<Vec<_>>().join(", ");
     let c_parameters = if n == 0 { "void".into() } else { list(&parameters, |t| t.0.into()) };
     let arguments = (0..n).map(|i| format!("a{i}")).collect::<Vec<_>>().join(", ");

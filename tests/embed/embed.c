@@ -1,5 +1,5 @@
 /* Everything of calltable.h from C99, on every target. */
-#if defined(__linux__) && defined(__x86_64__)
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
 #define HAS_SIGNALS 1
 #define _POSIX_C_SOURCE 200809L
 #include <signal.h>
@@ -7,16 +7,16 @@
 #include "platform.h"
 
 #define CAST(type, slot) ((type)calltable_code(slot))
-/* Rust's libraries for x86_64 firmware and bare machines touch no XMM register. */
-#if !defined(__x86_64__) || (defined(__SSE2__) && !defined(EMBED_UEFI))
+/* Rust's libraries for x86_64 and AArch64 firmware and bare machines touch no floating-point register. */
+#if defined(__i386__) || defined(_M_IX86) || ((defined(__SSE2__) || defined(__ARM_NEON)) && !defined(EMBED_UEFI))
 #define HAS_FLOATS 1
 #else
 #define HAS_FLOATS 0
 #endif
-#if defined(__x86_64__)
-#define POSITIONS(on_x86_64, words) on_x86_64
+#if defined(__x86_64__) || defined(__aarch64__)
+#define POSITIONS(on_64_bits, words) on_64_bits
 #else
-#define POSITIONS(on_x86_64, words) words
+#define POSITIONS(on_64_bits, words) words
 #endif
 
 typedef struct three {
@@ -44,7 +44,7 @@ static uint64_t stale(const calltable_stale_call *call) {
 
 static void statuses(void) {
     int all = 1;
-    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_NOT_A_METHOD; status += 1) {
+    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_NO_SUCH_STRUCTURE; status += 1) {
         const char *text = calltable_status_text(status);
         all = all && text != NULL && text[0] != 0 && text != calltable_status_text(-1);
     }
@@ -93,19 +93,26 @@ static void direct(void) {
     expect("its release", calltable_release(slot), CALLTABLE_OK);
 #if HAS_FLOATS
     {
+        static calltable_signature signature;
+        const calltable_type types[] = {CALLTABLE_F32, CALLTABLE_F64, CALLTABLE_I32, CALLTABLE_F64, CALLTABLE_F32};
         double half = 0.5;
-        calltable_binding with_floats = CALLTABLE_DIRECT(add_floats, POSITIONS(5, 7), &half);
+        calltable_binding with_floats = CALLTABLE_DIRECT_AS(add_floats, &signature, &half);
+        expect("its signature",
+            calltable_signature_init(&signature, CALLTABLE_C, types, 5, CALLTABLE_F64), CALLTABLE_OK);
         slot = register_or_fail("direct lane with floats", &with_floats);
         check("their sum", CAST(floats, slot)(1.5f, 2.25, 3, 4.125, 5.0f) == 1.5 + 2.25 + 3 + 4.125 + 5.0 + 0.5);
         expect("their release", calltable_try_release(slot), CALLTABLE_OK);
     }
 #endif
     {
+        static calltable_signature signature;
+        const calltable_type small = CALLTABLE_STRUCT(3);
         uint64_t ninety = 90;
         three value = {{1, 2, 3}};
         twenty_four result;
-        calltable_binding structures = CALLTABLE_DIRECT(widen_three, 2, &ninety);
-        structures.options = CALLTABLE_RESULT_IN_MEMORY;
+        calltable_binding structures = CALLTABLE_DIRECT_AS(widen_three, &signature, &ninety);
+        expect("their signature",
+            calltable_signature_init(&signature, CALLTABLE_C, &small, 1, CALLTABLE_STRUCT(24)), CALLTABLE_OK);
         slot = register_or_fail("direct lane with structures", &structures);
         result = CAST(widen, slot)(value);
         check("their values", result.words[0] == 1 && result.words[1] == 3 && result.words[2] == 90);
@@ -135,14 +142,19 @@ static const calltable_type ALL_TYPES[] = {
     CALLTABLE_I64, CALLTABLE_U64, CALLTABLE_POINTER, CALLTABLE_STRUCT(sizeof(three)),
     CALLTABLE_STRUCT(sizeof(twenty_four)),
 #if HAS_FLOATS
-    CALLTABLE_F32, CALLTABLE_F64, CALLTABLE_F64, CALLTABLE_F32,
+    CALLTABLE_F32, CALLTABLE_F64, CALLTABLE_F64, CALLTABLE_F32, CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 3),
+    CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 3),
 #endif
 };
 #define TYPES (sizeof ALL_TYPES / sizeof ALL_TYPES[0])
 
 #if HAS_FLOATS
-#define FLOAT_PARAMETERS , float, double, double, float
-#define FLOAT_ARGUMENTS , 1.5f, -2.5, 3.5, -4.5f
+typedef struct place {
+    double x, y, z;
+} place;
+
+#define FLOAT_PARAMETERS , float, double, double, float, place, place
+#define FLOAT_ARGUMENTS , 1.5f, -2.5, 3.5, -4.5f, here, there
 #else
 #define FLOAT_PARAMETERS
 #define FLOAT_ARGUMENTS
@@ -181,9 +193,13 @@ static void CALLTABLE_CALL read_all(void *data, calltable_frame *frame) {
     {
         float f32, last;
         double f64, third;
+        place first, second;
         got = calltable_get_f32(frame, signature, 12, &f32) | calltable_get_f64(frame, signature, 13, &f64)
-            | calltable_get_f64(frame, signature, 14, &third) | calltable_get_f32(frame, signature, 15, &last);
-        self->well = self->well && got == CALLTABLE_OK && f32 == 1.5f && f64 == -2.5 && third == 3.5 && last == -4.5f;
+            | calltable_get_f64(frame, signature, 14, &third) | calltable_get_f32(frame, signature, 15, &last)
+            | calltable_get(frame, signature, 16, CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 3), &first)
+            | calltable_get(frame, signature, 17, CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 3), &second);
+        self->well = self->well && got == CALLTABLE_OK && f32 == 1.5f && f64 == -2.5 && third == 3.5 && last == -4.5f
+            && first.x == 1.25 && first.y == -2.25 && first.z == 3.25 && second.x == 5.5 && second.z == -7.5;
     }
 #endif
     expect("the result", calltable_set_i32(frame, signature, -77), CALLTABLE_OK);
@@ -249,6 +265,9 @@ static void frames(void) {
     static method self = {{0, {0}}, 0};
     three small = {{1, 2, 3}};
     twenty_four large = {{4, 5, 6}};
+#if HAS_FLOATS
+    place here = {1.25, -2.25, 3.25}, there = {5.5, 6.5, -7.5};
+#endif
     calltable_binding binding = CALLTABLE_FRAME(read_all, &self.signature, &self);
     calltable_slot slot;
     expect("a signature of every type",
@@ -294,12 +313,19 @@ static void frames(void) {
 #if HAS_FLOATS
     RETURNS(float, CALLTABLE_F32, -1.5f);
     RETURNS(double, CALLTABLE_F64, 2.75);
-#if defined(__x86_64__)
+    RETURNS(place, CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 3), here);
+#if defined(__x86_64__) || defined(__aarch64__)
     {
         __extension__ typedef __int128 int128;
         __extension__ typedef unsigned __int128 uint128;
         RETURNS(int128, CALLTABLE_I128, -((int128)1 << 100));
+        typedef struct aligned {
+            int128 value;
+            uint64_t more[2];
+        } aligned;
+        const aligned wide = {((int128)5 << 100) + 2, {3, 4}};
         RETURNS(uint128, CALLTABLE_U128, ((uint128)3 << 126) + 1);
+        RETURNS(aligned, CALLTABLE_ALIGNED(32), wide);
     }
 #endif
 #endif
@@ -479,7 +505,7 @@ static void bad_registrations(void) {
     BAD("an unknown convention", convention, 99, CALLTABLE_UNKNOWN_CONVENTION);
     BAD("a convention of another processor", convention, POSITIONS(CALLTABLE_STDCALL, CALLTABLE_WIN64),
         CALLTABLE_CONVENTION_UNAVAILABLE);
-    BAD("too many positions", positions, POSITIONS(65, 129), CALLTABLE_TOO_MANY_POSITIONS);
+    BAD("too many positions", positions, 129, CALLTABLE_TOO_MANY_POSITIONS);
     BAD("an enormous number of positions", positions, 0xffffffffu, CALLTABLE_TOO_MANY_POSITIONS);
     BAD("a signature that nobody has filled", signature, &self.signature, CALLTABLE_BAD_SIGNATURE);
     BAD("no filter", options, CALLTABLE_CONTAINED, CALLTABLE_NULL_FILTER);
@@ -493,7 +519,7 @@ static void bad_signatures(void) {
     for (int i = 0; i < 256; i += 1) {
         types[i] = CALLTABLE_I32;
     }
-#define METHOD (CALLTABLE_METHOD | POSITIONS(CALLTABLE_WIN64, CALLTABLE_STDCALL))
+#define METHOD (CALLTABLE_METHOD | POSITIONS(CALLTABLE_C, CALLTABLE_STDCALL))
 #define SIGNATURE(name, convention, parameters, count, result, status) \
     expect(name, calltable_signature_init(&signature, convention, parameters, count, result), status)
     expect("no place for the signature", calltable_signature_init(NULL, CALLTABLE_C, types, 1, CALLTABLE_VOID),
@@ -526,6 +552,17 @@ static void bad_signatures(void) {
     odd = CALLTABLE_I128;
     SIGNATURE("a type that not every target has", CALLTABLE_C, &odd, 1, CALLTABLE_VOID,
         POSITIONS(CALLTABLE_OK, CALLTABLE_TYPE_UNAVAILABLE));
+    odd = CALLTABLE_ALIGNED(32);
+    SIGNATURE("an aligned structure", CALLTABLE_C, &odd, 1, CALLTABLE_VOID,
+        POSITIONS(CALLTABLE_OK, CALLTABLE_TYPE_UNAVAILABLE));
+    odd = CALLTABLE_ALIGNED(24);
+    SIGNATURE("an aligned structure of an odd size", CALLTABLE_C, &odd, 1, CALLTABLE_VOID, CALLTABLE_NO_SUCH_STRUCTURE);
+    odd = CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 5);
+    SIGNATURE("five elements", CALLTABLE_C, &odd, 1, CALLTABLE_VOID, CALLTABLE_NO_SUCH_STRUCTURE);
+    odd = CALLTABLE_HOMOGENEOUS(CALLTABLE_I32, 2);
+    SIGNATURE("elements of another type", CALLTABLE_C, &odd, 1, CALLTABLE_VOID, CALLTABLE_UNKNOWN_TYPE);
+    odd = CALLTABLE_VECTOR16;
+    SIGNATURE("an element by itself", CALLTABLE_C, &odd, 1, CALLTABLE_VOID, CALLTABLE_UNKNOWN_TYPE);
     odd = CALLTABLE_F64;
     SIGNATURE("a type in an XMM register", CALLTABLE_C, &odd, 1, CALLTABLE_VOID,
         HAS_FLOATS ? CALLTABLE_OK : CALLTABLE_TYPE_UNAVAILABLE);
@@ -600,7 +637,11 @@ static int32_t CALLTABLE_CALL filter(void *data, const calltable_exception *exce
 }
 
 static int32_t first_argument(const calltable_frame *frame) {
+#if defined(__aarch64__)
+    return (int32_t)frame->registers[0];
+#else
     return (int32_t)frame->arguments[0];
+#endif
 }
 
 static int32_t CALLTABLE_CALL filter_frame(

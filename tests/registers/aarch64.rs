@@ -39,7 +39,7 @@ pub fn pattern() -> Registers {
         vectors: core::array::from_fn(|i| [word(0x22, i), word(0x23, i)]),
         stack: core::array::from_fn(|i| word(0x33, i)),
         fpcr: FPCR,
-        frame: [0; 34],
+        frame: [0; 36],
     }
 }
 

@@ -51,6 +51,19 @@ fn each_place(most_words: usize, case: impl Fn(Convention, usize, bool)) {
     }
 }
 
+/// One that takes so many words on the stack, and all registers.
+fn signature(convention: Convention, words: usize, is_result_in_memory: bool) -> Signature {
+    let registers = match convention {
+        Convention::Thiscall => 1,
+        Convention::Fastcall => 2,
+        _ => 0,
+    };
+    let types = &[Type::U32; 130][usize::from(is_result_in_memory)..words + registers];
+    let result = if is_result_in_memory { Type::Struct { size: 12 } } else { Type::U64 };
+    let Ok(signature) = Signature::new(convention, types, Some(result)) else { panic!("signature") };
+    signature
+}
+
 /// Names what fails: lane, convention, number of words or parameters, options.
 #[derive(Clone, Copy)]
 struct Case(&'static str, Convention, usize, &'static str);
@@ -113,10 +126,17 @@ type Handler = unsafe extern "C" fn();
 
 pub fn direct_lane() {
     each_place(calltable::MAX_POSITIONS, |convention, words, is_result_in_memory| {
+        let signature = signature(convention, words, is_result_in_memory);
         let direct = |handler: Handler| {
+            let (handler, data) = (handler as *const c_void, DATA as *mut c_void);
             // SAFETY: the handlers take any arguments and remove what they are told.
-            let direct = unsafe { Binding::direct(convention, handler as *const c_void, words, DATA as *mut c_void) };
-            if is_result_in_memory { direct.result_in_memory() } else { direct }
+            unsafe {
+                if is_result_in_memory {
+                    Binding::direct_as(handler, &signature, data)
+                } else {
+                    Binding::direct(convention, handler, words, data)
+                }
+            }
         };
         let pops = [words + 1, words].map(|words| removed(convention, words, is_result_in_memory));
         for (name, binding, flags) in [
@@ -190,25 +210,17 @@ static FILTER: ExceptionFilter = {
 pub fn after_a_fault() {
     let (handler, data) = (calltable_wreck_and_fault as *const (), (&raw const FILTER).cast_mut().cast());
     each_place(16, |convention, words, is_result_in_memory| {
-        let registers = match convention {
-            Convention::Thiscall => 1,
-            Convention::Fastcall => 2,
-            _ => 0,
-        };
-        let types = &[Type::U32; 18][usize::from(is_result_in_memory)..words + registers];
-        let result = if is_result_in_memory { Type::Struct { size: 12 } } else { Type::U64 };
-        let Ok(signature) = Signature::new(convention, types, Some(result)) else { panic!("signature") };
+        let signature = signature(convention, words, is_result_in_memory);
         // SAFETY: the handler takes any arguments; the second is also a function that takes data and a frame, which
         // it does not look at. The data begins with a filter.
         let (direct, frame, foreign) = unsafe {
             let frame = core::mem::transmute::<*const (), table::FrameHandler>(handler);
             (
-                Binding::direct(convention, handler.cast(), words, data).contained(),
+                Binding::direct_as(handler.cast(), &signature, data).contained(),
                 Binding::frame(frame, &signature, data).contained(),
                 Binding::frame_foreign(handler.cast(), &signature, data).contained(),
             )
         };
-        let direct = if is_result_in_memory { direct.result_in_memory() } else { direct };
         let entry_pops = removed(convention, words, is_result_in_memory);
         for (name, binding) in [
             ("direct", direct),

@@ -42,7 +42,7 @@ fn value_is(value: Value<'_>, seed: usize) -> bool {
         Value::F32(value) => value.is(seed),
         Value::F64(value) => value.is(seed),
         Value::Pointer(value) => value.is(seed),
-        Value::Struct(bytes) => bytes == &Bytes::<24>::pattern(seed).0[..bytes.len()],
+        Value::Struct(bytes) => bytes == &Bytes::<72>::pattern(seed).0[..bytes.len()],
         other => panic!("no case has {other:?}"),
     }
 }
@@ -64,9 +64,9 @@ fn set_result(frame: &mut Frame<'_>) {
         Type::F32 => frame.set_result(f32::pattern(99)),
         Type::F64 => frame.set_result(f64::pattern(99)),
         Type::Pointer => frame.set_result(<*mut c_void>::pattern(99)),
-        Type::Struct { .. } => frame.result_bytes().map(|bytes| {
+        ty if ty.is_structure() => frame.result_bytes().map(|bytes| {
             let length = bytes.len();
-            bytes.copy_from_slice(&Bytes::<24>::pattern(99).0[..length]);
+            bytes.copy_from_slice(&Bytes::<72>::pattern(99).0[..length]);
         }),
         other => panic!("no case has {other:?}"),
     };

@@ -1,9 +1,12 @@
 //! Installs what is missing: Debian packages, nothing else.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+
+use crate::suite::{folder, quietly};
 
 /// A package, and a file or command that is there when it is installed.
 #[derive(Clone, Copy)]
@@ -150,6 +153,41 @@ pub fn install(packages: &[Package]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// GCC for AArch64, where it is unpacked.
+pub const GCC_FOR_AARCH64: &str = "target/xtask/gcc-aarch64/gcc";
+
+/// Unpacks it, since to install it would take gcc-multilib off: a compiler and an assembler for objects.
+pub fn unpack_gcc_for_aarch64() -> Result<()> {
+    const PACKAGES: [&str; 3] = ["gcc-12-aarch64-linux-gnu", "cpp-12-aarch64-linux-gnu", "binutils-aarch64-linux-gnu"];
+    let program = std::env::current_dir()?.join(GCC_FOR_AARCH64);
+    if program.exists() {
+        return Ok(());
+    }
+    let folder = std::env::current_dir()?.join(folder("gcc-aarch64")?);
+    println!("unpacking a GCC for AArch64 in {} (30 MB to load, once)", folder.display());
+    // It would else become a user who may not write here.
+    quietly(
+        Command::new("apt-get").args(["-oAPT::Sandbox::User=root", "download"]).args(PACKAGES).current_dir(&folder),
+    )?;
+    for file in fs::read_dir(&folder)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|end| end == "deb") {
+            quietly(Command::new("dpkg").arg("-x").arg(&file).arg(&folder))?;
+            fs::remove_file(file)?;
+        }
+    }
+    // Written last, so that half of it is not taken for the whole.
+    let made = program.with_extension("made");
+    let usr = folder.join("usr").display().to_string();
+    let text = format!(
+        "#!/bin/sh\nexport LD_LIBRARY_PATH={usr}/lib/x86_64-linux-gnu\nexec {usr}/bin/aarch64-linux-gnu-gcc-12 \
+         -B{usr}/lib/gcc-cross/aarch64-linux-gnu/12 -B{usr}/aarch64-linux-gnu/bin \"$@\"\n"
+    );
+    fs::write(&made, text)?;
+    quietly(Command::new("chmod").arg("+x").arg(&made))?;
+    Ok(fs::rename(made, program)?)
 }
 
 fn is_root() -> bool {

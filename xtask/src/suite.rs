@@ -226,6 +226,21 @@ pub fn cargo_for(target: &str, command: &str, flags: &str) -> Result<Command> {
     Ok(cargo)
 }
 
+/// AArch64 Linux, whose programs Clang compiles and links.
+pub const AARCH64_LINUX: &str = "aarch64-unknown-linux-gnu";
+
+/// What runs its programs, with the libraries of Debian's packages for cross compilers.
+pub const RUN_AARCH64_LINUX: &str = "qemu-aarch64 -L /usr/aarch64-linux-gnu";
+
+/// A cargo that builds for it.
+pub fn cargo_for_aarch64_linux(command: &str, flags: &str) -> Result<Command> {
+    const LINKER: &str = "-Clinker=clang-19 -Clink-arg=--target=aarch64-linux-gnu -Clink-arg=-fuse-ld=lld";
+    let mut cargo = cargo_for(AARCH64_LINUX, command, &format!("{LINKER} {flags}"))?;
+    cargo.env("CC_aarch64_unknown_linux_gnu", "clang-19").env("AR_aarch64_unknown_linux_gnu", "llvm-ar-19");
+    cargo.env("CFLAGS_aarch64_unknown_linux_gnu", "--target=aarch64-linux-gnu");
+    Ok(cargo)
+}
+
 /// Debian's cargo, with a library that is built here, and with these flags for the program.
 pub fn cargo_with_library(target: &str, command: &str, library: Library, flags: &str) -> Result<Command> {
     let sysroot = format!("--sysroot={}", library::sysroot(target, library)?.display());

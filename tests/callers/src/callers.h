@@ -27,10 +27,15 @@ typedef struct { uint8_t bytes[24]; } Bytes24;
 typedef struct { float a, b; } FloatPair;
 typedef struct { double a, b; } DoublePair;
 #ifdef __aarch64__
+typedef struct { float a; } Float1;
 typedef struct { float a, b, c; } Floats3;
+typedef struct { float numbers[4]; } Floats4;
+typedef struct { double a; struct { double b, c; } more; } Doubles3;
 typedef struct { double a, b, c, d; } Doubles4;
 typedef struct { _Alignas(16) int64_t a; int64_t b; } Aligned;
+typedef struct { __int128 a; int64_t b, c; } AlignedMore;
 typedef struct { double a; int64_t b; } Mixed;
+typedef struct { uint8_t bytes[9]; } Bytes9;
 typedef struct { uint8_t bytes[16]; } Bytes16;
 typedef struct { uint8_t bytes[72]; } Bytes72;
 #endif

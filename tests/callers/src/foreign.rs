@@ -52,13 +52,26 @@ pub struct FloatPair(pub f32, pub f32);
 pub struct DoublePair(pub f64, pub f64);
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
+pub struct Float1(pub f32);
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Floats3(pub f32, pub f32, pub f32);
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Doubles4(pub f64, pub f64, pub f64, pub f64);
+pub struct Floats4(pub [f32; 4]);
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
-pub struct Aligned(pub i64, pub i64);
+#[repr(C)]
+pub struct Doubles3(pub f64, pub DoublePair);
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Doubles4(pub f64, pub f64, pub f64, pub f64);
+/// By a member's alignment: that of a structure as a whole does not count everywhere.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Aligned(pub i128);
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct AlignedMore(pub i128, pub i64, pub i64);
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Mixed(pub f64, pub i64);
@@ -91,7 +104,7 @@ macro_rules! any_bytes {
     ($($ty:ty),*) => { $(impl Pattern for $ty {})* };
 }
 any_bytes!(i8, u8, i16, u16, i32, u32, i64, u64, isize, i128, u128, *mut c_void, Function, FloatPair, DoublePair, ());
-any_bytes!(Floats3, Doubles4, Aligned, Mixed);
+any_bytes!(Float1, Floats3, Floats4, Doubles3, Doubles4, Aligned, AlignedMore, Mixed);
 impl<const SIZE: usize> Pattern for Bytes<SIZE> {}
 impl Pattern for bool {
     fn pattern(seed: usize) -> Self {
@@ -158,5 +171,5 @@ pub struct Registers {
     pub stack: [u64; 66],
     pub fpcr: u64,
     /// Seen by a frame handler: the frame that X1 points to.
-    pub frame: [u64; 34],
+    pub frame: [u64; 36],
 }

@@ -7,7 +7,7 @@
 .set STACK,   VECTORS + 32 * 16
 .set FPCR_AT, STACK + 66 * 8
 .set FRAME,   FPCR_AT + 8
-.set SIZE,    FRAME + 34 * 8
+.set SIZE,    FRAME + 36 * 8
 
 // Does something with every pair of registers for which there is a place at X`base`, which is none of them.
 .macro VECTORS_OF operation, base
@@ -173,7 +173,7 @@ see:
     ldr     x9, [x9, :lo12:calltable_has_frame]
     cbz     x9, 3f
     add     x10, x16, #FRAME
-    mov     x11, #34
+    mov     x11, #36
 2:  sub     x11, x11, #1
     ldr     x12, [x1, x11, lsl #3]
     str     x12, [x10, x11, lsl #3]

@@ -13,6 +13,7 @@ pub const MOST: usize = 72;
 pub struct Platform {
     pub is_64_bit: bool,
     pub is_windows: bool,
+    pub is_aarch64: bool,
 }
 
 /// A type that is no structure: its name in a line, in C and in Rust, and its size; 0 for that of a pointer.
@@ -43,7 +44,12 @@ pub const SCALARS: &[Scalar] = &[
     scalar("f32", "float", "f32", 4),
     scalar("f64", "double", "f64", 8),
     scalar("pointer", "void *", "*mut core::ffi::c_void", 0),
+    scalar("v64", "v64", "core::arch::aarch64::uint8x8_t", 8),
+    scalar("v128", "v128", "core::arch::aarch64::uint8x16_t", 16),
 ];
+
+/// Those of them that are vectors, on AArch64 alone.
+pub const VECTORS: &[&str] = &["v64", "v128"];
 
 /// A type; members of structures and unions are arrays if there is more than one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +78,45 @@ impl Type {
 
     pub fn size(&self, platform: Platform) -> usize {
         self.layout(platform).0
+    }
+
+    pub fn align(&self, platform: Platform) -> usize {
+        self.layout(platform).1
+    }
+
+    /// The element and the number of those of a homogeneous type: what AArch64 has a register for each of.
+    pub fn homogeneous(&self, platform: Platform) -> Option<(&'static Scalar, usize)> {
+        let (element, count) = self.elements()?;
+        (count <= 4 && count * element.size == self.size(platform)).then_some((element, count))
+    }
+
+    fn elements(&self) -> Option<(&'static Scalar, usize)> {
+        let (members, is_union) = match self {
+            Self::Scalar(scalar) => {
+                return ["f32", "f64", "v64", "v128"].contains(&scalar.name).then_some((*scalar, 1));
+            }
+            Self::Struct(members) => (members, false),
+            Self::Union(members) => (members, true),
+        };
+        let mut all: Option<(&'static Scalar, usize)> = None;
+        for (member, times) in members {
+            let (element, count) = member.elements()?;
+            let before = all.map_or(0, |(_, before)| before);
+            let count = if is_union { before.max(count * times) } else { before + count * times };
+            if all.is_some_and(|(other, _)| other != element) {
+                return None;
+            }
+            all = Some((element, count));
+        }
+        all
+    }
+
+    /// Whether such a scalar is in it.
+    pub fn has(&self, names: &[&str]) -> bool {
+        match self {
+            Self::Scalar(scalar) => names.contains(&scalar.name),
+            Self::Struct(members) | Self::Union(members) => members.iter().any(|(member, _)| member.has(names)),
+        }
     }
 
     /// Size and alignment.
@@ -210,7 +255,10 @@ impl Case {
     /// Whether the result goes through memory of the caller.
     pub fn has_hidden_result(&self, platform: Platform) -> bool {
         let result = self.result.as_ref().filter(|result| result.is_aggregate());
-        result.is_some_and(|result| !matches!(result.size(platform), 1 | 2 | 4 | 8))
+        result.is_some_and(|result| match result.size(platform) {
+            size if platform.is_aarch64 => size > 16 && result.homogeneous(platform).is_none(),
+            size => !matches!(size, 1 | 2 | 4 | 8),
+        })
     }
 
     /// Which parameters come in registers, of the integer ones on i686.
@@ -228,14 +276,57 @@ impl Case {
         self.parameters.iter().map(is_in_register).collect()
     }
 
-    /// Argument positions; on i686 words on the stack.
+    /// Argument positions; on i686 words on the stack, on AArch64 registers for integers and words on the stack.
     pub fn positions(&self, platform: Platform) -> usize {
+        if platform.is_aarch64 {
+            return 8 + self.words_on_aarch64(platform);
+        }
         let hidden = usize::from(self.has_hidden_result(platform));
         if platform.is_64_bit {
             return hidden + self.parameters.len();
         }
         let on_stack = self.parameters.iter().zip(self.in_registers(platform)).filter(|(_, in_register)| !in_register);
         hidden + on_stack.map(|(ty, _)| ty.size(platform).div_ceil(4)).sum::<usize>()
+    }
+}
+
+impl Case {
+    /// Whether a number of positions says where a direct handler's data goes: on i686 after the words on the stack, if
+    /// no register is left for it; on AArch64 after the integers, if all are.
+    #[allow(dead_code, reason = "only the program that runs the cases registers")]
+    pub fn is_said_by_positions(&self, platform: Platform) -> bool {
+        let registers = match self.convention.as_str() {
+            "thiscall" => 1,
+            "fastcall" => 2,
+            _ => 0,
+        };
+        let in_registers = self.in_registers(platform).iter().filter(|in_register| **in_register).count();
+        !platform.is_aarch64 && in_registers == registers
+    }
+
+    /// Words of 8 bytes on the stack, by the rules of AArch64.
+    pub fn words_on_aarch64(&self, platform: Platform) -> usize {
+        let (mut integers, mut floats, mut words) = (0_usize, 0, 0_usize);
+        for ty in &self.parameters {
+            let size = ty.size(platform);
+            let (taken, count, align) = match ty.homogeneous(platform) {
+                Some((_, count)) => (&mut floats, count, 1),
+                None if size > 16 => (&mut integers, 1, 1),
+                None if ty.align(platform) == 16 => (&mut integers, 2, 2),
+                None => (&mut integers, size.div_ceil(8), 1),
+            };
+            let first = taken.next_multiple_of(align);
+            *taken = first + count;
+            if first + count > 8 {
+                *taken = 8;
+                let is_address = size > 16 && ty.homogeneous(platform).is_none();
+                if !is_address {
+                    words = words.next_multiple_of(ty.align(platform).div_ceil(8));
+                }
+                words += if is_address { 1 } else { size.div_ceil(8) };
+            }
+        }
+        words
     }
 }
 

@@ -93,6 +93,38 @@ pub fn pattern() -> Registers {
     }
 }
 
+/// What the caller may rely on of its registers.
+pub fn registers(state: &State, is_float: bool) -> Result<(), String> {
+    let State { before, after, .. } = state;
+    let names: &[&str] = if cfg!(target_arch = "x86_64") {
+        &["RBX", "RBP", "RDI", "RSI", "R12", "R13", "R14", "R15"]
+    } else {
+        &["EBX", "EBP", "EDI", "ESI"]
+    };
+    for (index, name) in names.iter().enumerate() {
+        if after.general[index] != before.general[index] {
+            return Err(format!("{name} is {:#x} after the call", after.general[index]));
+        }
+    }
+    for (index, value) in after.xmm.iter().enumerate() {
+        if *value != before.xmm[index] {
+            return Err(format!("XMM{} is {value:#x?} after the call", 6 + index));
+        }
+    }
+    // The lower bits of MXCSR say what has happened, and are nobody's.
+    if after.mxcsr & 0xffc0 != before.mxcsr || after.x87 != before.x87 {
+        return Err(format!("MXCSR {:#x}, x87 control word {:#x}", after.mxcsr, after.x87));
+    }
+    if state.flags & 0x400 != 0 {
+        return Err("DF is set after the call".into());
+    }
+    let full = (0..8).filter(|register| state.environment[2] >> (2 * register) & 3 != 3).count();
+    if full != usize::from(is_float && cfg!(target_arch = "x86")) {
+        return Err(format!("{full} registers of the x87 stack are full"));
+    }
+    Ok(())
+}
+
 unsafe extern "C" {
     /// Calls `STATE.target` with the registers of `STATE.before`; of every convention.
     pub fn torture_check();

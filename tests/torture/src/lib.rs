@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "the other part of the program is generated")]
 
 pub mod case;
+#[cfg_attr(target_arch = "aarch64", path = "check_aarch64.rs")]
 mod check;
 
 use std::collections::HashMap;
@@ -15,12 +16,16 @@ use std::mem::MaybeUninit;
 use std::process::ExitCode;
 
 use calltable::table::{self, Binding, MAX_POSITIONS};
-use calltable::{Convention, Error, Frame, RawFrame, Scalar, Signature, Value};
+use calltable::{Convention, Element, Error, Frame, RawFrame, Scalar, Signature, Value};
 
-use case::{Case, MOST, Platform, ROOM, Type};
+use case::{Case, MOST, Platform, ROOM, Type, VECTORS};
 use check::{GUARDS, STATE, WRECK, torture_check, torture_wreck};
 
-const PLATFORM: Platform = Platform { is_64_bit: cfg!(target_pointer_width = "64"), is_windows: cfg!(windows) };
+const PLATFORM: Platform = Platform {
+    is_64_bit: cfg!(target_pointer_width = "64"),
+    is_windows: cfg!(windows),
+    is_aarch64: cfg!(target_arch = "aarch64"),
+};
 
 /// What a call passes, or what it has passed.
 #[repr(C, align(64))]
@@ -222,7 +227,8 @@ fn convention(case: &Case) -> Convention {
         "stdcall" => Convention::Stdcall,
         "cdecl" => Convention::Cdecl,
         "thiscall" => Convention::Thiscall,
-        _ => Convention::Fastcall,
+        "fastcall" => Convention::Fastcall,
+        _ => Convention::Aapcs64,
     }
 }
 
@@ -234,41 +240,22 @@ fn call(case: &Case, caller: Caller, code: *const c_void, outside: &mut Block) -
     let state = unsafe {
         STATE.target = code.cast();
         STATE.cleanup = if PLATFORM.is_64_bit || case.convention == "cdecl" { 0 } else { 4 * positions };
-        STATE.guards_at = if PLATFORM.is_64_bit { 8 * positions.max(4) } else { 4 * positions };
+        STATE.guards_at = if PLATFORM.is_aarch64 {
+            8 * case.words_on_aarch64(PLATFORM)
+        } else if PLATFORM.is_64_bit {
+            8 * positions.max(4)
+        } else {
+            4 * positions
+        };
         STATE.before = before;
         caller(torture_check, outside);
         (&raw const STATE).read()
     };
-    let names: &[&str] = if PLATFORM.is_64_bit {
-        &["RBX", "RBP", "RDI", "RSI", "R12", "R13", "R14", "R15"]
-    } else {
-        &["EBX", "EBP", "EDI", "ESI"]
-    };
-    for (index, name) in names.iter().enumerate() {
-        if state.after.general[index] != before.general[index] {
-            return Err(format!("{name} is {:#x} after the call", state.after.general[index]));
-        }
-    }
-    for (index, value) in state.after.xmm.iter().enumerate() {
-        if *value != before.xmm[index] {
-            return Err(format!("XMM{} is {value:#x?} after the call", 6 + index));
-        }
-    }
-    // The lower bits of MXCSR say what has happened, and are nobody's.
-    if state.after.mxcsr & 0xffc0 != before.mxcsr || state.after.x87 != before.x87 {
-        return Err(format!("MXCSR {:#x}, x87 control word {:#x}", state.after.mxcsr, state.after.x87));
-    }
-    if state.flags & 0x400 != 0 {
-        return Err("DF is set after the call".into());
-    }
+    let is_float = case.result.as_ref().is_some_and(|ty| ty.is_scalar(&["f32", "f64"]));
+    check::registers(&state, is_float)?;
     let moved = state.sp_after.wrapping_sub(state.sp) as isize;
     if moved != state.cleanup as isize {
         return Err(format!("{moved} bytes were removed, not {}", state.cleanup));
-    }
-    let is_float = case.result.as_ref().is_some_and(|ty| ty.is_scalar(&["f32", "f64"]));
-    let full = (0..8).filter(|register| state.environment[2] >> (2 * register) & 3 != 3).count();
-    if full != usize::from(is_float && !PLATFORM.is_64_bit) {
-        return Err(format!("{full} registers of the x87 stack are full"));
     }
     for index in 0..GUARDS {
         // A result in memory of the caller may lie there.
@@ -326,9 +313,10 @@ fn wrapped(case: &Case, handler: *const ()) -> *const () {
 fn check_entry() -> Outcome {
     // SAFETY: there is one thread, and no call runs.
     let (sp, flags) = unsafe { (WRECK.sp, WRECK.flags) };
+    let below = if PLATFORM.is_aarch64 { 0 } else { 16 - size_of::<usize>() }; // the return address
     if sp == 0 {
         Err("the handler was not called".into())
-    } else if sp % 16 != 16 - size_of::<usize>() {
+    } else if sp % 16 != below {
         Err(format!("the stack pointer is {sp:#x} when the handler begins"))
     } else if flags & 0x400 != 0 {
         Err("DF is set when the handler begins".into())
@@ -355,8 +343,15 @@ fn direct(case: &Case, caller: Caller, handler: *const ()) -> Outcome {
     let (mut outside, mut inside) = blocks(case);
     let positions = case.positions(PLATFORM);
     let handler = wrapped(case, handler);
+    let (signature, data) = (signature(case)?, (&raw mut inside).cast());
     // SAFETY: the case's own handler, which takes the block as its data.
-    let binding = unsafe { Binding::direct(convention(case), handler.cast(), positions, (&raw mut inside).cast()) };
+    let binding = unsafe {
+        if case.seed % 2 == 0 && case.is_said_by_positions(PLATFORM) {
+            Binding::direct(convention(case), handler.cast(), positions, data)
+        } else {
+            Binding::direct_as(handler.cast(), &signature, data)
+        }
+    };
     if positions > MAX_POSITIONS {
         return match table::register(&binding) {
             Err(Error::TooManyPositions { positions: found }) if found == positions => Ok(()),
@@ -365,6 +360,12 @@ fn direct(case: &Case, caller: Caller, handler: *const ()) -> Outcome {
     }
     register_and_call(case, caller, binding, &mut outside)?;
     compare(case, &outside, &inside)
+}
+
+fn signature(case: &Case) -> Result<Signature, String> {
+    let types: Vec<_> = case.parameters.iter().map(type_of).collect();
+    let signature = Signature::new(convention(case), &types, case.result.as_ref().map(type_of));
+    signature.map_err(|error| format!("{} positions: {error:?}", case.positions(PLATFORM)))
 }
 
 /// What the frame lane's handler gets as its data.
@@ -376,12 +377,7 @@ struct Dynamic<'a> {
 
 fn frame(case: &Case, caller: Caller) -> Outcome {
     let (mut outside, mut inside) = blocks(case);
-    let positions = case.positions(PLATFORM);
-    let types: Vec<_> = case.parameters.iter().map(type_of).collect();
-    let signature = match Signature::new(convention(case), &types, case.result.as_ref().map(type_of)) {
-        Ok(signature) => signature,
-        other => return Err(format!("{positions} positions: {other:?}")),
-    };
+    let signature = signature(case)?;
     let mut data = Dynamic { signature: &signature, block: &mut inside, error: None };
     let pointer = (&raw mut data).cast();
     let handler = wrapped(case, handle as *const ());
@@ -414,7 +410,16 @@ fn closure(case: &Case, caller: Caller, typed: Typed) -> Outcome {
 }
 
 fn type_of(ty: &Type) -> calltable::Type {
-    let Type::Scalar(scalar) = ty else { return calltable::Type::Struct { size: ty.size(PLATFORM) as u32 } };
+    if let (Some((element, count)), true) = (ty.homogeneous(PLATFORM), ty.has(VECTORS)) {
+        let element = if element.name == "v64" { Element::Vector8 } else { Element::Vector16 };
+        return calltable::Type::Homogeneous { element, count: count as u8 };
+    }
+    let Type::Scalar(scalar) = ty else {
+        let (size, align) = (ty.size(PLATFORM) as u32, ty.align(PLATFORM) as u32);
+        let members: Vec<_> = ty.leaves(PLATFORM, 0).iter().map(|leaf| type_of(&Type::Scalar(leaf.scalar))).collect();
+        // Of i686 nothing but the size counts, and compilers do not agree on more.
+        return calltable::Type::structure(size, if PLATFORM.is_64_bit { align } else { 1 }, &members);
+    };
     match scalar.name {
         "bool" => calltable::Type::Bool,
         "i8" => calltable::Type::I8,

@@ -3,9 +3,9 @@
 //!
 //! The cases are written as lines (tests/torture/src/case.rs); C callers, C handlers and typed closures are made of
 //! them here, and the fixed part of the program, which knows what to expect, is in tests/torture. Each signature goes
-//! through the direct lane with a handler in C (on i686 if all registers of the convention are in use, else nothing
-//! says where such a handler has its data) and through the frame lane; one in [`TYPED_SHARE`] through a typed closure,
-//! too, if it has no more parameters than those take: rustc is slower than the C compilers.
+//! through the direct lane with a handler in C, registered by the number of positions or by the signature, and through
+//! the frame lane; one in [`TYPED_SHARE`] through a typed closure, too, if it has no more parameters than those take:
+//! rustc is slower than the C compilers.
 //!
 //! What compilers do not agree on is left out ([`is_agreed`]): README.md, "Limits".
 
@@ -23,14 +23,14 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use fastrand::Rng;
-use xtask::suite::{OTHER_FOLDER, Suite, cargo_for, folder, variable};
+use xtask::suite::{self, OTHER_FOLDER, Suite, cargo_for, folder, variable};
 use xtask::tools::Torture;
 use xtask::wine::{Wine, for_windows};
 use xtask::{mingw, setup};
 
 #[path = "../../../tests/torture/src/case.rs"]
 mod case;
-use case::{COUNTS, Case, MOST, Platform, ROOM, SCALARS, Type};
+use case::{COUNTS, Case, MOST, Platform, ROOM, SCALARS, Type, VECTORS};
 
 /// One signature in so many has a typed closure.
 const TYPED_SHARE: usize = 4;
@@ -55,19 +55,19 @@ struct Target {
 const TARGETS: &[Target] = &[
     Target {
         name: "x86_64-unknown-linux-gnu",
-        platform: Platform { is_64_bit: true, is_windows: false },
+        platform: Platform { is_64_bit: true, is_windows: false, is_aarch64: false },
         compilers: [&["gcc"], &["clang-19"]],
     },
     Target {
         name: "i686-unknown-linux-gnu",
-        platform: Platform { is_64_bit: false, is_windows: false },
+        platform: Platform { is_64_bit: false, is_windows: false, is_aarch64: false },
         // As on Windows.
         compilers: [&["gcc", "-m32", "-freg-struct-return"], &["clang-19", "-m32", "-freg-struct-return"]],
     },
     // Clang compiles for the MSVC target: objects of the two fit together.
     Target {
         name: "x86_64-pc-windows-gnu",
-        platform: Platform { is_64_bit: true, is_windows: true },
+        platform: Platform { is_64_bit: true, is_windows: true, is_aarch64: false },
         compilers: [
             &["x86_64-w64-mingw32-gcc"],
             &["clang-19", "--target=x86_64-pc-windows-msvc", "-mno-stack-arg-probe"],
@@ -75,8 +75,13 @@ const TARGETS: &[Target] = &[
     },
     Target {
         name: "i686-pc-windows-gnu",
-        platform: Platform { is_64_bit: false, is_windows: true },
+        platform: Platform { is_64_bit: false, is_windows: true, is_aarch64: false },
         compilers: [&["i686-w64-mingw32-gcc"], &["clang-19", "--target=i686-pc-windows-msvc", "-mno-stack-arg-probe"]],
+    },
+    Target {
+        name: suite::AARCH64_LINUX,
+        platform: Platform { is_64_bit: true, is_windows: false, is_aarch64: true },
+        compilers: [&[setup::GCC_FOR_AARCH64], &["clang-19", "--target=aarch64-linux-gnu"]],
     },
 ];
 
@@ -177,10 +182,13 @@ impl Bench {
     fn new(target: Target) -> Result<Self> {
         let mut cargo = if target.platform.is_windows {
             mingw::gnu(target.name.split_once('-').context("a target's name")?.0, "build")?
+        } else if target.platform.is_aarch64 {
+            setup::unpack_gcc_for_aarch64()?;
+            suite::cargo_for_aarch64_linux("build", "")?
         } else {
             cargo_for(target.name, "build", "")?
         };
-        if target.name == "i686-unknown-linux-gnu" {
+        if !target.platform.is_windows && target.name != "x86_64-unknown-linux-gnu" {
             cargo.args(["--target-dir", OTHER_FOLDER]);
         }
         cargo.args(["--package=calltable-torture", "--message-format=json", "--quiet"]);
@@ -367,6 +375,8 @@ impl Bench {
                     command.arg(&program).arg(for_windows(&list));
                 }
                 None => {
+                    let runner = if self.target.platform.is_aarch64 { suite::RUN_AARCH64_LINUX } else { "" };
+                    command.args(runner.split_whitespace());
                     command.arg(&program).arg(&list);
                 }
             }
@@ -428,21 +438,49 @@ fn batch_of(seed: u64, batch: usize, count: usize, platform: Platform) -> Vec<Ca
 fn random_scalar(rng: &mut Rng, platform: Platform) -> Type {
     loop {
         let scalar = &SCALARS[rng.usize(..SCALARS.len())];
-        if platform.is_64_bit || !scalar.name.ends_with("128") {
+        let is_there = if VECTORS.contains(&scalar.name) { platform.is_aarch64 } else { platform.is_64_bit };
+        if is_there || !scalar.name.ends_with("128") && !VECTORS.contains(&scalar.name) {
             return Type::Scalar(scalar);
         }
     }
 }
 
-/// A structure or union of at most 64 bytes, small ones as often as large ones.
+/// A structure or union of at most 64 bytes, small ones as often as large ones; many of one type alone, and, where
+/// alignment counts, some that are aligned.
 fn random_aggregate(rng: &mut Rng, platform: Platform) -> Type {
     let most = [1, 2, 3, 4, 4, 8, 8, 8, 12, 16, 24, ROOM][rng.usize(..12)];
+    let kind = rng.usize(..8);
+    if platform.is_aarch64 && kind == 0 {
+        let more = (0..rng.usize(..3)).map(|_| (random_scalar(rng, platform), 1));
+        return Type::Struct(std::iter::once((scalar("i128"), 1)).chain(more).collect());
+    }
+    if kind < 3 {
+        let elements = if platform.is_aarch64 { &["f32", "f64", "v64", "v128"][..] } else { &["f32", "f64"] };
+        let element = scalar(elements[rng.usize(..elements.len())]);
+        loop {
+            let ty = random_homogeneous(rng, &element, 2);
+            if ty.size(platform) <= ROOM {
+                return ty;
+            }
+        }
+    }
     loop {
         let ty = random_members(rng, platform, 2, false);
         if ty.size(platform) <= most {
             return ty;
         }
     }
+}
+
+/// One of a single element type, as often as not of one to four of them.
+fn random_homogeneous(rng: &mut Rng, element: &Type, depth: usize) -> Type {
+    let members = (0..rng.usize(1..=3)).map(|_| {
+        let is_nested = depth > 0 && rng.usize(..4) == 0;
+        let member = if is_nested { random_homogeneous(rng, element, depth - 1) } else { element.clone() };
+        (member, if rng.usize(..3) == 0 { rng.usize(2..=4) } else { 1 })
+    });
+    let members = members.collect();
+    if rng.usize(..5) == 0 { Type::Union(members) } else { Type::Struct(members) }
 }
 
 fn random_members(rng: &mut Rng, platform: Platform, depth: usize, in_union: bool) -> Type {
@@ -466,8 +504,11 @@ fn scalar(name: &str) -> Type {
 }
 
 fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool) -> Case {
-    let conventions: &[&str] =
-        if platform.is_64_bit { &["win64"] } else { &["stdcall", "cdecl", "thiscall", "fastcall"] };
+    let conventions: &[&str] = match platform {
+        Platform { is_aarch64: true, .. } => &["aapcs64"],
+        Platform { is_64_bit: true, .. } => &["win64"],
+        _ => &["stdcall", "cdecl", "thiscall", "fastcall"],
+    };
     let variant =
         |rng: &mut Rng| format!("{}-{}", COMPILERS[rng.usize(..COMPILERS.len())], LEVELS[rng.usize(..LEVELS.len())]);
     // A few are longer, and the longest have more positions than a registration may have, and must be refused.
@@ -489,6 +530,10 @@ fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool)
         parameters: (0..count).map(|_| any(rng)).collect(),
         result: (rng.usize(..8) > 0).then(|| any(rng)),
     };
+    if is_typed {
+        case.parameters.retain(|parameter| !parameter.has(VECTORS));
+        case.result = case.result.filter(|result| !result.has(VECTORS));
+    }
     // Conventions with registers want small arguments first; structures and large ones come after them.
     let registers = match case.convention.as_str() {
         "thiscall" => 1,
@@ -529,11 +574,19 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
     let is_small = |ty: &Type| !ty.is_aggregate() && ty.size(platform) <= 4 && !ty.is_scalar(&["f32"]);
     let result = case.result.as_ref().filter(|result| result.is_aggregate());
     let types = case.parameters.iter().chain(&case.result);
-    let has_types = platform.is_64_bit
-        || types.clone().all(|ty| ty.leaves(platform, 0).iter().all(|leaf| !leaf.scalar.name.ends_with("128")));
+    let has_types = types
+        .clone()
+        .all(|ty| (platform.is_64_bit || !ty.has(&["i128", "u128"])) && (platform.is_aarch64 || !ty.has(VECTORS)));
     let registers = in_registers.iter().filter(|in_register| **in_register).count();
+    // Nobody doubts where the data is if all registers are in use, or nothing is on the stack.
+    let is_data_agreed = |all| registers == all || registers == case.parameters.len();
     has_types
         && match case.convention.as_str() {
+            // rustc has rules of its own for vectors in structures.
+            "aapcs64" => {
+                platform.is_aarch64 && !(case.lanes.contains(&"typed") && types.clone().any(|ty| ty.has(VECTORS)))
+            }
+            _ if platform.is_aarch64 => false,
             "win64" => platform.is_64_bit,
             _ if platform.is_64_bit => false,
             // On Linux rustc returns all structures in memory, whose address a cdecl callee removes.
@@ -542,17 +595,16 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
                 let is_removed = !platform.is_windows && convention == "cdecl" && !fits_registers(result, platform);
                 is_same && !is_removed && is_returned_alike(result, platform)
             }),
-            // The rest of the registers might hold the data.
             "thiscall" => {
                 result.is_none()
                     && case.parameters.first().is_none_or(is_small)
-                    && (registers == 1 || !case.lanes.contains(&"direct"))
+                    && (is_data_agreed(1) || !case.lanes.contains(&"direct"))
             }
             // Behind a structure or a large argument, compilers disagree on what is in a register.
             _ => {
                 let large = case.parameters.iter().position(|ty| ty.is_aggregate() || ty.size(platform) > 4);
                 let behind = in_registers.iter().skip(large.unwrap_or(MOST)).any(|in_register| *in_register);
-                result.is_none() && !behind && (registers == 2 || !case.lanes.contains(&"direct"))
+                result.is_none() && !behind && (is_data_agreed(2) || !case.lanes.contains(&"direct"))
             }
         }
 }
@@ -681,7 +733,7 @@ impl Types {
 fn attribute(convention: &str) -> String {
     match convention {
         "win64" => "__attribute__((ms_abi))".into(),
-        "cdecl" => String::new(),
+        "cdecl" | "aapcs64" => String::new(),
         other => format!("__attribute__(({other}))"),
     }
 }
@@ -689,6 +741,10 @@ fn attribute(convention: &str) -> String {
 /// The callers and the handlers that one compiler makes with one level.
 fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) -> String {
     let mut text = format!("typedef unsigned char *P;\n#define A(type, index) (*(type *)(b + {ROOM} * index))\n");
+    if platform.is_aarch64 {
+        text += "typedef unsigned char v64 __attribute__((vector_size(8)));\n";
+        text += "typedef unsigned char v128 __attribute__((vector_size(16)));\n";
+    }
     if variant == "clang-O0" && platform.is_windows {
         text += "int _fltused;\n"; // which Clang's code asks for with MSVC's library in mind
     }
@@ -761,7 +817,8 @@ fn rust_source(cases: &[Case], types: &Types) -> String {
         };
         let parameters = case.parameters.iter().enumerate();
         let parameters = parameters.map(|(index, ty)| format!("{index} a{index} {}, ", types.rust(ty)));
-        let (convention, parameters) = (&case.convention, parameters.collect::<String>());
+        let convention = if case.convention == "aapcs64" { "C" } else { &case.convention };
+        let parameters = parameters.collect::<String>();
         let result = case.result.as_ref().map_or("()", |ty| types.rust(ty));
         writeln!(text, "calltable_torture::typed! {{ t{index} {convention:?} {constructor} ({parameters}) {result} }}")
             .unwrap();

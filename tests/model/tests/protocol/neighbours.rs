@@ -53,8 +53,8 @@ pub mod abi {
         Shape { positions, flags: 0 }
     }
 
-    pub fn with_result_in_memory(_convention: Convention, shape: Shape) -> Shape {
-        shape
+    pub fn shape_of_direct(_prototype: &Prototype) -> Shape {
+        Shape { positions: 0, flags: 0 }
     }
 
     pub fn shape_of_frame(_prototype: &Prototype) -> Shape {
