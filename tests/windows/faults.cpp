@@ -57,12 +57,21 @@ EXPORT(int faulty)(int kind, Data *data) {
         return *nowhere = 1;
     case 3:
         return reinterpret_cast<int (*)()>(const_cast<int *>(nowhere))();
+#ifdef __aarch64__
+    case 4:
+        asm volatile("brk #0xf004"); // what compilers have where a division by zero raises nothing
+        return least;
+    case 6:
+        asm volatile("udf #0");
+        return least;
+#else
     case 4:
         return 7 / zero;
     case 5:
         return least / (zero - 1);
     case 6:
         __builtin_trap();
+#endif
     case 7: {
         ULONG_PTR information[] = {3, 5};
         RaiseException(0xe0ca11ab, 0, 2, information);

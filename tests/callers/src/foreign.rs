@@ -38,7 +38,7 @@ pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 2] = [variadic_cl
 pub const REPEAT: Caller = repeat_clang_O2;
 #[cfg(all(target_os = "linux", feature = "hosted", not(target_arch = "aarch64")))]
 pub const NEST: Caller = nest_gcc_O2;
-#[cfg(any(not(feature = "hosted"), target_arch = "aarch64"))]
+#[cfg(any(not(feature = "hosted"), all(target_os = "linux", target_arch = "aarch64")))]
 pub const NEST: Caller = nest_clang_O2;
 
 #[derive(Clone, Copy, Debug)]
