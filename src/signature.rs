@@ -24,6 +24,8 @@ pub struct Signature {
     is_method: bool,
     parameters: heapless::Vec<Type, MAX_PARAMETERS>,
     result: Option<Type>,
+    /// Follows from the others; each access to an argument wants it.
+    has_hidden_result: bool,
 }
 
 impl Signature {
@@ -80,7 +82,8 @@ impl Signature {
         if let Some(ty) = result {
             check_type(ty, None)?;
         }
-        Ok(Self { convention, is_method, parameters: heapless::Vec::new(), result })
+        let has_hidden_result = abi::has_hidden_result(convention, is_method, result);
+        Ok(Self { convention, is_method, parameters: heapless::Vec::new(), result, has_hidden_result })
     }
 
     fn with(mut self, parameters: &[Type]) -> Result<Self, SignatureError> {
@@ -140,14 +143,14 @@ impl Signature {
     /// What the convention cares about.
     #[inline]
     pub(crate) fn prototype(&self) -> Prototype<'_> {
-        let Self { convention, is_method, ref parameters, result } = *self;
-        Prototype { convention, is_method, parameters, result }
+        let Self { convention, is_method, ref parameters, result, has_hidden_result } = *self;
+        Prototype { convention, is_method, parameters, result, has_hidden_result }
     }
 
     /// Whether the caller passes memory for the result as a hidden argument.
     #[inline]
     pub(crate) fn has_hidden_result(&self) -> bool {
-        self.prototype().has_hidden_result()
+        self.has_hidden_result
     }
 
     /// The number of parameters that come before that argument.

@@ -148,6 +148,7 @@ impl Binding {
     ///
     /// # Safety
     /// As for [`Self::direct`].
+    #[inline]
     pub(crate) unsafe fn direct_in_shape(shape: Shape, handler: *const c_void, data: *mut c_void) -> Self {
         Self { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind: null_mut() }
     }

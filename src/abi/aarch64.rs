@@ -119,7 +119,7 @@ impl Places {
 /// The address of a result is in X8, but for a method's, which follows `this` ("Return values", Microsoft).
 pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Location>, Places) {
     let mut places = Places::default();
-    let hidden = (prototype.is_method && prototype.has_hidden_result()).then(|| prototype.before_hidden_result());
+    let hidden = (prototype.is_method && prototype.has_hidden_result).then(|| prototype.before_hidden_result());
     for parameter in 0..=prototype.parameters.len() {
         if hidden == Some(parameter) {
             places.integer(1, 1);

@@ -62,17 +62,21 @@ pub(crate) struct Prototype<'a> {
     /// It is a method by Microsoft's rule: see [`crate::Signature::method`].
     pub(crate) is_method: bool,
     pub(crate) parameters: &'a [Type],
+    #[cfg_attr(
+        not(target_arch = "x86"),
+        allow(dead_code, reason = "the frame lane of i686 alone treats floats apart")
+    )]
     pub(crate) result: Option<Type>,
+    /// The caller passes memory for the result as a hidden argument: see [`has_hidden_result`].
+    pub(crate) has_hidden_result: bool,
+}
+
+/// Whether the caller passes memory for such a result as a hidden argument.
+pub(crate) fn has_hidden_result(convention: Convention, is_method: bool, result: Option<Type>) -> bool {
+    result.is_some_and(|ty| ty.is_structure() && (is_method || is_structure_hidden(convention, ty)))
 }
 
 impl Prototype<'_> {
-    /// Whether the caller passes memory for the result as a hidden argument.
-    #[inline]
-    pub(crate) fn has_hidden_result(&self) -> bool {
-        matches!(self.result, Some(ty)
-            if ty.is_structure() && (self.is_method || is_structure_hidden(self.convention, ty)))
-    }
-
     /// The number of parameters that come before that argument.
     #[inline]
     pub(crate) fn before_hidden_result(&self) -> usize {

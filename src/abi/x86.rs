@@ -54,7 +54,7 @@ pub(crate) fn shape_of(convention: Convention, words: usize) -> Shape {
 /// The same for a signature: by the System V convention the callee removes the address of a result.
 fn shape_of_words(prototype: &Prototype<'_>, words: usize) -> Shape {
     let shape = shape_of(prototype.convention, words);
-    let is_removed = prototype.convention == Convention::Sysv && prototype.has_hidden_result();
+    let is_removed = prototype.convention == Convention::Sysv && prototype.has_hidden_result;
     Shape { cleanup: if is_removed { 4 } else { shape.cleanup }, ..shape }
 }
 
@@ -99,7 +99,7 @@ pub(crate) enum Location {
 pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Location>, usize) {
     let mut registers = 0..registers(prototype.convention);
     let mut words = 0_usize;
-    let hidden = prototype.has_hidden_result().then(|| prototype.before_hidden_result());
+    let hidden = prototype.has_hidden_result.then(|| prototype.before_hidden_result());
     for parameter in 0..=prototype.parameters.len() {
         if hidden == Some(parameter) {
             words += usize::from(parameter == 0 || registers.next().is_none());

@@ -23,7 +23,6 @@ pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
 
 /// Whether the caller passes memory for a result that is a structure as a hidden argument: for other sizes than 1, 2, 4
 /// and 8 bytes ("x64 calling convention, Return values").
-#[inline]
 pub(crate) fn is_structure_hidden(_convention: Convention, ty: Type) -> bool {
     !matches!(ty.size(), 1 | 2 | 4 | 8)
 }
@@ -46,13 +45,13 @@ pub(crate) fn shape_of_frame(prototype: &Prototype<'_>) -> Shape {
 
 /// All positions.
 pub(crate) fn bytes_of_arguments(prototype: &Prototype<'_>) -> usize {
-    8 * (prototype.parameters.len() + usize::from(prototype.has_hidden_result()))
+    8 * (prototype.parameters.len() + usize::from(prototype.has_hidden_result))
 }
 
 /// The position of a parameter.
 #[inline]
 pub(crate) fn position_of(prototype: &Prototype<'_>, index: usize) -> usize {
-    index + usize::from(prototype.has_hidden_result() && index >= prototype.before_hidden_result())
+    index + usize::from(prototype.has_hidden_result && index >= prototype.before_hidden_result())
 }
 
 /// Where the data of a typed callback goes: after its parameters, and those that its handler has more (`handler`).
