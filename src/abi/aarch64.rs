@@ -43,16 +43,16 @@ const_assert!(MAX_WORDS * STATE_WORD < 1 << 24); // where the generation begins
 /// The data is one more integer.
 pub(crate) fn shape_of_direct(prototype: &Prototype<'_>) -> Shape {
     let (data, places) = locate(prototype, prototype.parameters.len());
-    shape_at(data, places.words)
+    shape_at(prototype.convention, data, places.words)
 }
 
 /// The data in a register or after `words` words; where these are too many, a registration is refused.
-fn shape_at(data: Option<Location>, words: usize) -> Shape {
+fn shape_at(convention: Convention, data: Option<Location>, words: usize) -> Shape {
     match data {
         Some(Location::Integer(register)) if words <= MAX_WORDS => {
             Shape { positions: register, flags: words * STATE_WORD, cleanup: 0 }
         }
-        _ => shape_of(Convention::NATIVE, REGISTERS.saturating_add(words)),
+        _ => shape_of(convention, REGISTERS.saturating_add(words)),
     }
 }
 
@@ -164,7 +164,8 @@ pub(crate) unsafe fn find_shape(probe: *const (), full: *const ()) -> Shape {
     } else {
         (REGISTERS, first - REGISTERS)
     };
-    shape_at(register.lt(&REGISTERS).then_some(Location::Integer(register)), words)
+    let place = if register < REGISTERS { Location::Integer(register) } else { Location::Stack(words) };
+    shape_at(Convention::NATIVE, Some(place), words)
 }
 
 /// The place of a function's last argument: the number of its register, or 8 and the words before it on the stack.
