@@ -78,11 +78,12 @@
 .endif
 .endm
 
-// Names the function that Windows calls when an exception leaves the function just opened (@except: while it looks
-// for somebody to handle it; @unwind: when the frame is about to go). It gets as the frame SP as it was at entry.
-.macro ON_EXCEPTION name, kinds:vararg
+// Names the function that Windows calls when an exception leaves the function just opened: while it looks for somebody
+// to handle it, and again when the frame is about to go. (There is one bit for both: LLVM sets it by @except alone.) It
+// gets as the frame SP as it was at entry.
+.macro ON_EXCEPTION name
 .if WINDOWS
-    .seh_handler \name, \kinds
+    .seh_handler \name, @unwind, @except
 .endif
 .endm
 
@@ -670,7 +671,7 @@ END_PROC calltable_enchain
 .endm
 
 PROC calltable_count
-    ON_EXCEPTION calltable_uncount, @unwind
+    ON_EXCEPTION calltable_uncount
     PUSH_LINK
     ALLOC   COUNT_ROOM
     SHORT_PROLOGUE
@@ -728,16 +729,19 @@ calltable_counting:
     b       calltable_refuse                    // as if not live, and not counted
 END_PROC calltable_count
 
-// A call that an exception ends is not running any more. Windows calls this with SP as it was when calltable_count
-// was entered in X1.
+// A call that an exception ends is not running any more. Windows calls this with the exception's record in X0, and in
+// X1 SP as it was when calltable_count was entered.
 .if WINDOWS
 PROC calltable_uncount
     END_PROLOGUE
+    ldr     w9, [x0, #4]                        // flags
+    tst     w9, #6                              // EXCEPTION_UNWINDING, EXCEPTION_EXIT_UNWIND
+    b.eq    1f
     sub     x1, x1, #COUNT_ROOM + LINK_SIZE
     ldr     x11, [x1, #CHAIN_RECORD_CONTEXT]
     ldr     x10, [x1, #COUNT_STATE]
     LEAVE
-    mov     w0, #1                              // ExceptionContinueSearch: continue unwinding
+1:  mov     w0, #1                              // ExceptionContinueSearch: continue to search, or to unwind
     RETURN
 END_PROC calltable_uncount
 .endif
@@ -768,7 +772,7 @@ END_PROC calltable_uncount
 .endif
 
 PROC calltable_contain
-    ON_EXCEPTION calltable_exception, @unwind, @except
+    ON_EXCEPTION calltable_exception
     PUSH_LINK
 .if WINDOWS
     ALLOC   CONTAINED_SIZE
