@@ -37,8 +37,8 @@ pub(super) unsafe fn ask(
     }
 }
 
-/// x86: sets the flag AC as it was when the foreign code called; the fault may have come while the handler had set it, and
-/// then memory of user mode would stay open to the kernel (SMAP), or accesses that are not aligned would fault.
+/// x86: sets the flag AC as it was when the foreign code called; the fault may have come while the handler had set it,
+/// and then memory of user mode would stay open to the kernel (SMAP), or accesses that are not aligned would fault.
 ///
 /// # Safety
 /// To be called when the handler that has set the flag does not run any more.

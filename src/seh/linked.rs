@@ -1,5 +1,5 @@
-//! 64-bit processors on systems other than Windows: contained and counted calls are in a chain, in which the embedder's trap
-//! handler asks.
+//! 64-bit processors on systems other than Windows: contained and counted calls are in a chain, in which the embedder's
+//! trap handler asks.
 
 use core::ffi::c_void;
 use core::mem::offset_of;

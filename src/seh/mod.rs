@@ -8,7 +8,8 @@
 //!
 //! # What an ended exception leaves behind
 //! - The foreign caller gets every register that its convention preserves, DF clear, AC as it was, the x87 stack empty
-//!   and both floating-point control words as they were.
+//!   and both floating-point control words as they were; on AArch64 FPCR, while the flags of FPSR, which are nobody's
+//!   by the convention, stay as the fault left them.
 //! - Frames between the fault and the dispatcher go away as by `longjmp`. No value in a Rust frame is dropped, and
 //!   nothing is unlocked, so a handler must hold nothing at that moment that has to be (this is what Rust calls a plain
 //!   old frame); `__finally` blocks and, for their own exceptions, destructors of C++ do run. That is why
@@ -27,9 +28,9 @@
 //! in these steps:
 //!
 //! 1. It gives each thread a `ThreadBlock`: where the chain of that thread's calls begins, and where its stack lies.
-//!    `declare` says how the block is found: on i686 FS leads to it, on x86_64 a function returns its address. A
+//!    `declare` says how the block is found: on i686 FS leads to it, elsewhere a function returns its address. A
 //!    scheduler switches the block with the thread.
-//! 2. From then on calls put a record first in the chain while their handler runs (on x86_64 contained and
+//! 2. From then on calls put a record first in the chain while their handler runs (contained and
 //!    counted ones; on i686 those of the frame lane, too, saving ones, and whoever
 //!    [asks for it](crate::table::Binding::framed)), and contained registrations are accepted.
 //! 3. When the processor reports a fault, the trap handler (on Linux a signal handler) fills in an [`ExceptionRecord`]
@@ -48,8 +49,15 @@
 //! stack, if there is one: the words on it that belong to dropped frames are dropped, too. A non-maskable interrupt or
 //! a machine check should not end in a filter.
 //!
+//! On AArch64 `dispatch` leaves PSTATE alone, too: the trap handler sets DAIF back first, and PAN, where the handler
+//! had opened memory of user mode, and selects the stack pointer (SPSel) that the code which faulted has used. The
+//! shadow stack is the guarded control stack of user mode: it follows where CHKFEAT says that there is one; a kernel's
+//! own is not known. [`Exception::context`] is what the trap handler passes: with signals a `ucontext_t`, which has X0
+//! to X30, SP, PC and PSTATE. A division by zero raises nothing there; compilers for Windows have `brk #0xf004` in its
+//! place.
+//!
 //! ```no_run
-//! # #[cfg(all(not(windows), target_arch = "x86_64"))]
+//! # #[cfg(all(not(windows), target_pointer_width = "64"))]
 //! # mod kernel {
 //! use calltable::seh::{self, ThreadBlock, CHAIN_END, ExceptionRecord};
 //! use std::cell::UnsafeCell;
@@ -85,11 +93,6 @@
 //! }
 //! # }
 //! ```
-//!
-//! # AArch64
-//! Exceptions cannot be contained there yet: such a registration is
-//! [`Error::NoExceptions`](crate::Error::NoExceptions). They pass through table and dispatchers, whose unwind data says
-//! how; a counted call that an exception leaves stays counted.
 //!
 //! Sources: "Structured Exception Handling" and "x64 exception handling", Microsoft; `_Unwind_Exception`, Itanium C++
 //! ABI.

@@ -123,7 +123,8 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Outcome {
     /// The call's arguments as the foreign code passed them; and what it returns, if `handler` is null: on x86_64 in
-    /// RAX and XMM0, on i686 in EDX:EAX, or in ST0 if the registration has a signature with such a result.
+    /// RAX and XMM0, on AArch64 in X0, X1 and V0 to V3, on i686 in EDX:EAX, or in ST0 if the registration has a
+    /// signature with such a result.
     pub frame: RawFrame,
     /// Null, or a handler of the registration's own kind (lane, convention, signature). It is called after the stack
     /// has been unwound, with the arguments and with the address of `room` as its data, and makes the result: one that
@@ -140,6 +141,6 @@ const_assert_eq!(offset_of!(Outcome, room), OUTCOME_ROOM);
 /// gets the registration's data. An exception of its own goes to the other handlers. Example:
 /// [`Binding::contained`](crate::table::Binding::contained).
 ///
-/// `efiapi` is win64 on x86_64 and cdecl on i686.
+/// `efiapi` is win64 on x86_64, cdecl on i686 and the C convention on AArch64.
 pub type ExceptionFilter =
     unsafe extern "efiapi" fn(data: *mut c_void, exception: *const Exception, outcome: *mut Outcome) -> Verdict;

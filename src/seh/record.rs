@@ -1,5 +1,5 @@
 //! The chain of exception registration records: that of Windows on i686, whose head is at FS:0, and one like it on
-//! x86_64 on systems other than Windows.
+//! 64-bit processors on systems other than Windows.
 //!
 //! On Windows the system walks it. Where there is no system (firmware, kernels, loaders that host Windows code), this
 //! is what walks it: [`dispatch`] when an exception has come, [`unwind`] when a handler wants to continue in its own
@@ -34,7 +34,7 @@ pub type RecordHandler = unsafe extern "C" fn(
 ) -> i32;
 
 /// What must be known of a thread to walk its chain: the beginning of Windows' thread information block (`NT_TIB`). On
-/// i686 it is at FS:0; on x86_64 on systems other than Windows, where the function that `declare` got says.
+/// i686 it is at FS:0; on 64-bit systems other than Windows, where the function that `declare` got says.
 #[repr(C)]
 #[derive(Debug)]
 pub struct ThreadBlock {
@@ -91,7 +91,7 @@ impl core::error::Error for ChainError {}
 /// # unsafe extern "efiapi" fn block() -> *mut ThreadBlock { BLOCK.with(UnsafeCell::get) }
 /// # let here = { let local = 0_u8; (&raw const local).addr() };
 /// # unsafe { ((*block()).stack_limit, (*block()).stack_base) = (here - 0x10000, here + 0x1000) };
-/// # #[cfg(target_arch = "x86_64")]
+/// # #[cfg(target_pointer_width = "64")]
 /// # unsafe { seh::declare(block)? };
 /// # if cfg!(all(target_arch = "x86", not(windows))) { return Ok(()); } // FS does not lead to a block
 ///
@@ -135,7 +135,7 @@ pub unsafe fn push(record: *mut Record) {
 /// # unsafe extern "efiapi" fn block() -> *mut ThreadBlock { BLOCK.with(UnsafeCell::get) }
 /// # let here = { let local = 0_u8; (&raw const local).addr() };
 /// # unsafe { ((*block()).stack_limit, (*block()).stack_base) = (here - 0x10000, here + 0x1000) };
-/// # #[cfg(target_arch = "x86_64")]
+/// # #[cfg(target_pointer_width = "64")]
 /// # unsafe { seh::declare(block)? };
 /// # if cfg!(all(target_arch = "x86", not(windows))) { return Ok(()); } // FS does not lead to a block
 /// # unsafe extern "C" fn search_on(_: *mut ExceptionRecord, _: *mut Record, _: *mut c_void, _: *mut c_void) -> i32 {
@@ -185,7 +185,7 @@ pub struct Chain {
 /// # unsafe extern "efiapi" fn block() -> *mut ThreadBlock { BLOCK.with(UnsafeCell::get) }
 /// # let here = { let local = 0_u8; (&raw const local).addr() };
 /// # unsafe { ((*block()).stack_limit, (*block()).stack_base) = (here - 0x10000, here + 0x1000) };
-/// # #[cfg(target_arch = "x86_64")]
+/// # #[cfg(target_pointer_width = "64")]
 /// # unsafe { seh::declare(block)? };
 /// # if cfg!(all(target_arch = "x86", not(windows))) { return Ok(()); } // FS does not lead to a block
 /// use std::sync::Mutex;
@@ -265,7 +265,7 @@ const STACK_INVALID: u32 = 8;
 /// # unsafe extern "efiapi" fn block() -> *mut ThreadBlock { BLOCK.with(UnsafeCell::get) }
 /// # let here = { let local = 0_u8; (&raw const local).addr() };
 /// # unsafe { ((*block()).stack_limit, (*block()).stack_base) = (here - 0x10000, here + 0x1000) };
-/// # #[cfg(target_arch = "x86_64")]
+/// # #[cfg(target_pointer_width = "64")]
 /// # unsafe { seh::declare(block)? };
 /// # if cfg!(all(target_arch = "x86", not(windows))) { return Ok(()); } // FS does not lead to a block
 ///
@@ -337,7 +337,7 @@ pub unsafe fn dispatch(exception: *mut ExceptionRecord, context: *mut c_void) ->
 /// # unsafe extern "efiapi" fn block() -> *mut ThreadBlock { BLOCK.with(UnsafeCell::get) }
 /// # let here = { let local = 0_u8; (&raw const local).addr() };
 /// # unsafe { ((*block()).stack_limit, (*block()).stack_base) = (here - 0x10000, here + 0x1000) };
-/// # #[cfg(target_arch = "x86_64")]
+/// # #[cfg(target_pointer_width = "64")]
 /// # unsafe { seh::declare(block)? };
 /// # if cfg!(all(target_arch = "x86", not(windows))) { return Ok(()); } // FS does not lead to a block
 /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -386,8 +386,8 @@ pub unsafe fn unwind(target: *mut Record, exception: *mut ExceptionRecord) {
 
 /// The slot whose call has put a record in the chain; `None` for records that are not a dispatcher's.
 ///
-/// The first such record of the [`chain`] belongs to the innermost call; on x86_64 to the innermost of those that are
-/// contained or counted. A call that is both has two.
+/// The first such record of the [`chain`] belongs to the innermost call that has one; on 64-bit systems those are the
+/// contained and the counted ones. A call that is both has two.
 ///
 /// ```standalone_crate
 /// use calltable::{Callback, Options, seh};
@@ -399,7 +399,7 @@ pub unsafe fn unwind(target: *mut Record, exception: *mut ExceptionRecord) {
 /// # unsafe extern "efiapi" fn block() -> *mut ThreadBlock { BLOCK.with(UnsafeCell::get) }
 /// # let here = { let local = 0_u8; (&raw const local).addr() };
 /// # unsafe { ((*block()).stack_limit, (*block()).stack_base) = (here - 0x10000, here + 0x1000) };
-/// # #[cfg(target_arch = "x86_64")]
+/// # #[cfg(target_pointer_width = "64")]
 /// # unsafe { seh::declare(block)? };
 /// # if cfg!(all(target_arch = "x86", not(windows))) { return Ok(()); } // FS does not lead to a block
 /// use std::sync::Mutex;

@@ -100,8 +100,8 @@ unsafe extern "C" fn exception(
             (&raw mut (*record).parameters[1]).cast::<[usize; 3]>().write(target);
         }
         let unwind = core::mem::transmute::<*mut (), Unwind>(contexts().unwind.load(Ordering::Relaxed));
-        // The context is the one in which the system has searched. With that of the exception, AArch64 never comes to an
-        // end: `DISPATCHER_CONTEXT` is the word of the system's own handlers there.
+        // The context is the one in which the system has searched. With that of the exception, AArch64 never comes to
+        // an end: `DISPATCHER_CONTEXT` is the word of the system's own handlers there.
         let Dispatcher { context, history, .. } = *dispatcher;
         unwind(frame, resume.cast(), record, null_mut(), context, history)
     }

@@ -58,6 +58,7 @@ const RUNNING_ON_AARCH64: &[&str] = &[
     "sealed",
     "stale",
     "panics",
+    "seh",
     "waits",
     "owned",
     "header",
