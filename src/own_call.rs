@@ -1,5 +1,5 @@
 //! Whether a counted call of a slot is on this thread's stack, by the return addresses that lie there: where something
-//! can unwind the stack, which is x86_64 Windows, and Linux with what `std` links. Elsewhere nobody knows.
+//! can unwind the stack, which is 64-bit Windows, and Linux with what `std` links. Elsewhere nobody knows.
 
 use crate::{entry, platform};
 

@@ -58,7 +58,7 @@ fn without_a_panic_nothing_happens() {
 
 /// The panic crosses several foreign frames each time, and leaves neither stack nor slots behind.
 #[test]
-fn a_hundred_thousand_panics_leave_nothing_behind() {
+fn many_panics_leave_nothing_behind() {
     fn descend(depth: isize) -> isize {
         if depth == 0 {
             let here = 0_u8;
@@ -72,7 +72,9 @@ fn a_hundred_thousand_panics_leave_nothing_behind() {
     let _alone = alone();
     let stack = || *catch_unwind(|| descend(2)).unwrap_err().downcast::<usize>().unwrap();
     let first = stack();
-    for round in 0..100_000 {
+    // An exception of Windows takes milliseconds in an emulator.
+    let rounds = if cfg!(all(windows, target_arch = "aarch64")) { 300 } else { 100_000 };
+    for round in 0..rounds {
         assert_eq!(stack(), first, "the stack has moved in round {round}");
     }
     assert_eq!(table::live_count(), 0);

@@ -112,7 +112,7 @@ fn make_read_only(pages: &Range<*const u8>) {
 }
 
 /// There is no chain of exceptions here.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(unix, target_arch = "aarch64"))]
 fn declare() -> Result<(), Error> {
     Err(Error::Sealed)
 }

@@ -15,10 +15,14 @@ mod callers;
 mod chain;
 #[path = "windows/com.rs"]
 mod com;
+#[cfg(not(target_arch = "aarch64"))]
 #[path = "windows/contained.rs"]
 mod contained;
 #[path = "windows/gui.rs"]
 mod gui;
+#[cfg(target_arch = "aarch64")]
+#[path = "windows/microsoft.rs"]
+mod microsoft;
 #[path = "windows/stops.rs"]
 mod stops;
 #[path = "windows/threads.rs"]

@@ -53,10 +53,11 @@ pub type Gathered = MaybeUninit<[[u64; 2]; REGISTERS]>;
 pub(super) const RETURN_ADDRESSES: [usize; 2] = [LINK_SIZE - LINK_ENTRY, LINK_SIZE - LINK_CALLER];
 
 /// A return address as it was before it was signed, if it was (asm/aarch64.S, SIGN).
-pub(super) fn without_signature(mut address: *const c_void) -> *const c_void {
+pub(super) fn without_signature(address: *const c_void) -> *const c_void {
+    let mut number = address.addr();
     // SAFETY: XPACLRI, which changes X30 alone; processors that sign nothing take it for a NOP.
-    unsafe { core::arch::asm!("hint #7", inout("x30") address, options(nomem, nostack, preserves_flags)) };
-    address
+    unsafe { core::arch::asm!("hint #7", inout("x30") number, options(nomem, nostack, preserves_flags)) };
+    address.with_addr(number)
 }
 
 impl RawFrame {

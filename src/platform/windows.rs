@@ -17,6 +17,21 @@ super::import! { "ntdll":
     fn RtlDllShutdownInProgress() -> u8;
     #[cfg(target_arch = "x86_64")]
     fn RtlCaptureStackBackTrace(skipped: u32, count: u32, addresses: *mut *const c_void, hash: *mut u32) -> u16;
+    #[cfg(target_arch = "aarch64")]
+    fn RtlCaptureContext(registers: *mut Registers);
+    #[cfg(target_arch = "aarch64")]
+    fn RtlLookupFunctionEntry(address: u64, image: *mut u64, history: *mut c_void) -> *const c_void;
+    #[cfg(target_arch = "aarch64")]
+    fn RtlVirtualUnwind(
+        handlers: u32,
+        image: u64,
+        address: u64,
+        function: *const c_void,
+        registers: *mut Registers,
+        data: *mut *mut c_void,
+        frame: *mut u64,
+        saved: *mut c_void,
+    ) -> *mut c_void;
 }
 
 /// Writes to standard error, and to the debugger if there is one: a program with windows may have no console.
@@ -71,6 +86,44 @@ pub(crate) fn walk(found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) 
 #[cfg(target_arch = "x86")]
 pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {}
 
-/// Passes on the return addresses of this thread: without the stack pointers they would not tell the slot.
+/// What is used of `CONTEXT` (winnt.h).
 #[cfg(target_arch = "aarch64")]
-pub(crate) fn walk(_found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {}
+#[repr(C, align(16))]
+struct Registers {
+    _flags_and_general: [u64; 32],
+    stack: u64,
+    address: u64,
+    _rest: [u64; 80],
+}
+
+#[cfg(target_arch = "aarch64")]
+static_assertions::const_assert!(size_of::<Registers>() == 0x390 && core::mem::offset_of!(Registers, address) == 0x108);
+
+/// Passes on the return addresses of this thread, each with the stack pointer of the frame that it leads to, innermost
+/// first, until it is told that this was the last one.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn walk(found: &mut dyn FnMut(*const c_void, *const c_void) -> bool) {
+    const INSTRUCTION: u64 = 4;
+    let mut registers = core::mem::MaybeUninit::<Registers>::zeroed();
+    // SAFETY: there is room for all registers, for which zeros are values, too.
+    let registers = unsafe {
+        RtlCaptureContext(registers.as_mut_ptr());
+        registers.assume_init_mut()
+    };
+    // Every address is one that a call returns to, and the call may have been the last instruction of its function.
+    while let Some(call) = registers.address.checked_sub(INSTRUCTION) {
+        let (mut image, mut data, mut frame) = (0, null_mut(), 0);
+        // SAFETY: the functions read tables of loaded images, and the stack of this thread, on which the frames are.
+        unsafe {
+            let function = RtlLookupFunctionEntry(call, &mut image, null_mut());
+            if function.is_null() {
+                return; // no code that the system knows calls others
+            }
+            RtlVirtualUnwind(0, image, call, function, registers, &mut data, &mut frame, null_mut());
+        }
+        let stack = core::ptr::with_exposed_provenance(registers.stack as usize);
+        if found(core::ptr::without_provenance(registers.address as usize), stack) {
+            return;
+        }
+    }
+}

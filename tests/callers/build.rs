@@ -174,8 +174,8 @@ fn main() {
     if windows && !freestanding {
         methods(&target, &out);
     }
-    // The 64-bit file is called by the System V convention.
-    if target == "x86" || !windows {
+    // The file of x86_64 is called by the System V convention.
+    if target != "x86_64" || !windows {
         let mut build = cc::Build::new();
         if freestanding || target == "aarch64" {
             build.compiler(find("clang", &target, windows).expect("clang is not installed: `cargo xtask setup`"));

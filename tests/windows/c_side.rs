@@ -16,7 +16,13 @@ use crate::build_dll;
 pub const LEVELS: [&str; 2] = ["O0", "O2"];
 
 /// The convention of plain C, as the DLL's names have it.
-pub const C: &str = if cfg!(target_arch = "x86_64") { "win64" } else { "cdecl" };
+pub const C: &str = if cfg!(target_arch = "x86_64") {
+    "win64"
+} else if cfg!(target_arch = "aarch64") {
+    "aapcs64"
+} else {
+    "cdecl"
+};
 
 pub type Unary = unsafe extern "C" fn(isize) -> isize;
 pub type Caller = unsafe extern "C" fn(Unary, isize) -> isize;

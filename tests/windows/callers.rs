@@ -128,6 +128,10 @@ fn call(name: &str, convention: Convention, lane: &str, code: *const c_void) {
 macro_rules! for_each_convention {
     ($what:ident $($rest:tt)*) => { $what! { win64 "win64" Win64 $($rest)* } };
 }
+#[cfg(target_arch = "aarch64")]
+macro_rules! for_each_convention {
+    ($what:ident $($rest:tt)*) => { $what! { aapcs64 "C" Aapcs64 $($rest)* } };
+}
 #[cfg(target_arch = "x86")]
 macro_rules! for_each_convention {
     ($what:ident $($rest:tt)*) => {

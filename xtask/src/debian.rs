@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::suite::quietly;
 
+/// The keys of Debian's releases.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Where this machine has a version of a package from, as apt's list of sources says it: address, suite, component.
 pub fn archive_of(package: &str, version: &str) -> Result<String> {
     find(package, |found, _| found == version)
@@ -19,7 +22,7 @@ pub fn archive_of_release(release: &str) -> Result<String> {
     // Updates and security fixes are in suites with a hyphen, and may be in another archive.
     let own = find("libc6", |_, suite| !suite.contains('-'))?;
     let address = own.split(' ').next().unwrap_or_default();
-    Ok(format!("[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {address} {release} main"))
+    Ok(format!("[signed-by={KEYRING}] {address} {release} main"))
 }
 
 fn find(package: &str, is_wanted: impl Fn(&str, &str) -> bool) -> Result<String> {

@@ -6,6 +6,7 @@ pub mod benches;
 pub mod debian;
 pub mod dist;
 pub mod emulator;
+pub mod gnullvm;
 pub mod library;
 pub mod mingw;
 #[cfg(test)]

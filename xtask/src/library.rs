@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::setup;
-use crate::suite::{folder, quietly, variable};
+use crate::suite::{quietly, shared_folder, variable};
 
 /// What is built of it, and the flags of the compiler.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ const GUARDED: Library = Library {
 /// What programs for a target want by default.
 pub fn of(target: &str) -> Library {
     match target {
-        _ if target.ends_with("-linux-gnu") || target.ends_with("-windows-gnu") => STD,
+        _ if ["-linux-gnu", "-windows-gnu", "-windows-gnullvm"].iter().any(|end| target.ends_with(end)) => STD,
         _ if target.ends_with("-msvc") => GUARDED,
         _ if target.ends_with("-none") => KERNEL,
         _ => CORE,
@@ -90,7 +90,7 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     let version = Command::new(setup::DEBIAN_RUSTC).arg("-vV").output().context(setup::DEBIAN_RUSTC)?.stdout;
     let mut key = DefaultHasher::new();
     (version, manifest, library.parts, library.flags, fs::read(target).ok()).hash(&mut key);
-    let sysroot = cache()?.join(format!("{name}-{:016x}", key.finish()));
+    let sysroot = shared_folder("rust-library")?.join(format!("{name}-{:016x}", key.finish()));
     let made = sysroot.join("lib/rustlib").join(name).join("lib");
     // Suites that run at the same time may want the same one.
     fs::create_dir_all(&sysroot)?;
@@ -108,15 +108,6 @@ pub fn sysroot(target: &str, library: Library) -> Result<PathBuf> {
     fs::create_dir_all(made.parent().context("a folder in others")?)?;
     fs::rename(complete, made)?;
     Ok(sysroot)
-}
-
-/// The folder that all checkouts of this user share.
-fn cache() -> Result<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
-    match absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))) {
-        Some(folder) => Ok(folder.join("calltable/rust-library")),
-        None => Ok(std::env::current_dir()?.join(folder("library")?)),
-    }
 }
 
 /// Builds Debian's source.

@@ -12,6 +12,7 @@ mod schedule;
 mod soak;
 mod uefi;
 mod windows;
+mod windows_arm64;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -104,6 +105,8 @@ enum SuiteName {
     Embed,
     /// Threads that register, release and call: every order of events (Loom), Miri, ThreadSanitizer
     Races,
+    /// The same as `windows` on ARM64, with a Wine of that processor in an emulator
+    WindowsArm64,
     /// Random signatures between C compilers and every lane, on Linux and Windows, both widths
     Torture,
     /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE; both
@@ -187,6 +190,7 @@ impl SuiteName {
         match self {
             Self::Host => setup::HOST.to_vec(),
             Self::Windows | Self::Torture => [setup::HOST, setup::WINDOWS].concat(),
+            Self::WindowsArm64 => [setup::HOST, setup::WINDOWS_ARM64].concat(),
             Self::Bare | Self::Uefi | Self::Cet => setup::BARE.to_vec(),
             Self::Embed => [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED].concat(),
             Self::Races => setup::RACES.to_vec(),
@@ -198,6 +202,7 @@ impl SuiteName {
         match self {
             Self::Host => host::run(),
             Self::Windows => windows::run(),
+            Self::WindowsArm64 => windows_arm64::run(),
             Self::Bare => bare::run(),
             Self::Uefi => uefi::run(),
             Self::Embed => embed::run(),

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::debian;
 use crate::suite::{folder, quietly};
 
 /// A package, and a file or command that is there when it is installed.
@@ -58,6 +59,15 @@ pub const WINDOWS: &[Package] = &[
     package("lld-19", "lld-link-19"),
     package("llvm-19", "llvm-readobj-19"),
     package("rust-web-clippy", DEBIAN_CLIPPY),
+];
+
+/// For the suite `windows-arm64`, beside those of `host`. What these do not have is loaded without installing it.
+pub const WINDOWS_ARM64: &[Package] = &[
+    package("lld-19", "lld-link-19"),
+    package("llvm-19", "llvm-readobj-19"),
+    package("rust-web-clippy", DEBIAN_CLIPPY),
+    package("python3-pip", "pip3"),
+    package("debian-archive-keyring", debian::KEYRING),
 ];
 
 /// For the suite `embed`, beside those of `host` and `windows`.

@@ -266,6 +266,15 @@ pub fn folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// A folder that all checkouts of this user share, for what takes long to make or load, and is the same in all of them.
+pub fn shared_folder(name: &str) -> Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    match absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache"))) {
+        Some(cache) => Ok(cache.join("calltable").join(name)),
+        None => Ok(std::env::current_dir()?.join(folder(name)?)),
+    }
+}
+
 /// Runs a command that must succeed, showing what it prints only if it does not.
 pub fn quietly(command: &mut Command) -> Result<String> {
     println!("    {command:?}");

@@ -13,7 +13,7 @@ use xtask::{CAPACITY, library};
 use crate::host;
 
 #[path = "../../tests/windows/build_dll.rs"]
-mod build_dll;
+pub mod build_dll;
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
@@ -72,23 +72,12 @@ pub fn run() -> Result<bool> {
             suite.check(&format!("{title}, {}", gnu_target(arch)), || in_dylib(&random, run("-Cprefer-dynamic")?));
         }
 
-        for assembler in ["rustc", "cc"] {
+        for assembler in ASSEMBLERS {
             let before = suite.passed();
-            let target = format!("{}, assembled by {assembler}", msvc_target(arch));
-            let mut program = None;
-            suite.check(&format!("links and lists every entry as a guarded call target, {target}"), || {
-                let built = build_msvc(arch, assembler, "calltable-msvc", &[])?;
-                check_guard_list(arch, &built)?;
-                program = Some(built);
-                Ok(())
+            check_msvc(&mut suite, arch, assembler, &wine.runner(), |command| {
+                wine.set(command);
             });
-            suite.program(&format!("real APIs without std, {target}"), || {
-                let program = program.as_ref().context("there is no such program, see above")?;
-                let mut command = Command::new("sh");
-                wine.set(&mut command).args(["-c", &format!("{} {}", wine.runner(), program.display())]);
-                Ok(command)
-            });
-            targets.push((target, suite.passed() - before));
+            targets.push((format!("{}, assembled by {assembler}", msvc_target(arch)), suite.passed() - before));
         }
     }
 
@@ -98,6 +87,28 @@ pub fn run() -> Result<bool> {
         println!("{target}: {passed} cases passed");
     }
     Ok(suite.finish())
+}
+
+/// What `CALLTABLE_ASSEMBLER` may be.
+pub const ASSEMBLERS: [&str; 2] = ["rustc", "cc"];
+
+/// Two steps: links the program without std, and runs it.
+pub fn check_msvc(suite: &mut Suite, arch: &str, assembler: &str, runner: &str, set: impl FnOnce(&mut Command)) {
+    let target = format!("{}, assembled by {assembler}", msvc_target(arch));
+    let mut program = None;
+    suite.check(&format!("links and lists every entry as a guarded call target, {target}"), || {
+        let built = build_msvc(arch, assembler, "calltable-msvc", &[])?;
+        check_guard_list(arch, &built)?;
+        program = Some(built);
+        Ok(())
+    });
+    suite.program(&format!("real APIs without std, {target}"), || {
+        let program = program.as_ref().context("there is no such program, see above")?;
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{runner} {}", program.display())]);
+        set(&mut command);
+        Ok(command)
+    });
 }
 
 fn in_dylib(random: &Path, mut run: Command) -> Result<()> {
@@ -197,7 +208,7 @@ const MSVC_MANIFEST: &str = "tests/windows/msvc/Cargo.toml";
 const MSVC_FOLDER: &str = "target/msvc";
 
 /// A command of cargo for the program without std, which lld-link links.
-fn msvc(arch: &str, command: &str, assembler: &str) -> Result<Command> {
+pub fn msvc(arch: &str, command: &str, assembler: &str) -> Result<Command> {
     let target = msvc_target(arch);
     let mut cargo = cargo_for(&target, command, "-Clinker-flavor=lld-link -Ccontrol-flow-guard -Zehcont-guard")?;
     let for_cc = target.replace('-', "_");
@@ -219,7 +230,7 @@ fn build_msvc(arch: &str, assembler: &str, program: &str, features: &[&str]) -> 
 }
 
 /// A driver cannot be loaded if it imports from a DLL of user mode.
-fn check_driver(arch: &str) -> Result<()> {
+pub fn check_driver(arch: &str) -> Result<()> {
     let program = build_msvc(arch, "cc", "driver", &["--no-default-features"])?;
     let imports = quietly(Command::new("llvm-readobj-19").arg("--coff-imports").arg(program))?;
     ensure!(!imports.contains("Import {"), "{imports}");
@@ -229,7 +240,7 @@ fn check_driver(arch: &str) -> Result<()> {
 /// Reads the load configuration of an image: Windows would refuse to call an entry that is not listed, to run a handler
 /// of SEH, or to continue after an exception at an address that is not.
 fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
-    const STRIDE: u64 = 16; // ENTRY_STRIDE of Windows, on both architectures
+    const STRIDE: u64 = 16; // ENTRY_STRIDE of Windows, on all architectures
     let text =
         quietly(Command::new("llvm-readobj-19").args(["--coff-load-config", "--coff-debug-directory"]).arg(program))?;
     let list = |name: &str| -> Result<Vec<u64>> {
@@ -250,6 +261,8 @@ fn check_guard_list(arch: &str, program: &Path) -> Result<()> {
     ensure!(text.contains("CF_INSTRUMENTED"), "the image is not marked for Control Flow Guard");
     if arch == "x86_64" {
         ensure!(text.contains("EX_CET_COMPAT"), "the image is not marked for shadow stacks");
+    }
+    if arch != "i686" {
         let resume = list("GuardEHContTable")?.len();
         ensure!(resume == 1, "{resume} addresses to continue at are listed, not the one of the dispatcher");
     } else {

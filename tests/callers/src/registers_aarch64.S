@@ -33,13 +33,25 @@
 #endif
 .endm
 
+// Opens a function that others call.
+.macro FUNCTION name
+#ifdef __ELF__
+    .type   \name, %function
+#else
+    .def    \name
+    .scl    2
+    .type   32
+    .endef
+#endif
+    .globl  \name
+    .p2align 2
+\name:
+.endm
+
     .text
 // void calltable_call_with(code, const Registers *before, Registers *after)
 // At the call: 64 words of arguments on the stack, two words that are nobody's and must stay.
-    .globl calltable_call_with
-    .type calltable_call_with, %function
-    .p2align 2
-calltable_call_with:
+    FUNCTION calltable_call_with
     hint    #34                                 // bti c
     stp     x29, x30, [sp, #-0xb0]!
     stp     x19, x20, [sp, #0x10]
@@ -142,7 +154,6 @@ calltable_call_with:
     ret
 
 // Stores what the handler finds; X16 and X17, through which the dispatcher jumps, are lost.
-    .type see, %function
 see:
     adrp    x16, calltable_seen
     add     x16, x16, :lo12:calltable_seen
@@ -222,10 +233,7 @@ see:
 .endm
 
 .macro HANDLER name
-    .globl \name
-    .type \name, %function
-    .p2align 2
-\name:
+    FUNCTION \name
     hint    #34                                 // bti c
     mov     x17, x30
     bl      see
@@ -235,8 +243,12 @@ see:
     WRECK_VOLATILE
     ret     x17
 
+// X18 is the system's own on Windows: there nobody may wreck it.
 .macro WRECK_PRESERVED
-    .irp number, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
+#ifndef _WIN32
+    WRECK   18
+#endif
+    .irp number, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
     WRECK \number
     .endr
     .irp number, 8, 9, 10, 11, 12, 13, 14, 15
@@ -265,7 +277,11 @@ see:
     sub     sp, sp, #0x150
     udf     #0
 
+#ifdef __ELF__
     .section .rodata
+#else
+    .section .rdata, "dr"
+#endif
     .p2align 4
 results:
     .quad   0x7e57000000000001, 0x7e57000000000002
@@ -282,4 +298,6 @@ calltable_seen:
 calltable_has_frame:
     .skip   8
 
+#ifdef __ELF__
     .section .note.GNU-stack, "", %progbits
+#endif

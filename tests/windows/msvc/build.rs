@@ -2,10 +2,13 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let is_64_bit = std::env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64";
-    let marked = if is_64_bit { ["/cetcompat", "/guard:ehcont"] } else { ["/safeseh", "/nxcompat"] };
+    let marked: &[_] = match std::env::var("CARGO_CFG_TARGET_ARCH").unwrap().as_str() {
+        "x86_64" => &["/cetcompat", "/guard:ehcont"],
+        "aarch64" => &["/guard:ehcont"],
+        _ => &["/safeseh", "/nxcompat"],
+    };
     let all = ["/nodefaultlib", "/subsystem:console", "/entry:mainCRTStartup", "/guard:cf", "/dynamicbase"];
-    for argument in all.into_iter().chain(marked) {
+    for argument in all.iter().chain(marked) {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 }

@@ -26,20 +26,20 @@ struct LoadConfiguration {
     taken_imports_count: Word,
     long_jumps: Word,
     long_jumps_count: Word,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     relocations: [u32; 18],
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     continuations: Word,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     continuations_count: Word,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     extended: [Word; 4],
 }
 
 const _: () = assert!(offset_of!(LoadConfiguration, function_table) == if IS_64_BIT { 128 } else { 80 });
 const _: () = assert!(offset_of!(LoadConfiguration, taken_imports) == if IS_64_BIT { 160 } else { 104 });
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_pointer_width = "64")]
 const _: () = assert!(offset_of!(LoadConfiguration, continuations) == 264);
 
 /// An address, or a number that the linker writes as an address.
@@ -65,7 +65,7 @@ of_the_linker!(
     __guard_longjmp_table,
     __guard_longjmp_count
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_pointer_width = "64")]
 of_the_linker!(__guard_eh_cont_table, __guard_eh_cont_count);
 #[cfg(target_arch = "x86")]
 of_the_linker!(__safe_se_handler_table, __safe_se_handler_count);
@@ -102,16 +102,16 @@ static _load_config_used: LoadConfiguration = LoadConfiguration {
     size: size_of::<LoadConfiguration>() as u32,
     before_cookie: [0; BEFORE_COOKIE],
     security_cookie: NONE,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     handler_table: NONE,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     handler_count: NONE,
     #[cfg(target_arch = "x86")]
     handler_table: Word((&raw const __safe_se_handler_table).cast()),
     #[cfg(target_arch = "x86")]
     handler_count: Word((&raw const __safe_se_handler_count).cast()),
     check_function: Word((&raw const __guard_check_icall_fptr).cast()),
-    #[cfg(target_arch = "x86")]
+    #[cfg(not(target_arch = "x86_64"))]
     dispatch_function: NONE,
     #[cfg(target_arch = "x86_64")]
     dispatch_function: Word((&raw const __guard_dispatch_icall_fptr).cast()),
@@ -123,12 +123,12 @@ static _load_config_used: LoadConfiguration = LoadConfiguration {
     taken_imports_count: Word((&raw const __guard_iat_count).cast()),
     long_jumps: Word((&raw const __guard_longjmp_table).cast()),
     long_jumps_count: Word((&raw const __guard_longjmp_count).cast()),
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     relocations: [0; 18],
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     continuations: Word((&raw const __guard_eh_cont_table).cast()),
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     continuations_count: Word((&raw const __guard_eh_cont_count).cast()),
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     extended: [NONE; 4],
 };

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(target_arch = "x86")]
 use calltable::Value;
 use calltable::table::{self, Binding, CAPACITY};
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_pointer_width = "64")]
 use calltable::table::{ENTRY_RETURN, ENTRY_STRIDE};
 use calltable::{
     Callback, Contained, Convention, Dynamic, Error, Frame, Options, Signature, Type, seh, set_stale_handler,
@@ -26,7 +26,7 @@ type EnumLocale = unsafe extern "system" fn(*const c_char) -> i32;
 type Start = unsafe extern "system" fn(*mut c_void) -> u32;
 
 #[cfg_attr(target_arch = "x86", link(name = "kernel32", kind = "raw-dylib", import_name_type = "undecorated"))]
-#[cfg_attr(target_arch = "x86_64", link(name = "kernel32", kind = "raw-dylib"))]
+#[cfg_attr(not(target_arch = "x86"), link(name = "kernel32", kind = "raw-dylib"))]
 unsafe extern "system" {
     fn GetStdHandle(which: u32) -> *mut c_void;
     fn WriteFile(file: *mut c_void, bytes: *const u8, length: u32, written: *mut u32, overlapped: *mut c_void) -> i32;
@@ -43,20 +43,34 @@ unsafe extern "system" {
     fn WaitForSingleObject(object: *mut c_void, milliseconds: u32) -> u32;
     fn GetExitCodeThread(thread: *mut c_void, code: *mut u32) -> i32;
     fn CloseHandle(handle: *mut c_void) -> i32;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     fn RtlLookupFunctionEntry(address: u64, base: *mut u64, history: *mut c_void) -> *const c_void;
 }
 
 #[cfg_attr(target_arch = "x86", link(name = "user32", kind = "raw-dylib", import_name_type = "undecorated"))]
-#[cfg_attr(target_arch = "x86_64", link(name = "user32", kind = "raw-dylib"))]
+#[cfg_attr(not(target_arch = "x86"), link(name = "user32", kind = "raw-dylib"))]
 unsafe extern "system" {
     fn EnumWindows(callback: EnumWindow, parameter: isize) -> i32;
     fn GetDesktopWindow() -> *mut c_void;
+    fn CreateWindowExA(
+        more_style: u32,
+        class: *const c_char,
+        title: *const c_char,
+        style: u32,
+        left: i32,
+        top: i32,
+        width: i32,
+        height: i32,
+        parent: *mut c_void,
+        menu: *mut c_void,
+        instance: *mut c_void,
+        parameter: *mut c_void,
+    ) -> *mut c_void;
     fn EnumChildWindows(parent: *mut c_void, callback: EnumWindow, parameter: isize) -> i32;
 }
 
 #[cfg_attr(target_arch = "x86", link(name = "msvcrt", kind = "raw-dylib", import_name_type = "undecorated"))]
-#[cfg_attr(target_arch = "x86_64", link(name = "msvcrt", kind = "raw-dylib"))]
+#[cfg_attr(not(target_arch = "x86"), link(name = "msvcrt", kind = "raw-dylib"))]
 unsafe extern "C" {
     fn qsort(base: *mut c_void, count: usize, size: usize, compare: Compare);
 }
@@ -109,7 +123,7 @@ const CASES: &[Case] = &[
     ("a released entry is stale", is_stale),
     ("faults end in a policy", contains_faults),
     ("an exception passes a tracked call and ends further out", passes_outwards),
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_pointer_width = "64")]
     ("every entry has unwind data", has_unwind_data),
     #[cfg(target_arch = "x86")]
     ("stdcall", in_stdcall),
@@ -178,8 +192,10 @@ fn lists_windows() -> bool {
         0
     };
     let callback = Callback::<EnumWindow>::from_ref(&closure).unwrap();
-    // SAFETY: the callback lives.
+    // SAFETY: the callback lives; the strings end in zeros. The window is one at least, and goes with the program.
     unsafe {
+        let (name, none) = (c"STATIC".as_ptr(), null_mut());
+        CreateWindowExA(0, name, name, 0, 0, 0, 50, 50, none, none, none, none);
         EnumWindows(callback.code(), -5);
         EnumChildWindows(GetDesktopWindow(), callback.code(), -5);
     }
@@ -203,10 +219,25 @@ fn starts_a_thread() -> bool {
 /// Divides as the processor does; Rust's own division looks first.
 fn divide(by: i32) -> i32 {
     let quotient;
-    // SAFETY: changes the two registers that it names; it may raise an exception, while no frame here holds anything.
-    unsafe { core::arch::asm!("cdq", "idiv {:e}", in(reg) by, inout("eax") 100 => quotient, out("edx") _) };
+    // SAFETY: changes the registers that it names; it may raise an exception, while no frame here holds anything.
+    unsafe {
+        #[cfg(not(target_arch = "aarch64"))]
+        core::arch::asm!("cdq", "idiv {:e}", in(reg) by, inout("eax") 100 => quotient, out("edx") _);
+        // This processor's own division by zero gives 0.
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!(
+            "cbnz {by:w}, 2f",
+            "udf #0",
+            "2: sdiv {quotient:w}, {quotient:w}, {by:w}",
+            by = in(reg) by,
+            quotient = inout(reg) 100 => quotient,
+        );
+    }
     quotient
 }
+
+const DIVIDED_BY_ZERO: u32 =
+    if cfg!(target_arch = "aarch64") { seh::ILLEGAL_INSTRUCTION } else { seh::INTEGER_DIVISION_BY_ZERO };
 
 type Divide = unsafe extern "system" fn(i32) -> i32;
 
@@ -220,7 +251,7 @@ fn contains_faults() -> bool {
             divide(by)
         },
         |exception| match exception.code() {
-            seh::INTEGER_DIVISION_BY_ZERO => Some(-1),
+            DIVIDED_BY_ZERO => Some(-1),
             seh::ACCESS_VIOLATION => Some(-(exception.parameters()[1] as i32)),
             _ => None,
         },
@@ -322,7 +353,7 @@ fn is_stale() -> bool {
     (live, result) == (3, 77)
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_pointer_width = "64")]
 fn has_unwind_data() -> bool {
     let closure = |_: *mut c_void| 0;
     let callback = Callback::<Start>::from_ref(&closure).unwrap();

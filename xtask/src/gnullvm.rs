@@ -1,0 +1,103 @@
+//! Programs for Windows on ARM64 with std: rustc compiles them, and Zig links them, with its MinGW libraries. Debian 12
+//! has none of that processor. Zig is a package of PyPI's, and so are Microsoft's own DLLs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::suite::{cargo_for, quietly, shared_folder, variable};
+
+/// As Rust calls it.
+pub const TARGET: &str = "aarch64-pc-windows-gnullvm";
+
+/// A package of PyPI's, with its version.
+const ZIG: &str = "ziglang==0.17.1";
+/// The C and C++ libraries of Visual Studio, which are ARM64X: code of ARM64 and ARM64EC in one file.
+const MICROSOFT: &str = "msvc-runtime==14.44.35112";
+
+/// A command of cargo for such programs.
+pub fn cargo(command: &str, flags: &str) -> Result<Command> {
+    let linker = linker()?;
+    let mut cargo = cargo_for(TARGET, command, &format!("-Clinker-flavor=gcc -Clink-self-contained=no {flags}"))?;
+    let for_cc = TARGET.replace('-', "_");
+    cargo
+        .args(["--target-dir", "target/windows"])
+        .env(variable(TARGET, "LINKER"), linker)
+        .env(format!("CC_{for_cc}"), "clang-19")
+        .env(format!("AR_{for_cc}"), "llvm-ar-19")
+        // Its headers are the same for all processors.
+        .env(format!("CFLAGS_{for_cc}"), "--target=aarch64-w64-mingw32 -isystem /usr/share/mingw-w64/include");
+    Ok(cargo)
+}
+
+/// A C compiler and linker whose command line is GCC's.
+pub fn linker() -> Result<PathBuf> {
+    let package = package(ZIG, &[])?;
+    let linker = package.join("linker");
+    let zig = package.join("ziglang/zig");
+    let text = format!(
+        r#"#!/bin/sh
+# Leaves out what rustc asks of MinGW's GCC and this has not, or has under other names.
+export ZIG_GLOBAL_CACHE_DIR={0}/cache ZIG_LOCAL_CACHE_DIR={0}/cache
+count=$#
+while [ $count -gt 0 ]; do
+    argument=$1
+    shift
+    count=$((count - 1))
+    case $argument in
+    -Wl,--disable-auto-image-base | -Wl,--dynamicbase | -Wl,--high-entropy-va) ;;
+    -lgcc_eh | -lgcc | -lgcc_s | -l:libpthread.a | -lmingwex | -lmingw32 | -lmsvcrt) ;;
+    *) set -- "$@" "$argument" ;;
+    esac
+done
+exec {0}/ziglang/zig cc -target aarch64-windows-gnu -fno-sanitize=all -Wno-unused-command-line-argument "$@"
+"#,
+        package.to_str().context("the folder's path is not UTF-8")?
+    );
+    if fs::read_to_string(&linker).is_ok_and(|found| found == text) {
+        return Ok(linker);
+    }
+    let written = package.join("linker.new");
+    fs::write(&written, text)?;
+    quietly(Command::new("chmod").arg("+x").arg(&written).arg(zig))?;
+    fs::rename(written, &linker)?;
+    Ok(linker)
+}
+
+/// The folder of Microsoft's DLLs.
+pub fn microsoft() -> Result<PathBuf> {
+    let platform = ["--platform=win_arm64", "--python-version=3.11", "--implementation=cp"];
+    let package = package(MICROSOFT, &platform)?;
+    let version = MICROSOFT.replace("==", "-").replace("msvc-", "msvc_");
+    Ok(package.join(format!("{version}.data/data/Scripts")))
+}
+
+/// Loads and unpacks a package; returns its folder.
+fn package(name: &str, options: &[&str]) -> Result<PathBuf> {
+    let home = shared_folder("pypi")?;
+    let made = home.join(name);
+    fs::create_dir_all(&home)?;
+    let lock = fs::File::create(home.join("lock"))?;
+    lock.lock()?;
+    if made.exists() {
+        return Ok(made);
+    }
+    println!("    loading {name}");
+    let unpacked = home.join("unpacked");
+    fs::remove_dir_all(&unpacked).ok(); // of a run that was ended
+    let download = unpacked.join("download");
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(&download);
+    quietly(pip.args(options).arg(name))?;
+    for wheel in fs::read_dir(&download)? {
+        // A wheel is a ZIP file.
+        let mut unzip = Command::new("python3");
+        quietly(unzip.args(["-m", "zipfile", "-e"]).arg(wheel?.path()).arg(&unpacked))?;
+    }
+    fs::remove_dir_all(download)?;
+    // The folder gets its name when all is in it.
+    fs::rename(unpacked, &made)?;
+    Ok(made)
+}
