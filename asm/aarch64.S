@@ -788,7 +788,7 @@ PROC calltable_contain
     mrs     x9, fpcr
     str     x9, [sp, #CONTAINED_FPCR]
 .endif
-    LONG_PROLOGUE 7 + 6 * FPU
+    LONG_PROLOGUE 8 + 6 * FPU
     FILL_LINK CONTAIN_ROOM
 .ifeq WINDOWS
     str     x18, [sp, #LINKED_SIZE + SAVED_X18]
