@@ -105,10 +105,7 @@ fn main() {
         .iter()
         .chain(more)
         .filter(|ty| target != "x86" || !ty.0.contains("int128"))
-        .filter(|ty| {
-            let is_float = ["Float", "Double"].iter().any(|word| ty.1.contains(word));
-            has_sse || !(ty.0.contains("int128") || is_float || matches!(ty.1, "f32" | "f64"))
-        })
+        .filter(|ty| has_sse || !has_floats(ty, &target))
         .copied()
         .collect();
     for p in 0..types.len() {
@@ -193,6 +190,12 @@ fn is_structure(ty: &Type) -> bool {
     ty.2.starts_with("Type::Struct ") || ty.2.starts_with("Type::structure")
 }
 
+/// Whether a type goes in registers for floating-point numbers.
+fn has_floats((c, rust, _): &Type, target: &str) -> bool {
+    let is_float = ["Float", "Double", "Mixed"].iter().any(|word| rust.contains(word)) || matches!(*rust, "f32" | "f64");
+    is_float || target == "x86_64" && c.contains("int128") // a result
+}
+
 #[allow(clippy::too_many_arguments, reason = "what a case is, and the two texts that it is written to")]
 fn case(
     types: &[Type],
@@ -268,11 +271,16 @@ fn methods(target: &str, out: &Path) {
 
 /// Code for no operating system, which an interrupt may come upon anywhere: nothing may lie below the stack pointer.
 fn set_freestanding(build: &mut cc::Build, target: &str, has_sse: bool) {
-    let arch = if target == "x86" { "i686" } else { target };
-    let all = ["-ffreestanding", "-fno-pic", "-mno-red-zone", "-fcf-protection=full"];
-    build.flag(format!("--target={arch}-unknown-none-elf")).flags(all);
+    let (arch, flags, no_floats): (_, &[_], &[_]) = match target {
+        "aarch64" => (target, &["-mbranch-protection=standard"], &["-mgeneral-regs-only"]),
+        _ => {
+            let arch = if target == "x86" { "i686" } else { target };
+            (arch, &["-mno-red-zone", "-fcf-protection=full"], &["-mno-sse", "-mno-mmx", "-msoft-float"])
+        }
+    };
+    build.flag(format!("--target={arch}-unknown-none-elf")).flags(["-ffreestanding", "-fno-pic"]).flags(flags);
     if !has_sse {
-        build.define("CALLTABLE_NO_SSE", None).flags(["-mno-sse", "-mno-mmx", "-msoft-float"]);
+        build.define("CALLTABLE_NO_FLOATS", None).flags(no_floats);
     }
 }
 

@@ -6,27 +6,40 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use xtask::emulator::Machine;
+use xtask::emulator::{self, Emulator, Machine};
 use xtask::suite::{Suite, cargo, cargo_for, cargo_with_library, folder, quietly};
 use xtask::{library, setup};
 
 const MANIFEST: &str = "tests-qemu/kernel/Cargo.toml";
 const FOLDER: &str = "target/kernel";
 
-/// A kernel: what it is built for, and how it greets.
+/// A kernel: what it is built for, with flags of its own, and how it greets.
 #[derive(Clone, Copy)]
 struct Kernel {
     target: &'static str,
-    qemu: &'static str,
+    flags: &'static str,
+    emulator: Emulator,
     greeting: &'static str,
+    /// What checks returns and branches under QEMU.
+    protection: &'static str,
 }
 
-/// For 64 bits with SSE and for 32 bits there are no targets of Rust without an operating system; these have the same
-/// code.
-const KERNELS: [Kernel; 3] = [
-    Kernel { target: "x86_64-unknown-none", qemu: "qemu-system-x86_64", greeting: "x86_64, no SSE" },
-    Kernel { target: "x86_64-unknown-linux-gnu", qemu: "qemu-system-x86_64", greeting: "x86_64, SSE" },
-    Kernel { target: "i686-unknown-linux-gnu", qemu: "qemu-system-i386", greeting: "i686, SSE" },
+const X86: Kernel = Kernel { target: "", flags: "", emulator: emulator::X86_64, greeting: "", protection: "no CET" };
+const AARCH64: Kernel = Kernel { emulator: emulator::AARCH64, protection: "BTI and PAC", ..X86 };
+
+/// For x86_64 with SSE and for i686 there are no targets of Rust without an operating system; these have the same code.
+/// On AArch64 a loop of LDXR and STXR does not end when it is stepped through: with LSE there is none.
+const KERNELS: [Kernel; 5] = [
+    Kernel { target: "x86_64-unknown-none", greeting: "x86_64, no SSE", ..X86 },
+    Kernel { target: "x86_64-unknown-linux-gnu", greeting: "x86_64, SSE", ..X86 },
+    Kernel { target: "i686-unknown-linux-gnu", emulator: emulator::I686, greeting: "i686, SSE", ..X86 },
+    Kernel {
+        target: "aarch64-unknown-none",
+        flags: "-Ctarget-feature=+lse",
+        greeting: "AArch64, floating point, LSE",
+        ..AARCH64
+    },
+    Kernel { target: "aarch64-unknown-none-softfloat", greeting: "AArch64, no floating point", ..AARCH64 },
 ];
 
 /// Runs the suite `bare`; returns whether all passed.
@@ -47,12 +60,13 @@ pub fn run() -> Result<bool> {
         for optimised in [false, true] {
             let level = if optimised { ", optimised" } else { "" };
             let title = format!("kernel under QEMU: {}{level}", kernel.greeting);
-            let greeting = format!("calltable kernel: {}, 2 processors, no CET", kernel.greeting);
+            let greeting = format!("calltable kernel: {}, 2 processors, {}", kernel.greeting, kernel.protection);
             suite.machine(&title, &greeting, || {
                 let image = build(kernel, optimised)?;
-                let mut command = Command::new(kernel.qemu);
-                command.arg("-kernel").arg(&image).args(["-m", "64", "-smp", "2", "-cpu", "max"]);
-                Ok(qemu(command, format!("bare-{}{level}", kernel.target), Some(image)))
+                let mut machine = kernel.emulator.machine(&format!("bare-{}{level}", kernel.target));
+                machine.command.arg("-kernel").arg(&image).args(["-m", "64", "-smp", "2"]);
+                machine.program = Some(image);
+                Ok(machine)
             });
         }
     }
@@ -63,11 +77,13 @@ const FLOAT: &str = "NotByValueOnThisTargetPassAPointer";
 const WORDS: &str = "at most 128 words of 4 bytes on the stack: use a dynamic signature";
 
 /// For a target the features of `tests/refused` that must not compile, and what the compiler says then.
-const REFUSALS: [(&str, &[(&str, &str)]); 4] = [
+const REFUSALS: [(&str, &[(&str, &str)]); 6] = [
     ("x86_64-unknown-none", &[("float_parameter", FLOAT), ("float_result", FLOAT)]),
     ("x86_64-unknown-uefi", &[("float_parameter", FLOAT), ("float_result", FLOAT)]),
     ("i686-unknown-uefi", &[("float_result", FLOAT), ("many_words", WORDS)]),
     ("i686-unknown-linux-gnu", &[("many_words", WORDS)]),
+    ("aarch64-unknown-none", &[]),
+    ("aarch64-unknown-none-softfloat", &[("float_parameter", FLOAT), ("float_result", FLOAT)]),
 ];
 
 /// Everything else of that package must compile.
@@ -98,16 +114,6 @@ pub fn run_cet() -> Result<bool> {
         suite.machine(&title, &greeting, || bochs(kernel));
     }
     Ok(suite.finish())
-}
-
-/// A machine that prints through its serial port and sets an exit code.
-pub fn qemu(mut command: Command, name: String, program: Option<PathBuf>) -> Machine {
-    // The device's exit code is twice the value that is written and 1; the kernel writes 16 when all is well.
-    const WELL: i32 = 33;
-    command
-        .args(["-accel", "tcg", "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot"])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    Machine { command, name: name.replace(", ", "-"), code: Some(WELL), limit: Duration::from_secs(300), program }
 }
 
 /// A machine with shadow stacks and indirect-branch tracking. It sets no exit code.
@@ -178,8 +184,8 @@ fn build(kernel: Kernel, optimised: bool) -> Result<PathBuf> {
 
 /// A command of cargo for the kernel. Always Debian's, since the library, too, is to have landing pads and no red zone.
 fn cargo_for_kernel(kernel: Kernel, command: &str) -> Result<Command> {
-    let flags = "-Clinker=ld.lld-19 -Clinker-flavor=ld.lld";
-    let mut cargo = cargo_with_library(kernel.target, command, library::KERNEL, flags)?;
+    let flags = format!("-Clinker=ld.lld-19 -Clinker-flavor=ld.lld {}", kernel.flags);
+    let mut cargo = cargo_with_library(kernel.target, command, library::kernel(kernel.target), &flags)?;
     let for_cc = kernel.target.replace('-', "_");
     cargo
         .args(["--manifest-path", MANIFEST, "--target-dir", FOLDER])

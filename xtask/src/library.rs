@@ -30,18 +30,28 @@ const STD: Library = Library { parts: "std,panic_unwind,panic_abort,test", flags
 const CORE: Library = Library { parts: "core,panic_abort", ..STD };
 
 /// With landing pads, and the note that says so: they are not to be had from a released compiler. Kernels link it, too,
-/// so there is no red zone.
-pub const LANDING: Library = Library {
-    flags: "-Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
-    for_programs: "-Zcf-protection=full",
-    ..CORE
-};
+/// so there is no red zone. On AArch64 return addresses are signed as well.
+pub fn landing(target: &str) -> Library {
+    let [flags, for_programs] = match architecture(target) {
+        "aarch64" => ["-Cforce-frame-pointers=yes -Zbranch-protection=bti,pac-ret", "-Zbranch-protection=bti,pac-ret"],
+        _ => ["-Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full", "-Zcf-protection=full"],
+    };
+    Library { flags, for_programs, ..CORE }
+}
 
 /// For kernels.
-pub const KERNEL: Library = Library {
-    for_programs: "-Crelocation-model=static -Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
-    ..LANDING
-};
+pub fn kernel(target: &str) -> Library {
+    let for_programs = match architecture(target) {
+        "aarch64" => "-Crelocation-model=static -Cforce-frame-pointers=yes -Zbranch-protection=bti,pac-ret",
+        _ => "-Crelocation-model=static -Cforce-frame-pointers=yes -Cno-redzone=yes -Zcf-protection=full",
+    };
+    Library { for_programs, ..landing(target) }
+}
+
+/// The first part of a target's name.
+fn architecture(target: &str) -> &str {
+    target.split('-').next().unwrap_or(target)
+}
 
 /// With lists for programs that are linked with /guard:cf,ehcont. What the library calls needs no check of its own.
 const GUARDED: Library = Library {
@@ -55,7 +65,7 @@ pub fn of(target: &str) -> Library {
     match target {
         _ if ["-linux-gnu", "-windows-gnu", "-windows-gnullvm"].iter().any(|end| target.ends_with(end)) => STD,
         _ if target.ends_with("-msvc") => GUARDED,
-        _ if target.ends_with("-none") => KERNEL,
+        _ if target.contains("-none") => kernel(target),
         _ => CORE,
     }
 }

@@ -109,10 +109,11 @@ enum SuiteName {
     WindowsArm64,
     /// Random signatures between C compilers and every lane, on Linux and Windows, both widths
     Torture,
-    /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE; both
-    /// widths
+    /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE;
+    /// x86_64, i686, AArch64
     Bare,
-    /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; both widths
+    /// A UEFI application under OVMF: notifications, timers, a protocol that another image calls; the same
+    /// architectures
     Uefi,
     /// The kernel of `bare` under Bochs, with shadow stacks and indirect-branch tracking
     Cet,

@@ -92,6 +92,8 @@ pub const BARE: &[Package] = &[
     package("qemu-system-x86", "qemu-system-x86_64"),
     package("ovmf", OVMF),
     package("ovmf-ia32", OVMF_32),
+    package("qemu-system-arm", "qemu-system-aarch64"),
+    package("qemu-efi-aarch64", AAVMF),
     package("bochs", "bochs"),
     package("bochsbios", BOCHS_BIOS),
     package("vgabios", BOCHS_VGA),
@@ -115,6 +117,8 @@ pub const BENCH: &[Package] = &[package("make", "make"), package("golang-go", "g
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// The same, 32 bits.
 pub const OVMF_32: &str = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd";
+/// The same for AArch64.
+pub const AAVMF: &str = "/usr/share/AAVMF/AAVMF_CODE.fd";
 /// The ROMs of the machine that Bochs emulates.
 pub const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 /// Its screen's.

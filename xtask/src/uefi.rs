@@ -1,15 +1,13 @@
-//! The suite `uefi`: an application of our own under OVMF.
+//! The suite `uefi`: an application of our own under OVMF, whose build for Arm is called AAVMF.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use xtask::emulator::Machine;
+use xtask::emulator::{self, Emulator, Machine};
 use xtask::setup;
 use xtask::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
-
-use crate::bare::qemu;
 
 const MANIFEST: &str = "tests-qemu/uefi/Cargo.toml";
 const FOLDER: &str = "target/uefi";
@@ -19,17 +17,17 @@ const FOLDER: &str = "target/uefi";
 #[derive(Clone, Copy)]
 struct Width {
     name: &'static str,
-    qemu: &'static str,
+    emulator: Emulator,
     boots: &'static str,
     code: &'static str,
     variables: &'static str,
     machine: &'static [&'static str],
 }
 
-const WIDTHS: [Width; 2] = [
+const WIDTHS: [Width; 3] = [
     Width {
         name: "x86_64",
-        qemu: "qemu-system-x86_64",
+        emulator: emulator::X86_64,
         boots: "BOOTX64.EFI",
         code: setup::OVMF,
         variables: "/usr/share/OVMF/OVMF_VARS_4M.fd",
@@ -37,12 +35,20 @@ const WIDTHS: [Width; 2] = [
     },
     Width {
         name: "i686",
-        qemu: "qemu-system-i386",
+        emulator: emulator::I686,
         boots: "BOOTIA32.EFI",
         code: setup::OVMF_32,
         variables: "/usr/share/OVMF/OVMF32_VARS_4M.fd",
         // Debian's 32-bit build is one that can do Secure Boot (which is not set up); it keeps its variables in SMM.
         machine: &["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
+    },
+    Width {
+        name: "aarch64",
+        emulator: emulator::AARCH64,
+        boots: "BOOTAA64.EFI",
+        code: setup::AAVMF,
+        variables: "/usr/share/AAVMF/AAVMF_VARS.fd",
+        machine: &[],
     },
 ];
 
@@ -93,12 +99,13 @@ fn boot(width: Width, name: &str, application: &Path, others: &[&Path]) -> Resul
     // The firmware writes to them.
     fs::copy(width.variables, &variables)?;
     let flash = "if=pflash,format=raw";
-    let mut command = Command::new(width.qemu);
-    command.args(width.machine).args(["-m", "256", "-cpu", "max", "-net", "none"]);
+    let mut machine = width.emulator.machine(&format!("uefi-{}-{name}", width.name));
+    let command = &mut machine.command;
+    command.args(width.machine).args(["-m", "256", "-net", "none"]);
     command.arg("-drive").arg(format!("{flash},unit=0,readonly=on,file={}", width.code));
     command.arg("-drive").arg(format!("{flash},unit=1,file={}", variables.display()));
     command.arg("-drive").arg(format!("format=raw,file=fat:rw:{}", disk.display()));
-    Ok(qemu(command, format!("uefi-{}-{name}", width.name), None))
+    Ok(machine)
 }
 
 /// A command of cargo for the application.

@@ -6,10 +6,10 @@
 #![no_main]
 
 mod cases;
-mod cet;
 mod console;
-mod cpu;
-mod paging;
+#[cfg_attr(any(target_arch = "x86", target_arch = "x86_64"), path = "x86/mod.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
+mod machine;
 mod smp;
 mod traps;
 
@@ -26,22 +26,25 @@ static CASE: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// Rust begins here.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
-    cet::prepare();
-    paging::start();
-    cet::start();
-    traps::start();
+    machine::start();
     let second = smp::start();
-    let cet = cet::IS_ON.load(Ordering::SeqCst);
+    let protection = machine::protection();
     line!(
         "calltable kernel: {}, {}, {}, {}",
-        if cfg!(target_arch = "x86_64") { "x86_64" } else { "i686" },
-        if cfg!(sse) { "SSE" } else { "no SSE" },
+        machine::NAME,
+        machine::FLOATS,
         if second { "2 processors" } else { "1 processor" },
-        if cet { "CET" } else { "no CET" },
+        protection.unwrap_or(machine::NO_PROTECTION),
     );
     cases::prepare();
     for (index, (name, need, run)) in cases::ALL.iter().enumerate() {
-        if (*need == Need::Second && !second) || (*need == Need::Cet && !cet) {
+        let is_there = match need {
+            Need::Nothing => true,
+            Need::Second => second,
+            Need::SteppedAtomics => machine::STEPS_ATOMICS,
+            Need::Protection => protection.is_some(),
+        };
+        if !is_there {
             continue;
         }
         CASE.store(index, Ordering::SeqCst);
@@ -50,14 +53,14 @@ extern "C" fn main() -> ! {
         line!("ok {name}");
     }
     line!("{} passed, 0 failed", PASSED.load(Ordering::SeqCst));
-    console::end(true)
+    machine::end(true)
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     static PANICS: AtomicBool = AtomicBool::new(false);
     if PANICS.swap(true, Ordering::SeqCst) {
-        console::end(false); // a panic in here, or on both processors
+        machine::end(false); // a panic in here, or on both processors
     }
     let case = cases::ALL.get(CASE.load(Ordering::SeqCst)).map_or("start", |case| case.0);
     match info.location() {
@@ -65,5 +68,5 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         None => line!("FAILED {case}: {}", info.message()),
     }
     line!("{} passed, 1 failed", PASSED.load(Ordering::SeqCst));
-    console::end(false)
+    machine::end(false)
 }

@@ -4,11 +4,7 @@ use core::hint::spin_loop;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use crate::cpu::{allow_interrupts, apic};
-use crate::{paging, traps};
-
-/// The number of the second processor's interrupt controller.
-pub const SECOND: u32 = 1;
+use crate::machine;
 
 static IS_UP: AtomicBool = AtomicBool::new(false);
 /// What the second processor is to run, a `fn()`; null when it has.
@@ -16,32 +12,15 @@ static WORK: AtomicPtr<()> = AtomicPtr::new(null_mut());
 
 /// Starts the second processor, if there is one.
 pub fn start() -> bool {
-    apic::reset(SECOND);
-    pause(100_000);
-    for _ in 0..2 {
-        apic::begin(SECOND, paging::AP_PAGE);
-        for _ in 0..100 {
-            if IS_UP.load(Ordering::SeqCst) {
-                return true;
-            }
-            pause(10_000);
-        }
-    }
-    false
-}
-
-fn pause(turns: u32) {
-    for _ in 0..turns {
-        spin_loop();
-    }
+    machine::start_second(is_up)
 }
 
 /// Rust begins here on the second processor.
 #[unsafe(no_mangle)]
 extern "C" fn ap_main() -> ! {
-    traps::load();
+    machine::start_on_second();
     crate::cases::seh::set_block(1);
-    allow_interrupts(true);
+    machine::allow_interrupts(true);
     IS_UP.store(true, Ordering::SeqCst);
     loop {
         let work = WORK.load(Ordering::SeqCst);

@@ -5,6 +5,10 @@
 #![no_std]
 #![no_main]
 
+#[cfg_attr(any(target_arch = "x86", target_arch = "x86_64"), path = "x86.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+mod machine;
+
 use core::ffi::c_void;
 use core::fmt::{self, Write};
 use core::hint::black_box;
@@ -25,22 +29,8 @@ struct Console;
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        const SERIAL: u16 = 0x3f8;
-        const LINE_STATUS: u16 = SERIAL + 5;
-        const EMPTY: u8 = 0x20;
-        for byte in text.bytes() {
-            // SAFETY: writes to the serial port when it is ready; the firmware's own use of it is over with each line.
-            unsafe {
-                loop {
-                    let status: u8;
-                    core::arch::asm!("in al, dx", in("dx") LINE_STATUS, out("al") status, options(nostack));
-                    if status & EMPTY != 0 {
-                        break;
-                    }
-                }
-                core::arch::asm!("out dx, al", in("dx") SERIAL, in("al") byte, options(nostack));
-            }
-        }
+        // The firmware's own use of the port is over with each line.
+        text.bytes().for_each(machine::print);
         Ok(())
     }
 }
@@ -72,7 +62,7 @@ const CASES: &[(&str, fn())] = &[
 #[entry]
 fn main() -> Status {
     line!("");
-    line!("calltable on UEFI: {}", if cfg!(target_arch = "x86_64") { "x86_64" } else { "i686" });
+    line!("calltable on UEFI: {}", machine::NAME);
     for (index, (name, run)) in CASES.iter().enumerate() {
         CASE.store(index, Ordering::SeqCst);
         run();
@@ -81,28 +71,19 @@ fn main() -> Status {
         line!("ok {name}");
     }
     line!("{} passed, 0 failed", PASSED.load(Ordering::SeqCst));
-    end(16)
-}
-
-/// Ends the machine; the emulator's exit code is twice the value and 1.
-fn end(value: u32) -> ! {
-    // SAFETY: QEMU's isa-debug-exit.
-    unsafe { core::arch::asm!("out dx, eax", in("dx") 0xf4_u16, in("eax") value, options(nostack)) };
-    loop {
-        core::hint::spin_loop();
-    }
+    machine::end(true)
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     static PANICS: AtomicBool = AtomicBool::new(false);
     if PANICS.swap(true, Ordering::SeqCst) {
-        end(17); // a panic in here
+        machine::end(false); // a panic in here
     }
     let case = CASES.get(CASE.load(Ordering::SeqCst)).map_or("start", |case| case.0);
     line!("FAILED {case}: {} ({:?})", info.message(), info.location());
     line!("{} passed, 1 failed", PASSED.load(Ordering::SeqCst));
-    end(17)
+    machine::end(false)
 }
 
 fn make<T, E: fmt::Debug>(result: Result<T, E>) -> T {
@@ -290,7 +271,7 @@ fn timer_in_registry() {
     };
     with_timer(Tpl::NOTIFY, tick, |ticks| {
         let mut turns = 0_u64;
-        // OVMF's timer does not tick faster than once in 10 ms or so; the lock is taken most of the time.
+        // The firmware's timer does not tick faster than once in 10 ms or so; the lock is taken most of the time.
         while count(&busy) < 3 && count(ticks) < 2000 {
             turns += 1;
             let slot = make(table::register(&adding(1)));

@@ -45,7 +45,7 @@ static void fill(void *value, size_t size, unsigned seed) {
     for (size_t i = 0; i < size; i++) ((uint8_t *)value)[i] = (uint8_t)(seed * 37 + i * 11 + 5);
 }
 static void fill_bool(_Bool *value, unsigned seed) { *value = seed % 3 != 1; }
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
 static void fill_float(float *value, unsigned seed) { *value = (float)seed * 1.5f - 7.0f; }
 static void fill_double(double *value, unsigned seed) { *value = (double)seed * -2.25 + 3.0; }
 #else // no case has any of these
@@ -59,7 +59,7 @@ static void fill_double(double *, unsigned);
     double: fill_double((void *)&variable, seed), \
     default: fill(&variable, sizeof variable, seed))
 
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
 // A call as through a variadic prototype: floating-point arguments come in both register files.
 int NAME(variadic)(int64_t (MS *callback)(int32_t, ...)) {
     return callback(-3, 2.5, 0x123456789abcdefLL, -4.75, 6.125, -7LL, 8.5) == 42;

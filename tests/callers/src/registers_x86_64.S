@@ -1,5 +1,5 @@
 // Looks at every register around a call, and handlers that wreck them. System V outside, win64 inside. With
-// CALLTABLE_NO_SSE it touches no floating-point state, for kernels that run with it switched off.
+// CALLTABLE_NO_FLOATS it touches no floating-point state, for kernels that run with it switched off.
 .intel_syntax noprefix
 
 // struct Registers of lib.rs
@@ -30,7 +30,7 @@
     mov     [\base + GENERAL + 0x70], r14
     mov     [\base + GENERAL + 0x78], r15
 .endif
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     movups  [\base + XMM + 0x00], xmm0
     movups  [\base + XMM + 0x10], xmm1
     movups  [\base + XMM + 0x20], xmm2
@@ -53,7 +53,7 @@
 .endm
 
 .macro LOAD_XMM base
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     movups  xmm0,  [\base + XMM + 0x00]
     movups  xmm1,  [\base + XMM + 0x10]
     movups  xmm2,  [\base + XMM + 0x20]
@@ -87,7 +87,7 @@ calltable_call_with:
     push    r14
     push    r15
     sub     rsp, 8 + 16
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     stmxcsr [rsp]
     fnstcw  [rsp + 4]
 #endif
@@ -105,7 +105,7 @@ calltable_call_with:
     mov     [rsp + 0x20 + 8 * 62], rax
     mov     rax, [r11 + STACK + 8 * 63]
     mov     [rsp + 0x20 + 8 * 63], rax
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     LOAD_XMM r11
     ldmxcsr [r11 + MXCSR_AT]
     fldcw   [r11 + X87]
@@ -144,7 +144,7 @@ calltable_call_with:
     pop     qword ptr [rax + FLAG_BITS]
     cld
     mov     rsp, [rip + outer_rsp]
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     ldmxcsr [rsp]
     fldcw   [rsp + 4]
 #endif
@@ -190,7 +190,7 @@ calltable_call_with:
     mov     [rsp + 0x10], r11
     mov     [rsp + 0x18], r11
     mov     [rsp + 0x20], r11
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     movq    xmm1, r11
     movaps  xmm2, xmm1
     movaps  xmm3, xmm1
@@ -199,7 +199,7 @@ calltable_call_with:
 #endif
     movabs  rax, 0x7e57000000000001
     movabs  rcx, 0x7e57000000000002
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     movq    xmm0, rax
     movq    xmm1, rcx
     punpcklqdq xmm0, xmm1
@@ -223,7 +223,7 @@ calltable_call_with:
     mov     r13, r11
     mov     r14, r11
     mov     r15, r11
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     movq    xmm6, r11
     movaps  xmm7, xmm6
     movaps  xmm8, xmm6
@@ -257,7 +257,7 @@ HANDLER calltable_wreck_preserved
 
 HANDLER calltable_wreck_control
     WRECK_PRESERVED
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     ldmxcsr [rip + other_mxcsr]
     fldcw   [rip + other_x87]
     fldz                                        // an invalid operation, masked: pending, once it is not masked
@@ -271,7 +271,7 @@ HANDLER calltable_wreck_control
 // The same, with the x87 stack full and, in a kernel, AC set, and then a fault.
 HANDLER calltable_wreck_and_fault
     WRECK_PRESERVED
-#ifndef CALLTABLE_NO_SSE
+#ifndef CALLTABLE_NO_FLOATS
     ldmxcsr [rip + other_mxcsr]
     fldcw   [rip + other_x87]
 .rept 8

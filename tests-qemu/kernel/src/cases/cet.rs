@@ -6,11 +6,7 @@ use calltable::Callback;
 use calltable::table::{self, CAPACITY};
 
 use super::{adding, address, repeat};
-use crate::traps::{CONTROL_PROTECTION, Fault, catch};
-
-/// Error codes of a control-protection fault.
-const NEAR_RETURN: usize = 1;
-const NO_LANDING_PAD: usize = 3;
+use crate::traps::{Fault, catch, is_no_landing_pad, is_wrong_return};
 
 unsafe extern "C" {
     fn wrong_entry();
@@ -18,21 +14,23 @@ unsafe extern "C" {
     fn not_a_target();
 }
 
-fn fault(function: unsafe extern "C" fn()) -> (usize, usize) {
+fn fault(function: unsafe extern "C" fn()) -> Fault {
     let function = core::hint::black_box(function);
     // SAFETY: it takes nothing; the fault ends it.
     match catch(|| unsafe { function() }) {
-        Err(Fault { number, error, .. }) => (number, error),
+        Err(fault) => fault,
         Ok(()) => panic!("no fault"),
     }
 }
 
-pub fn dropped_address() {
-    assert_eq!(fault(wrong_entry), (CONTROL_PROTECTION, NEAR_RETURN));
+pub fn wrong_return() {
+    let fault = fault(wrong_entry);
+    assert!(is_wrong_return(fault), "{fault:x?}");
 }
 
 pub fn no_landing_pad() {
-    assert_eq!(fault(not_a_target), (CONTROL_PROTECTION, NO_LANDING_PAD));
+    let fault = fault(not_a_target);
+    assert!(is_no_landing_pad(fault), "{fault:x?}");
 }
 
 fn shadow_pointer() -> usize {

@@ -4,9 +4,13 @@ use core::ffi::c_void;
 use core::sync::atomic::{AtomicIsize, AtomicU32, Ordering};
 
 use calltable::{Callback, Convention, Dynamic, Signature, Type};
+#[cfg(target_arch = "aarch64")]
+use calltable_callers::{Aligned, AlignedMore};
 use calltable_callers::{Bytes, Function, NEST, Pattern, for_each_case};
-#[cfg(sse)]
+#[cfg(floats)]
 use calltable_callers::{DoublePair, FloatPair};
+#[cfg(all(target_arch = "aarch64", floats))]
+use calltable_callers::{Doubles3, Doubles4, Float1, Floats3, Floats4, Mixed};
 
 #[path = "../../../../tests/signatures/dynamic.rs"]
 mod dynamic;

@@ -69,6 +69,8 @@ conventions!("win64" Win64 2);
 // A thiscall handler whose arguments are all small has its first in ECX, a fastcall one the first two.
 #[cfg(target_arch = "x86")]
 conventions!("stdcall" Stdcall 2, "cdecl" Cdecl 2, "thiscall" Thiscall 1, "fastcall" Fastcall 0);
+#[cfg(target_arch = "aarch64")]
+conventions!("C" Aapcs64 2);
 
 fn note(call: &StaleCall) -> u64 {
     let reason = match call.reason {
@@ -81,7 +83,7 @@ fn note(call: &StaleCall) -> u64 {
 }
 
 fn entry(slot: usize) -> *const c_void {
-    without_provenance_mut::<c_void>(crate::paging::table().start + ENTRY_STRIDE * slot)
+    without_provenance_mut::<c_void>(crate::machine::paging::table().start + ENTRY_STRIDE * slot)
 }
 
 pub fn before_the_first() {

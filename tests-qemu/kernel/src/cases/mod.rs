@@ -1,11 +1,13 @@
 //! The cases, each in the file that it is named in.
 
-mod cet;
 mod conventions;
 mod every_slot;
 mod interrupts;
 mod pages;
 mod processors;
+#[cfg_attr(any(target_arch = "x86", target_arch = "x86_64"), path = "cet.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "bti.rs")]
+mod protection;
 mod registers;
 pub mod seh;
 
@@ -20,8 +22,10 @@ pub enum Need {
     Nothing,
     /// A second processor.
     Second,
-    /// A processor whose control-flow enforcement is on.
-    Cet,
+    /// Atomic changes of memory that can be stepped through.
+    SteppedAtomics,
+    /// A processor that checks returns and branches.
+    Protection,
 }
 
 /// Name, what it needs, and the case.
@@ -39,7 +43,11 @@ pub const ALL: &[Case] = &[
     ("nested calls through C", Need::Nothing, conventions::nested),
     ("an exclusive closure is not entered again", Need::Nothing, conventions::exclusive),
     ("interrupted at every instruction of a call", Need::Nothing, interrupts::stepped_calls),
-    ("interrupted at every instruction of register and release", Need::Nothing, interrupts::stepped_registration),
+    (
+        "interrupted at every instruction of register and release",
+        Need::SteppedAtomics,
+        interrupts::stepped_registration,
+    ),
     ("a slot changes hands at every instruction of a call", Need::Nothing, interrupts::changing_hands),
     ("a timer's callbacks inside dispatch and register", Need::Nothing, interrupts::timer),
     ("one callback on two processors", Need::Second, processors::one_callback),
@@ -51,14 +59,14 @@ pub const ALL: &[Case] = &[
     ("table and code can be executed and not written, nothing else executed", Need::Nothing, pages::rights),
     ("a write to the table faults", Need::Nothing, pages::write_to_the_table),
     ("data does not run", Need::Nothing, pages::run_data),
-    ("a dropped return address is a control-protection fault", Need::Cet, cet::dropped_address),
-    ("a call of what is no landing pad is a control-protection fault", Need::Cet, cet::no_landing_pad),
-    ("an entry is a landing pad, and leaves the shadow stack as it was", Need::Cet, cet::entries),
+    ("a wrong return address is a fault", Need::Protection, protection::wrong_return),
+    ("a call of what is no landing pad is a fault", Need::Protection, protection::no_landing_pad),
+    ("an entry is a landing pad, and its call returns where it came from", Need::Protection, protection::entries),
     ("the record is first while a handler runs", Need::Nothing, seh::record_while_running),
     ("what a handler leaves on the chain goes with its record", Need::Nothing, seh::left_on_the_chain),
     ("the processor's faults end in a policy", Need::Nothing, seh::contained),
     ("every fault in every lane ends in a filter", Need::Nothing, seh::every_lane),
-    #[cfg(sse)]
+    #[cfg(floats)]
     ("a dynamic policy makes results of every shape", Need::Nothing, seh::results),
     ("a fault that passes ends at an outer policy and ends the counts", Need::Nothing, seh::passing),
     ("a fault that nobody contains passes out of every callback", Need::Nothing, seh::passing_out),

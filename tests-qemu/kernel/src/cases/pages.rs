@@ -10,15 +10,15 @@ use calltable::{Callback, Contained, Error, ReleaseError, set_stale_handler};
 
 use super::every_slot::{call_uncounted, register_uncounted};
 use super::{adding, address, repeat, seh};
-use crate::cpu::apic;
-use crate::paging::{self, PAGE};
+use crate::machine::RETURN;
+use crate::machine::paging::{self, PAGE};
 use crate::smp;
-use crate::traps::{Fault, PAGE_FAULT, catch};
+use crate::traps::{Fault, catch, is_execute_fault, is_write_fault};
 
-/// Bits of a page fault's error code.
-const PRESENT: usize = 1;
-const WRITE: usize = 2;
-const EXECUTE: usize = 16;
+/// Whether something that must fault has, where and as it must.
+fn assert_fault(ended: Result<(), Fault>, is_it: fn(Fault) -> bool, address: usize) {
+    assert!(ended.is_err_and(|fault| is_it(fault) && fault.address == address), "{ended:x?}, not at {address:#x}");
+}
 
 pub fn rights() {
     let table = paging::table();
@@ -31,12 +31,12 @@ pub fn rights() {
     assert_eq!(table::locate(at(last).cast()), Some(Location::Dispatcher), "{last:#x}");
     assert_eq!(table::locate(at(table.end).cast()), None);
     let (mut code, mut data) = (0, 0);
-    for page in (0..0x1000_0000).step_by(PAGE).chain([apic::BASE]) {
+    for page in paging::pages() {
         let Some((writable, executable)) = paging::rights(page) else {
             assert!(!paging::code().contains(&page));
             continue;
         };
-        let is_code = paging::code().contains(&page) || page == paging::AP_PAGE;
+        let is_code = paging::is_code(page);
         assert_eq!(executable, is_code, "{page:#x} executable");
         assert!(!(writable && executable), "{page:#x} writable and executable");
         *(if is_code { &mut code } else { &mut data }) += 1;
@@ -53,22 +53,21 @@ pub fn write_to_the_table() {
     let entry = address(slot.code()).cast_mut().cast::<u8>();
     // SAFETY: it faults, which ends it.
     let fault = catch(|| unsafe { black_box(entry).write_volatile(0xc3) });
-    assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | WRITE, address: entry.addr() }));
+    assert_fault(fault, is_write_fault, entry.addr());
     assert_eq!(repeat(entry.cast(), 1), 2);
     assert_eq!(table::release(slot), Ok(()));
 }
 
 pub fn run_data() {
-    const RETURN: [u8; 5] = [0xf3, 0x0f, 0x1e, if cfg!(target_arch = "x86_64") { 0xfa } else { 0xfb }, 0xc3];
-    static CONSTANT: [u8; 5] = RETURN;
-    static mut VARIABLE: [u8; 5] = RETURN;
+    static CONSTANT: [u32; 2] = RETURN;
+    static mut VARIABLE: [u32; 2] = RETURN;
     let on_stack = black_box(RETURN);
     let variable = (&raw const VARIABLE).cast::<c_void>();
     for place in [(&raw const CONSTANT).cast(), variable, (&raw const on_stack).cast()] {
         let place: *const c_void = black_box(place);
         // SAFETY: it faults, which ends it; else it would return.
         let fault = catch(|| unsafe { core::mem::transmute::<*const c_void, extern "C" fn()>(place)() });
-        assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | EXECUTE, address: place.addr() }));
+        assert_fault(fault, is_execute_fault, place.addr());
     }
 }
 
@@ -117,7 +116,7 @@ pub fn sealed() {
         let byte = core::ptr::with_exposed_provenance_mut::<u8>(page);
         // SAFETY: it faults, which ends it.
         let fault = catch(|| unsafe { black_box(byte).write_volatile(0) });
-        assert_eq!(fault, Err(Fault { number: PAGE_FAULT, error: PRESENT | WRITE, address: page }));
+        assert_fault(fault, is_write_fault, page);
     }
     assert_eq!(table::register(&adding(2)), Err(Error::Sealed));
     assert_eq!(table::share(&adding(2)), Err(Error::Sealed));

@@ -8,9 +8,8 @@ use calltable::table::{self, Binding, SlotKey};
 use calltable::{Callback, Convention, NotReleased, ReleaseError};
 
 use super::{adding, address, repeat};
-use crate::cpu::apic;
-use crate::paging;
-use crate::smp::{SECOND, while_second_runs};
+use crate::machine::{interrupt_second, paging};
+use crate::smp::while_second_runs;
 use crate::traps::{Frame, OTHER_PROCESSOR, set_hook};
 
 type Unary = unsafe extern "efiapi" fn(isize) -> isize;
@@ -208,7 +207,7 @@ pub fn interrupted() {
         let mut sent = 0;
         while SUM.load(Ordering::SeqCst) < WANTED {
             let before = CALLS.load(Ordering::SeqCst);
-            apic::interrupt(SECOND, OTHER_PROCESSOR);
+            interrupt_second();
             sent += 1;
             assert!(sent < 1_000_000, "of {sent} interrupts {} came inside", SUM.load(Ordering::SeqCst));
             while CALLS.load(Ordering::SeqCst) == before {

@@ -2,6 +2,7 @@
 
 #[cfg_attr(target_arch = "x86_64", path = "../../../../tests/registers/x86_64.rs")]
 #[cfg_attr(target_arch = "x86", path = "../../../../tests/registers/x86.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "../../../../tests/registers/aarch64.rs")]
 mod cases;
 
 pub use cases::*;

@@ -1,5 +1,5 @@
-//! Structured exception handling on bare machines: FS (i686) or GS (x86_64) leads to a block of the processor's, and
-//! the processor's faults become exceptions that the chain is asked about.
+//! Structured exception handling on bare machines: FS (i686), GS (x86_64) or TPIDR_EL1 (AArch64) leads to a block of
+//! the processor's, and the processor's faults become exceptions that the chain is asked about.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -8,13 +8,14 @@ use core::hint::black_box;
 use core::ptr::{null_mut, without_provenance, without_provenance_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-#[cfg(sse)]
+#[cfg(floats)]
 use calltable::Dynamic;
 use calltable::seh::{self, CHAIN_END, ChainError, ExceptionRecord, Record, ThreadBlock, Verdict};
 use calltable::table::{self, Binding};
 use calltable::{Callback, Contained, Convention, Error, Options, RawFrame, Signature, Type};
 
-use crate::traps::{Fault, Frame, PAGE_FAULT, catch};
+use crate::machine::{TRAP_BYTES, fault_address};
+use crate::traps::{DIVIDE, Fault, Frame, INVALID_OPCODE, PAGE_FAULT, PROTECTION, catch};
 
 /// What of a thread information block is used.
 #[repr(C)]
@@ -55,7 +56,7 @@ unsafe extern "C" {
     static ap_stack_end: u8;
 }
 
-/// Has FS or GS of this processor lead to its block.
+/// Has FS, GS or TPIDR_EL1 of this processor lead to its block.
 pub fn set_block(processor: usize) {
     let limits = [(&raw const stack, &raw const stack_end), (&raw const ap_stack, &raw const ap_stack_end)];
     let (limit, base) = limits[processor];
@@ -82,6 +83,8 @@ pub fn set_block(processor: usize) {
             in("edx") (address >> 32) as u32,
             options(nostack, preserves_flags),
         );
+        #[cfg(target_arch = "aarch64")]
+        asm!("msr tpidr_el1, {}", in(reg) address, options(nostack, preserves_flags));
     }
 }
 
@@ -93,12 +96,25 @@ unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
     unsafe {
         asm!("", inout("rcx") -1_isize => _, inout("rdx") -1_isize => _, inout("r8") -1_isize => _,
             inout("r9") -1_isize => _, inout("r10") -1_isize => _, inout("r11") -1_isize => _);
-        #[cfg(sse)]
+        #[cfg(floats)]
         asm!("pcmpeqd xmm0, xmm0", "pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _);
     }
-    // SAFETY: FS or GS leads to one.
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
     unsafe {
+        asm!(".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17", "mov x\\number, #-1", ".endr",
+            out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _, out("x5") _, out("x6") _, out("x7") _,
+            out("x8") _, out("x9") _, out("x10") _, out("x11") _, out("x12") _, out("x13") _, out("x14") _,
+            out("x15") _, out("x16") _, out("x17") _);
+        #[cfg(floats)]
+        asm!(".irp number, 0, 1, 2, 3, 4, 5, 6, 7", "movi v\\number\\().16b, #0x66", ".endr",
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _);
+    }
+    // SAFETY: FS, GS or TPIDR_EL1 leads to one.
+    unsafe {
+        #[cfg(target_arch = "aarch64")]
+        asm!("mrs {}, tpidr_el1", out(reg) block, options(nostack, nomem, preserves_flags));
         #[cfg(target_arch = "x86")]
         asm!("mov {}, fs:[{}]", out(reg) block, const THIS, options(nostack, readonly, preserves_flags));
         #[cfg(target_arch = "x86_64")]
@@ -110,11 +126,11 @@ unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
 /// From now on there is a chain.
 pub fn declare() -> Result<(), Error> {
     set_block(0);
-    // SAFETY: FS or GS leads to a block, and the second processor sets its own before it calls anything.
+    // SAFETY: FS, GS or TPIDR_EL1 leads to a block, and the second processor sets its own before it calls anything.
     unsafe {
         #[cfg(target_arch = "x86")]
         let declared = seh::declare();
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         let declared = seh::declare(block);
         declared
     }
@@ -147,15 +163,12 @@ fn check(error: ChainError) -> (usize, *const Record) {
 }
 
 fn exception(frame: &Frame) -> Option<ExceptionRecord> {
-    const DIVIDE: usize = 0;
-    const INVALID_OPCODE: usize = 6;
-    const PROTECTION: usize = 13;
     let (code, parameters) = match frame.number {
         DIVIDE => (seh::INTEGER_DIVISION_BY_ZERO, None),
         INVALID_OPCODE => (seh::ILLEGAL_INSTRUCTION, None),
         // As Windows has it: the address is not known.
         PROTECTION => (seh::ACCESS_VIOLATION, Some([0, usize::MAX])),
-        PAGE_FAULT => (seh::ACCESS_VIOLATION, Some([(frame.error >> 1) & 1, crate::cpu::fault_address()])),
+        PAGE_FAULT => (seh::ACCESS_VIOLATION, Some([frame.is_write().into(), fault_address()])),
         _ => return None,
     };
     let mut record = ExceptionRecord {
@@ -173,6 +186,7 @@ fn exception(frame: &Frame) -> Option<ExceptionRecord> {
 /// Asks the chain about a fault. Returns whether what has faulted is to continue.
 pub fn raise(frame: &mut Frame) -> bool {
     let Some(mut record) = exception(frame) else { return false };
+    frame.admit_interrupts(); // as they were: if a filter ends it, there is no return from the trap
     // SAFETY: the traps run on the stack of what has faulted, whose chain this is.
     match unsafe { seh::dispatch(&mut record, (&raw mut *frame).cast()) } {
         Ok(goes_on) => goes_on,
@@ -193,7 +207,7 @@ pub fn unwind(frame: &Frame, target: *mut Record) {
     }
 }
 
-/// On i686 every frame of the dispatcher's has a record but those of plain handlers in the direct lane, on x86_64 those
+/// On i686 every frame of the dispatcher's has a record but those of plain handlers in the direct lane, elsewhere those
 /// of contained and counted calls.
 const EVERY_FRAME: bool = cfg!(target_arch = "x86");
 
@@ -209,15 +223,35 @@ type Binary<R> = unsafe extern "stdcall" fn(f64, i32) -> R;
 const CONVENTIONS: &[Convention] = &[Convention::Win64];
 #[cfg(target_arch = "x86_64")]
 type Unary = unsafe extern "win64" fn(i32) -> i64;
-#[cfg(all(target_arch = "x86_64", sse))]
+#[cfg(all(target_arch = "x86_64", floats))]
 type Binary<R> = unsafe extern "win64" fn(f64, i32) -> R;
+
+#[cfg(target_arch = "aarch64")]
+const CONVENTIONS: &[Convention] = &[Convention::Aapcs64];
+#[cfg(target_arch = "aarch64")]
+type Unary = unsafe extern "C" fn(i32) -> i64;
+#[cfg(all(target_arch = "aarch64", floats))]
+type Binary<R> = unsafe extern "C" fn(f64, i32) -> R;
 
 const CODES: [u32; 4] =
     [seh::ACCESS_VIOLATION, seh::INTEGER_DIVISION_BY_ZERO, seh::ILLEGAL_INSTRUCTION, seh::ACCESS_VIOLATION];
 
-/// #PF, #DE, #UD, #GP; from 5 on nothing.
+/// #PF, #DE, #UD, #GP, or what AArch64 has instead: a data abort, the BRK of a division by zero, an undefined
+/// instruction, an instruction abort. From 5 on nothing.
 pub fn fault(kind: i32) {
     // SAFETY: not at all; the faults are what is tested.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        match kind {
+            1 => drop(black_box(without_provenance::<i32>(16)).read_volatile()),
+            2 => asm!("brk #0xf004"), // "Overview of ARM64 ABI conventions", Microsoft
+            3 => asm!("udf #0"),
+            4 => asm!("br xzr"),
+            _ => {}
+        }
+    }
+    // SAFETY: as above.
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     unsafe {
         match kind {
             1 => drop(black_box(without_provenance::<i32>(16)).read_volatile()),
@@ -232,7 +266,7 @@ pub fn fault(kind: i32) {
 /// The records of this processor's chain, innermost first, and how many.
 fn chain() -> ([usize; 8], usize) {
     let (mut records, mut count) = ([0; 8], 0);
-    // SAFETY: FS or GS leads to a block.
+    // SAFETY: FS, GS or TPIDR_EL1 leads to a block.
     for record in unsafe { seh::chain() } {
         match record {
             Ok(record) => records[count] = record.expose_provenance(),
@@ -348,7 +382,7 @@ pub fn contained() {
 }
 
 /// Results of every shape, which a dynamic policy makes from the arguments.
-#[cfg(sse)]
+#[cfg(floats)]
 pub fn results() {
     for result in [Type::I64, Type::F64, Type::Struct { size: 12 }] {
         let types = [Type::F64, Type::I32];
@@ -520,7 +554,7 @@ pub fn passing_out() {
             // SAFETY: as above.
             unsafe { outer.code()(kind) };
         });
-        let number = [PAGE_FAULT, 0, 6, 13][kind as usize - 1];
+        let number = [PAGE_FAULT, DIVIDE, INVALID_OPCODE, PROTECTION][kind as usize - 1];
         assert!(matches!(ended, Err(Fault { number: got, .. }) if got == number), "{ended:?}, not {number}");
         assert_eq!((in_flight(inner.slot()), in_flight(outer.slot()), head()), (Some(0), Some(0), CHAIN_END));
     }
@@ -528,7 +562,6 @@ pub fn passing_out() {
 }
 
 pub fn mended() {
-    const UD2: usize = 2; // bytes
     unsafe extern "efiapi" fn filter(
         _: *mut c_void,
         exception: *const seh::Exception,
@@ -539,7 +572,7 @@ pub fn mended() {
             assert_eq!((*exception).code(), seh::ILLEGAL_INSTRUCTION);
             let frame = (*exception).context().cast::<Frame>();
             assert_eq!((*exception).address().addr(), (*frame).ip);
-            (*frame).ip += UD2;
+            (*frame).ip += TRAP_BYTES;
         }
         Verdict::CONTINUE
     }
@@ -646,7 +679,7 @@ pub fn corrupt() {
             set_head(first);
             fault(3);
         });
-        assert!(matches!(ended, Err(Fault { number: 6, .. })), "{ended:?}");
+        assert!(matches!(ended, Err(Fault { number: INVALID_OPCODE, .. })), "{ended:?}");
         assert_eq!(head(), CHAIN_END);
         (ORDER.load(Ordering::SeqCst), BAD_CHECK.load(Ordering::SeqCst), BAD_RECORD.load(Ordering::SeqCst))
     }

@@ -48,15 +48,15 @@ trap_common:
     mov     rdi, rsp
     xor     esi, esi
     rdsspq  rsi                                 // does nothing where there is no shadow stack
-#ifdef SSE
+#ifdef FLOATS
     sub     rsp, 512
 #endif
     and     rsp, -16
-#ifdef SSE
+#ifdef FLOATS
     fxsave  [rsp]
 #endif
     call    trap
-#ifdef SSE
+#ifdef FLOATS
     fxrstor [rsp]
 #endif
     mov     rsp, rbx

@@ -91,7 +91,7 @@ start:
 // caller runs in compatibility mode afterwards.
 paging_on:
     mov     eax, cr4
-#ifdef SSE
+#ifdef FLOATS
     or      eax, CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT
 #else
     and     eax, ~CR4_OSFXSR
@@ -109,14 +109,14 @@ paging_on:
 #endif
     wrmsr
     mov     eax, cr0
-#ifdef SSE
+#ifdef FLOATS
     and     eax, ~(CR0_EM | 1 << 3)             // nor is the x87 state another task's
     or      eax, CR0_PG | CR0_WP | CR0_NE | CR0_MP
 #else
     or      eax, CR0_PG | CR0_WP | CR0_NE | CR0_EM
 #endif
     mov     cr0, eax
-#ifdef SSE
+#ifdef FLOATS
     fninit
 #endif
     ret

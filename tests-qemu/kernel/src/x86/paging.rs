@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
-use crate::cpu::apic;
+use super::cpu::apic;
 
 // Code, then constants, then variables, the contexts among them, then shadow stacks; from linker/.
 unsafe extern "C" {
@@ -83,6 +83,15 @@ pub fn code() -> core::ops::Range<usize> {
     (&raw const code_start).addr()..(&raw const code_end).addr()
 }
 
+/// Whether a page has code of the kernel, and those that may be mapped.
+pub fn is_code(page: usize) -> bool {
+    code().contains(&page) || page == AP_PAGE
+}
+
+pub fn pages() -> impl Iterator<Item = usize> {
+    (0..0x1000_0000).step_by(PAGE).chain([apic::BASE])
+}
+
 /// The top of the shadow stack.
 pub fn shadow_top() -> usize {
     (&raw const shadow_end).addr()
@@ -91,7 +100,7 @@ pub fn shadow_top() -> usize {
 /// How a page is to be mapped, 0 if not at all.
 fn kind(address: usize) -> u64 {
     let shadow = (&raw const shadow_start).addr()..shadow_top();
-    if code().contains(&address) || address == AP_PAGE {
+    if is_code(address) {
         PRESENT
     } else if address < code().end {
         0

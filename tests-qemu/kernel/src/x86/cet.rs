@@ -8,7 +8,7 @@ use core::arch::x86::__cpuid_count;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::__cpuid_count;
 
-use crate::paging;
+use super::paging;
 
 /// Whether it is on.
 pub static IS_ON: AtomicBool = AtomicBool::new(false);
