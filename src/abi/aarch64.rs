@@ -86,10 +86,16 @@ pub(crate) struct Places {
     words: usize,
 }
 
+/// `count` or more, a multiple of `align`, which is 1 or 2. (A division could fail, so the panic for that would be part
+/// of every program.)
+fn round_up(count: usize, align: usize) -> usize {
+    count + (count & (align - 1))
+}
+
 /// Registers of one class for an argument that begins at a multiple of `align`; if it has not enough of them, those
 /// that are left stay empty for good ("Parameter passing", C.3, C.13).
 fn take(taken: &mut usize, count: usize, align: usize) -> Option<usize> {
-    let first = taken.next_multiple_of(align);
+    let first = round_up(*taken, align);
     let is_room = first + count <= REGISTERS;
     *taken = if is_room { first + count } else { REGISTERS };
     is_room.then_some(first)
@@ -107,7 +113,7 @@ impl Places {
     }
 
     fn word(&mut self, words: usize, align: usize) -> Location {
-        let first = self.words.next_multiple_of(align);
+        let first = round_up(self.words, align);
         self.words = first + words;
         Location::Stack(first)
     }
