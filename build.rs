@@ -308,6 +308,7 @@ const AARCH64: Architecture = Architecture {
             REGISTERS + MAX_WORDS,
             "Places of arguments of one call in the direct lane: integer registers and words on the stack.",
         ),
+        ("STATE_X18", 0x400, "State: the caller finds its X18 again."),
         ("STATE_FLAGS", 0x1_ff00, "State: all flags. (One instruction names only ones that stand side by side.)"),
         ("STATE_WORD", 0x2_0000, "State: one word of arguments on the stack; 7 bits hold the number of these."),
         ("GENERATION", 1 << 24, "One generation in the state and in the word of running calls."),

@@ -15,8 +15,8 @@
 //   x17-0x20    X29, to which X29 points: a link in the chain of frames
 //
 // The convention: arguments by class in X0-X7 and V0-V7, then on the stack; X8 has the address for a result in memory.
-// To be preserved: X19-X29, SP, the low halves of V8-V15; X18 is the system's own. X9-X17 carry no argument: the
-// dispatchers work in these.
+// To be preserved: X19-X29, SP, the low halves of V8-V15; X18 is the system's own. Windows code expects its thread's
+// block there; Linux uses X18 as anything else. X9-X17 carry no argument: the dispatchers work in these.
 //
 //   X9, X14     anything                       X13  data
 //   X10         the context's state            X15  where that is, or the word of running calls
@@ -28,6 +28,7 @@
 // calltable_direct     direct lane with a frame: the data on the stack, or a lane further out
 // calltable_frame      frame lane; stale calls take it too
 // calltable_saving     both lanes for handlers that keep no register but SP
+// calltable_keep       any lane, X18 kept; stale calls take it, too (not on Windows)
 // calltable_count      calls that are counted while they run (tracked and exclusive registrations)
 // calltable_contain    calls whose exceptions the embedder may end here
 // calltable_enchain    puts a counted or contained call in the thread's chain, on systems other than Windows
@@ -215,6 +216,25 @@
 .endif
 .endm
 
+// The same for X18, which handlers leave alone on Windows: there is nothing to be done.
+.macro SAVE_X18 at
+.ifeq WINDOWS
+    str     x18, [sp, #\at]
+.if ELF
+    .cfi_rel_offset x18, \at
+.endif
+.endif
+.endm
+
+.macro RESTORE_X18 at
+.ifeq WINDOWS
+    ldr     x18, [sp, #\at]
+.if ELF
+    .cfi_restore x18
+.endif
+.endif
+.endm
+
 // Returns; the BRK stops straight-line speculation past the RET.
 .macro RETURN
     ret
@@ -376,7 +396,12 @@ calltable_refuse:                               // or not live, or one that was 
     add     x16, x16, :lo12:calltable_stale
     mov     x13, x11                            // its data is the context, or null where there is none; one more says
     mov     x17, sp                             // that the registration runs (src/stale.rs)
+.if WINDOWS
     b       calltable_frame
+.else
+    mov     w10, #STATE_FRAME
+    b       calltable_keep                      // nobody knows any more who calls
+.endif
 END_PROC calltable_dispatch
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
@@ -389,7 +414,11 @@ PROC calltable_select
     b.ne    calltable_count
     READ_PAIR
     b.ne    calltable_refuse
-calltable_counted:                              // calltable_count calls this: X10 to X13, X16, X17 as described
+calltable_counted:                              // calltable_count and _keep call this: X10 to X13, X16, X17 as described
+.ifeq WINDOWS
+    tst     w10, #STATE_X18
+    b.ne    calltable_keep
+.endif
     tst     w10, #STATE_CONTAIN
     b.ne    calltable_contain
 calltable_lanes:                                // calltable_contain calls this, without X11
@@ -464,7 +493,7 @@ END_PROC calltable_frame
 //
 //   address             after SAVE_ALL
 //   sp+SAVING_ROOM      the link
-//   sp+0xA8             X18, which nobody but the system may change on Windows
+//   sp+0xA8             X18, not on Windows
 //   sp+0xA0             FPCR
 //   sp+0x98             nothing
 //   sp+0x90             the context's state
@@ -514,9 +543,7 @@ PROC calltable_saving
     END_PROLOGUE
     FILL_LINK SAVING_ROOM
     str     x10, [sp, #SAVED_STATE]
-.ifeq WINDOWS
-    str     x18, [sp, #SAVED_X18]
-.endif
+    SAVE_X18 SAVED_X18
 .if FPU
     tst     w10, #STATE_CONTROL
     b.eq    1f
@@ -538,9 +565,7 @@ PROC calltable_saving
     msr     fpcr, x9
 4:
 .endif
-.ifeq WINDOWS
-    ldr     x18, [sp, #SAVED_X18]
-.endif
+    RESTORE_X18 SAVED_X18
     EPILOGUE
     RESTORE_ALL
     POP_LINK
@@ -629,6 +654,34 @@ PROC calltable_enchain
     END_EPILOGUE
     RETURN
 END_PROC calltable_enchain
+.endif
+
+// --- calltable_keep: any lane, for a caller that wants to find its X18 again ---------------------------------------
+//
+//   address     while the lane runs
+//   sp+0x10     the link
+//   sp+0x08     nothing
+//   sp+0x00     X18
+//
+// Not on Windows: there handlers leave X18 alone, and only the system may change it.
+.ifeq WINDOWS
+.set KEEP_ROOM, 0x10
+
+PROC calltable_keep
+    PUSH_LINK
+    ALLOC   KEEP_ROOM
+    END_PROLOGUE
+    FILL_LINK KEEP_ROOM
+    SAVE_X18 0
+    and     x10, x10, #~STATE_X18               // the lane is next; nothing looks at the generation any more
+    bl      calltable_counted
+    RESTORE_X18 0
+    EPILOGUE
+    FREE    KEEP_ROOM
+    POP_LINK
+    END_EPILOGUE
+    RETURN
+END_PROC calltable_keep
 .endif
 
 // --- calltable_count: tracked and exclusive registrations ---------------------------------------------------------
@@ -791,7 +844,7 @@ PROC calltable_contain
     LONG_PROLOGUE 8 + 6 * FPU
     FILL_LINK CONTAIN_ROOM
 .ifeq WINDOWS
-    str     x18, [sp, #LINKED_SIZE + SAVED_X18]
+    SAVE_X18 LINKED_SIZE+SAVED_X18
     str     x11, [sp, #LINKED_RECORD + CHAIN_RECORD_CONTEXT]
     mov     x9, #0
 .if GCS
@@ -843,7 +896,7 @@ calltable_resume:
 5:  LOAD_RESULT                                 // or there is none
 6:  POP_RECORD LINKED_RECORD
 .ifeq WINDOWS
-    ldr     x18, [sp, #LINKED_SIZE + SAVED_X18]
+    RESTORE_X18 LINKED_SIZE+SAVED_X18
 .endif
     EPILOGUE
 .if WINDOWS

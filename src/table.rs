@@ -363,6 +363,33 @@ impl Binding {
         Self { flags: self.flags | abi::FRAMED, ..self }
     }
 
+    /// For callbacks that Windows code for ARM64 calls on another system: X18, where that code has its thread's block,
+    /// is after the call what it was before. On Linux a handler, and what it calls, may use X18 like any other
+    /// register, which AAPCS64 allows. The handler finds the caller's value there. A saving registration keeps X18
+    /// anyway, and so does a stale call.
+    ///
+    /// On Windows, and on other processors than AArch64, this changes nothing.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: the handler takes one position and any data.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 1, data).keeping_x18() };
+    /// let key = table::register(&binding)?;
+    /// # let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn(i32) -> i32>() };
+    /// // SAFETY: `code` is the entry, by the callback's type.
+    /// assert_eq!(unsafe { code(21) }, 42); // and the caller finds its X18 again
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn keeping_x18(self) -> Self {
+        Self { flags: self.flags | abi::X18, ..self }
+    }
+
     /// Exceptions of the handler may end at this call: the [`ExceptionFilter`](seh::ExceptionFilter) at the start of
     /// the data decides. It is asked in the order in which the system asks handlers: after vectored ones, before those
     /// of the foreign caller. What an exception that has ended leaves behind: [`seh`].

@@ -24,6 +24,13 @@ fn frame_lane() {
     cases::frame_lane();
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn stale_call() {
+    let _serial = SERIAL.lock();
+    cases::stale_call();
+}
+
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[test]
 fn without_the_save_wrecked_registers_show() {

@@ -330,7 +330,10 @@ enum {
     CALLTABLE_DIRECT_LANE = 32,
     /* On i686 each call puts a record of its own first in the chain of SEH handlers while the handler runs, as it does
        for the frame lane and with the first five options; elsewhere it means nothing. */
-    CALLTABLE_FRAMED = 64
+    CALLTABLE_FRAMED = 64,
+    /* On AArch64, for callbacks that Windows code calls on another system: X18, where that code has its thread's block,
+       is after each call what it was before. On Windows, and on other processors, it means nothing. */
+    CALLTABLE_KEEPING_X18 = 128
 };
 
 /*

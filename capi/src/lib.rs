@@ -131,10 +131,12 @@ const COUNT_END: u32 = 0x1_0000;
 numbers! {
     OPTIONS: u32 {
         TRACKED = 1, EXCLUSIVE = 2, SAVING = 4, SAVING_CONTROL_WORDS = 8, CONTAINED = 16, DIRECT_LANE = 32, FRAMED = 64,
+        KEEPING_X18 = 128,
     }
 }
 
-const ALL_OPTIONS: u32 = TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | DIRECT_LANE | FRAMED;
+const ALL_OPTIONS: u32 =
+    TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | DIRECT_LANE | FRAMED | KEEPING_X18;
 
 numbers! { REASONS: i32 { NEVER_REGISTERED = 0, RELEASED = 1, RUNNING = 2, MOVED = 3, } }
 
@@ -354,6 +356,9 @@ impl Binding {
             }
             if options & FRAMED != 0 {
                 binding = binding.framed();
+            }
+            if options & KEEPING_X18 != 0 {
+                binding = binding.keeping_x18();
             }
             if options & CONTAINED != 0 {
                 binding = binding.contained();

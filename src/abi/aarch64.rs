@@ -18,6 +18,10 @@ use super::{Prototype, Shape};
 /// The flag of a registration whose calls have a record in the chain of SEH handlers: there is no chain here.
 pub(crate) const FRAMED: usize = 0;
 
+/// The flag of a registration whose caller finds its X18 again. On Windows, where that is the thread's block, handlers
+/// leave it alone.
+pub(crate) const X18: usize = if cfg!(windows) { 0 } else { STATE_X18 };
+
 /// Nothing in a floating-point register where they are off.
 pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {
     !matches!(ty, Type::F32 | Type::F64 | Type::Homogeneous { .. }) || cfg!(target_feature = "neon")

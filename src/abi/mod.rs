@@ -8,6 +8,7 @@
 //! - `shape_of_direct`: that of one that a signature describes.
 //! - `shape_of_frame`, `bytes_of_arguments`: the frame lane.
 //! - `FRAMED`: the flag of a registration whose calls have a record in the chain of SEH handlers, 0 if there is none.
+//! - `X18`: the flag of a registration whose caller finds that register again, 0 where handlers leave it alone.
 //! - `handler!`, `shape!`: a handler that rustc compiles, and its direct lane.
 //!
 //! `entry/` has the return addresses of counted calls, `frame/` a call in memory, `asm/` the table and the dispatchers.

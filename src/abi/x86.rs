@@ -16,6 +16,9 @@ use super::{Prototype, Shape};
 
 pub(crate) use crate::layout::STATE_FRAMED as FRAMED;
 
+/// The flag of a registration whose caller finds its X18 again: there is no such register.
+pub(crate) const X18: usize = 0;
+
 /// C has no 128-bit integers here. Of structures with 16-byte alignment Microsoft's compilers pass the address; Clang
 /// passes those that have no vector as words, and GCC aligns all of them on the stack.
 pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {

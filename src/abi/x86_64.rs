@@ -11,6 +11,9 @@ use super::{Prototype, Shape};
 /// The flag of a registration whose calls have a record in the chain of SEH handlers: unwind data say all here.
 pub(crate) const FRAMED: usize = 0;
 
+/// The flag of a registration whose caller finds its X18 again: there is no such register.
+pub(crate) const X18: usize = 0;
+
 /// Nothing in an XMM register where SSE is off. A structure is never there.
 pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
     let in_xmm = match ty {

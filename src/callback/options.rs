@@ -9,6 +9,7 @@ use crate::table::{self, Binding, SlotKey};
 pub struct Options {
     tracked: bool,
     framed: bool,
+    keeping_x18: bool,
     no_wait: bool,
 }
 
@@ -24,7 +25,7 @@ impl Options {
     /// # Ok::<(), calltable::Error>(())
     /// ```
     pub const fn new() -> Self {
-        Self { tracked: false, framed: false, no_wait: false }
+        Self { tracked: false, framed: false, keeping_x18: false, no_wait: false }
     }
 
     /// Counts the calls that are running, so that a drop waits until there are none. What that costs a call, and what
@@ -60,6 +61,22 @@ impl Options {
         Self { framed: true, ..self }
     }
 
+    /// On AArch64, for callbacks that Windows code calls on another system: X18, where that code has its thread's
+    /// block, is after each call what it was before. More: [`Binding::keeping_x18`].
+    ///
+    /// ```
+    /// use calltable::{Callback, Options};
+    ///
+    /// let options = Options::new().keeping_x18();
+    /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42)?;
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()() }, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    pub const fn keeping_x18(self) -> Self {
+        Self { keeping_x18: true, ..self }
+    }
+
     /// Has the constructor fail with [`Error::Busy`] at once if the table's lock is taken; for interrupt handlers. A
     /// drop still waits: use [`Callback::try_release`](crate::Callback::try_release).
     ///
@@ -81,6 +98,7 @@ impl Options {
     pub(super) fn register(self, binding: Binding) -> Result<SlotKey, Error> {
         let binding = if self.tracked { binding.tracked() } else { binding };
         let binding = if self.framed { binding.framed() } else { binding };
+        let binding = if self.keeping_x18 { binding.keeping_x18() } else { binding };
         if self.no_wait { table::try_register(&binding) } else { table::register(&binding) }
     }
 }

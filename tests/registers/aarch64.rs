@@ -5,10 +5,10 @@ use core::fmt;
 
 use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
 use calltable::table::{self, Binding};
-use calltable::{Convention, MAX_POSITIONS, RawFrame, Signature, Type};
+use calltable::{Convention, MAX_POSITIONS, RawFrame, Signature, StaleHandler, Type, set_stale_handler};
 use calltable_callers::{
     Registers, calltable_call_with, calltable_has_frame, calltable_seen, calltable_wreck_and_fault,
-    calltable_wreck_control, calltable_wreck_preserved, calltable_wreck_volatile,
+    calltable_wreck_control, calltable_wreck_preserved, calltable_wreck_volatile, calltable_wreck_x18,
 };
 
 const DATA: u64 = 0xda7a_0000_0000_0001;
@@ -114,6 +114,7 @@ pub fn direct_lane() {
     for positions in 0..=MAX_POSITIONS {
         let plain = direct(calltable_wreck_volatile, positions);
         let preserved = direct(calltable_wreck_preserved, positions);
+        let keeping = direct(calltable_wreck_x18, positions).keeping_x18();
         for (name, binding) in [
             ("plain", plain),
             ("tracked", plain.tracked()),
@@ -121,10 +122,15 @@ pub fn direct_lane() {
             ("saving", preserved.saving()),
             ("saving control words", direct(calltable_wreck_control, positions).saving_control_words()),
             ("saving, tracked", preserved.saving().tracked()),
+            ("keeping X18", keeping),
+            ("keeping X18, tracked", keeping.tracked()),
+            ("keeping X18, exclusive", keeping.exclusive()),
+            ("keeping X18, saving, exclusive", preserved.keeping_x18().saving().exclusive()),
         ] {
             let case = Case("direct", positions, name);
             let seen = call(case, binding);
             assert_direct(case, &seen, positions);
+            assert_eq!(seen.general[X18], pattern().general[X18], "{case}: X18 in the handler");
             if name == "plain" && positions < REGISTERS {
                 assert_eq!(seen.general[18..30], pattern().general[18..30], "{case}: X18 to X29 in the handler");
                 assert_eq!(seen.stack, pattern().stack, "{case}: the stack, where the handler looks");
@@ -148,11 +154,13 @@ fn assert_frame(case: Case, seen: &Registers) {
 
 pub fn frame_lane() {
     let Ok(signature) = Signature::new(Convention::C, &[Type::U64; 8], Some(Type::U64)) else { panic!("signature") };
-    let handler = calltable_wreck_volatile as *const ();
-    // SAFETY: the same address as a function that takes data and a frame, which it looks at.
-    let handler = unsafe { core::mem::transmute::<*const (), table::FrameHandler>(handler) };
-    // SAFETY: the handler takes any data.
-    let plain = unsafe { Binding::frame(handler, &signature, DATA as *mut c_void) };
+    let native = |handler: Handler| {
+        // SAFETY: the same address as a function that takes data and a frame, which it looks at.
+        let handler = unsafe { core::mem::transmute::<*const (), table::FrameHandler>(handler as *const ()) };
+        // SAFETY: the handler takes any data.
+        unsafe { Binding::frame(handler, &signature, DATA as *mut c_void) }
+    };
+    let (plain, keeping) = (native(calltable_wreck_volatile), native(calltable_wreck_x18).keeping_x18());
     let foreign = |handler: Handler| {
         // SAFETY: the handler takes any data and the frame.
         unsafe { Binding::frame_foreign(handler as *const c_void, &signature, DATA as *mut c_void) }
@@ -165,6 +173,9 @@ pub fn frame_lane() {
         ("saving", foreign(calltable_wreck_preserved)),
         ("saving control words", foreign(calltable_wreck_control).saving_control_words()),
         ("saving, exclusive", foreign(calltable_wreck_preserved).exclusive()),
+        ("keeping X18", keeping),
+        ("keeping X18, tracked", keeping.tracked()),
+        ("keeping X18, saving", foreign(calltable_wreck_preserved).keeping_x18()),
     ] {
         let case = Case("frame", 8, name);
         assert_frame(case, &call(case, binding));
@@ -218,9 +229,33 @@ pub fn after_a_fault() {
     }
 }
 
+/// Nobody knows whether Windows code makes a stale call.
+pub fn stale_call() {
+    // SAFETY: it may be called from anywhere, and looks at nothing.
+    let wreck: StaleHandler = |_| unsafe {
+        calltable_wreck_x18();
+        RESULT[0]
+    };
+    // SAFETY: nothing here calls an entry whose result is not a number.
+    assert_eq!(unsafe { set_stale_handler(Some(wreck)) }, Ok(()));
+    let key = table::register(&direct(calltable_wreck_volatile, 2)).expect("a slot");
+    let code = key.code();
+    assert_eq!(table::release(key), Ok(()));
+    let (before, mut after) = (pattern(), pattern());
+    // SAFETY: as in `call_and_look`; nobody else has got the slot.
+    unsafe { calltable_call_with(code.as_ptr(), &before, &mut after) };
+    assert_eq!(after.general[0], RESULT[0], "X0 after a stale call");
+    assert_eq!(after.general[X18..30], before.general[X18..30], "X18 to X29 after a stale call");
+    assert_eq!(after.general[SP], 0, "SP after a stale call differs from before");
+    // SAFETY: as above.
+    assert_eq!(unsafe { set_stale_handler(None) }, Ok(()));
+}
+
 /// The checks above would mean nothing if they passed without the save.
 pub fn without_the_save() {
     let before = pattern();
+    let (_, after) = call_and_look(&direct(calltable_wreck_x18, 4));
+    assert_ne!(after.general[X18], before.general[X18], "X18");
     let (_, after) = call_and_look(&direct(calltable_wreck_control, 4));
     let first = if cfg!(windows) { X18 + 1 } else { X18 };
     for register in first..30 {

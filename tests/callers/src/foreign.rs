@@ -18,6 +18,8 @@ unsafe extern "C" {
     /// everything and the control words.
     pub fn calltable_wreck_volatile();
     pub fn calltable_wreck_preserved();
+    #[cfg(target_arch = "aarch64")]
+    pub fn calltable_wreck_x18();
     pub fn calltable_wreck_control();
     /// The last of them, but for the end: an invalid instruction.
     pub fn calltable_wreck_and_fault();

@@ -243,6 +243,14 @@ see:
     WRECK_VOLATILE
     ret     x17
 
+#ifndef _WIN32
+// As Linux code may, whose X18 is a register like any other.
+    HANDLER calltable_wreck_x18
+    WRECK_VOLATILE
+    WRECK   18
+    ret     x17
+#endif
+
 // X18 is the system's own on Windows: there nobody may wreck it.
 .macro WRECK_PRESERVED
 #ifndef _WIN32

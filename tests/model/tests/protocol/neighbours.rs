@@ -48,6 +48,7 @@ pub mod abi {
     pub struct Prototype;
 
     pub const FRAMED: usize = 0;
+    pub const X18: usize = 0;
 
     pub fn shape_of(_convention: Convention, positions: usize) -> Shape {
         Shape { positions, flags: 0 }
