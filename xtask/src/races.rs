@@ -9,9 +9,12 @@ use xtask::suite::{Suite, cargo, cargo_with_library, quietly, variable};
 /// The registry with a dispatcher in Rust: the tools cannot see into assembly.
 const MODEL: [&str; 4] = ["--manifest-path", "tests/model/Cargo.toml", "--target-dir", "target/model"];
 
-/// Features, and what they mean: a slot's state is one word, or two halves.
-const STATES: [(&str, &str); 2] =
-    [("--features=", "the state in one word"), ("--features=narrow", "the state in two halves, as on 32-bit targets")];
+/// Features, and what they mean: a slot's state is one word, or two halves; processors order more or less.
+const STATES: [(&str, &str); 3] = [
+    ("--features=", "the state in one word"),
+    ("--features=narrow", "the state in two halves, as on 32-bit targets"),
+    ("--features=weak", "orderings of AArch64"),
+];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -20,7 +23,7 @@ pub fn run() -> Result<bool> {
     let mut suite = Suite::new("races", 2 + 2 * STATES.len());
     suite.check("formatting and lints", || {
         quietly(cargo().args(["fmt", "--check", "--manifest-path", MODEL[1]]))?;
-        for features in ["", "narrow", "loom", "loom,narrow"] {
+        for features in ["", "narrow", "weak", "loom", "loom,narrow", "loom,weak"] {
             let features = ["--all-targets", "--features", features, "--", "-Dwarnings"];
             quietly(cargo().arg("clippy").args(MODEL).args(features))?;
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
 pub use loom::sync::atomic::AtomicBool as Flag;
-use loom::sync::atomic::AtomicU64;
+use loom::sync::atomic::AtomicU64 as Checked;
 
 use crate::Weakness;
 
@@ -16,12 +16,12 @@ thread_local! {
     /// Loom's atomic for each of the component's, by address: the component's has the size that the layout wants, and
     /// can be made at compile time. Loom's is made when it is first used in an execution, with the value that is in
     /// memory and stays there. Loom runs all threads of an execution in one of the system's.
-    static ATOMICS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
+    static ATOMICS: RefCell<HashMap<usize, Rc<Checked>>> = RefCell::default();
     /// For each element of a vector, by address, memory that whoever makes the element writes, and others read.
     static ELEMENTS: RefCell<HashMap<usize, Rc<loom::cell::UnsafeCell<()>>>> = RefCell::default();
     static WEAKNESS: std::cell::Cell<Option<Weakness>> = const { std::cell::Cell::new(None) };
     /// A 0 that is stored too late.
-    static DELAYED: RefCell<Option<Rc<AtomicU64>>> = RefCell::default();
+    static DELAYED: RefCell<Option<Rc<Checked>>> = RefCell::default();
 }
 
 /// The number of the execution that runs.
@@ -54,7 +54,8 @@ pub fn weakened(weakness: Weakness, run: impl FnOnce()) {
     run();
 }
 
-fn is_weak(weakness: Weakness) -> bool {
+/// Whether orderings are weakened in this way.
+pub fn is_weak(weakness: Weakness) -> bool {
     WEAKNESS.get() == Some(weakness)
 }
 
@@ -172,6 +173,8 @@ pub mod sync {
 
 use sync::atomic::Ordering;
 
+pub(crate) use sync::atomic::AtomicU64;
+
 /// What an atomic can hold.
 pub trait Word: Copy {
     /// As Loom keeps it.
@@ -240,10 +243,10 @@ impl<T: Word> Atomic<T> {
         Self(UnsafeCell::new(value))
     }
 
-    fn checked(&self) -> Rc<AtomicU64> {
+    fn checked(&self) -> Rc<Checked> {
         let address = (&raw const *self).addr();
         // SAFETY: nobody writes to this memory but who makes the atomic.
-        let initial = || Rc::new(AtomicU64::new(unsafe { *self.0.get() }.to_bits()));
+        let initial = || Rc::new(Checked::new(unsafe { *self.0.get() }.to_bits()));
         ATOMICS.with_borrow_mut(|atomics| Rc::clone(atomics.entry(address).or_insert_with(initial)))
     }
 
@@ -288,30 +291,45 @@ pub fn fence(ordering: Ordering) {
     }
 }
 
-/// How the processor orders what the dispatcher does, as weakly as Loom can say it: in truth x86 reorders nothing but a
-/// store with a later load of another place.
-pub mod x86 {
+/// What the dispatcher does to an atomic, with the ordering that `processor` gives it.
+pub mod raw {
+    pub use super::is_weak;
     use super::sync::atomic::{AtomicU64, Ordering};
     use super::{Atomic, Word};
 
-    /// A MOV from memory is an acquire load.
-    pub fn load<T: Word>(place: &Atomic<T>) -> T {
-        T::from_bits(place.checked().load(Ordering::Acquire))
+    /// What can be loaded.
+    pub trait Load {
+        /// What it holds.
+        type Value;
+        /// As `load` of `core`.
+        fn load_with(&self, ordering: Ordering) -> Self::Value;
     }
 
-    /// A MOV to memory is a release store.
-    pub fn store(place: &AtomicU64, value: u64) {
-        place.checked().store(value, Ordering::Release);
+    impl<T: Word> Load for Atomic<T> {
+        type Value = T;
+        fn load_with(&self, ordering: Ordering) -> T {
+            self.load(ordering)
+        }
     }
 
-    /// LOCK CMPXCHG. It is a full barrier, which nobody relies on.
-    pub fn locked_exchange(place: &AtomicU64, current: u64, new: u64) -> Result<u64, u64> {
-        place.checked().compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    /// Writes.
+    pub fn store(place: &AtomicU64, value: u64, ordering: Ordering) {
+        place.checked().store(value, ordering);
     }
 
-    /// LOCK DEC.
-    pub fn locked_decrement(place: &AtomicU64) {
-        place.checked().fetch_sub(1, Ordering::AcqRel);
+    /// Compares and writes.
+    pub fn exchange(place: &AtomicU64, current: u64, new: u64, success: Ordering) -> Result<u64, u64> {
+        place.checked().compare_exchange(current, new, success, Ordering::Relaxed)
+    }
+
+    /// Takes 1 off.
+    pub fn decrement(place: &AtomicU64, ordering: Ordering) {
+        place.checked().fetch_sub(1, ordering);
+    }
+
+    /// Orders what has been read before everything after it.
+    pub fn acquire() {
+        loom::sync::atomic::fence(Ordering::Acquire);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 pub use std::sync::atomic::AtomicBool as Flag;
+pub(crate) use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 /// Memory of the program's own: the tool complains if two threads use it at once.
@@ -37,23 +38,25 @@ pub fn model(scenario: impl Fn() + Send + Sync + 'static) {
 /// Looks at an element of a vector, which the tool sees anyway.
 pub fn look_at<T>(_element: &T) {}
 
-/// How the processor orders what the dispatcher does.
-pub mod x86 {
+/// What the dispatcher does to an atomic, with the ordering that `processor` gives it.
+pub mod raw {
     use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+    use crate::Weakness;
 
     /// What can be loaded.
     pub trait Load {
         /// What it holds.
         type Value;
-        /// With the ordering of a MOV.
-        fn acquire(&self) -> Self::Value;
+        /// As `load` of `core`.
+        fn load_with(&self, ordering: Ordering) -> Self::Value;
     }
 
     macro_rules! load {
         ($($atomic:ty: $value:ty),*) => { $(impl Load for $atomic {
             type Value = $value;
-            fn acquire(&self) -> $value {
-                self.load(Ordering::Acquire)
+            fn load_with(&self, ordering: Ordering) -> $value {
+                self.load(ordering)
             }
         })* };
     }
@@ -61,28 +64,33 @@ pub mod x86 {
 
     impl<T> Load for AtomicPtr<T> {
         type Value = *mut T;
-        fn acquire(&self) -> *mut T {
-            self.load(Ordering::Acquire)
+        fn load_with(&self, ordering: Ordering) -> *mut T {
+            self.load(ordering)
         }
     }
 
-    /// A MOV from memory is an acquire load.
-    pub fn load<T: Load>(place: &T) -> T::Value {
-        place.acquire()
+    /// Writes.
+    pub fn store(place: &AtomicU64, value: u64, ordering: Ordering) {
+        place.store(value, ordering);
     }
 
-    /// A MOV to memory is a release store.
-    pub fn store(place: &AtomicU64, value: u64) {
-        place.store(value, Ordering::Release);
+    /// Compares and writes.
+    pub fn exchange(place: &AtomicU64, current: u64, new: u64, success: Ordering) -> Result<u64, u64> {
+        place.compare_exchange(current, new, success, Ordering::Relaxed)
     }
 
-    /// LOCK CMPXCHG.
-    pub fn locked_exchange(place: &AtomicU64, current: u64, new: u64) -> Result<u64, u64> {
-        place.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    /// Takes 1 off.
+    pub fn decrement(place: &AtomicU64, ordering: Ordering) {
+        place.fetch_sub(1, ordering);
     }
 
-    /// LOCK DEC.
-    pub fn locked_decrement(place: &AtomicU64) {
-        place.fetch_sub(1, Ordering::AcqRel);
+    /// Orders what has been read before everything after it.
+    pub fn acquire() {
+        std::sync::atomic::fence(Ordering::Acquire);
+    }
+
+    /// Nothing is weakened here.
+    pub fn is_weak(_weakness: Weakness) -> bool {
+        false
     }
 }

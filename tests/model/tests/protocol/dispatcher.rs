@@ -1,10 +1,11 @@
-//! What `asm/x86_64.S` does with a context, step by step, in Rust; with the feature `narrow`, what `asm/x86.S` does.
+//! What `asm/x86_64.S` does with a context, step by step, in Rust; with the feature `narrow`, what `asm/x86.S` does,
+//! and with the feature `weak`, what `asm/aarch64.S` does.
 //! Whoever changes the one changes the other.
 
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
-use calltable_model::{look_at, x86};
+use calltable_model::{look_at, processor};
 
 use crate::context::{Context, contexts};
 use crate::core_atomics::*;
@@ -42,8 +43,6 @@ pub enum Flaw {
     NoExchange,
     /// The address of the first context is read before the span.
     FirstBeforeSpan,
-    /// A call that ends says so by a plain store, too weak: what its handler did may be seen later.
-    RelaxedLeave,
     /// A tracked call is taken off in two steps, as if nobody else could change the number meanwhile.
     TwoStepLeave,
     /// The handler and the data of an exclusive call are used though it has not entered.
@@ -55,6 +54,13 @@ pub enum Flaw {
 struct State {
     shape: usize,
     generation: u64,
+}
+
+impl State {
+    #[cfg(not(split_state))]
+    fn of(word: u64) -> Self {
+        Self { shape: (word % GENERATION) as usize, generation: word / GENERATION }
+    }
 }
 
 /// Foreign code calls an entry.
@@ -82,7 +88,7 @@ impl Started {
         match state.shape & (STATE_COUNTED | STATE_EXCLUSIVE) {
             0 => select(context, state, flaw),
             STATE_COUNTED => count(context, state, flaw),
-            _ if state.shape & STATE_FRAME == 0 => exclusive(context, state, flaw),
+            _ if state.shape & STATE_FRAME == 0 && !cfg!(feature = "weak") => exclusive(context, state, flaw),
             _ => count(context, state, flaw),
         }
     }
@@ -96,42 +102,36 @@ fn at<T>(context: &Context, offset: usize) -> &T {
 
 #[cfg(not(split_state))]
 fn read(context: &Context) -> State {
-    let state = x86::load(at::<AtomicU64>(context, CONTEXT_STATE));
-    State { shape: (state % GENERATION) as usize, generation: state / GENERATION }
+    State::of(processor::look(at::<AtomicU64>(context, CONTEXT_STATE)))
 }
 
 /// In two halves: first the generation.
 #[cfg(split_state)]
 fn read(context: &Context) -> State {
-    let generation = read_generation(context);
-    State { shape: x86::load(at::<AtomicU32>(context, CONTEXT_STATE)) as usize, generation }
-}
-
-#[cfg(split_state)]
-fn read_generation(context: &Context) -> u64 {
-    x86::load(at::<AtomicU32>(context, CONTEXT_STATE + 4)).into()
+    let generation = processor::look(at::<AtomicU32>(context, CONTEXT_STATE + 4)).into();
+    State { shape: processor::look(at::<AtomicU32>(context, CONTEXT_STATE)) as usize, generation }
 }
 
 /// Whether what has been read meanwhile belongs to the state that was read before.
 fn is_still(context: &Context, state: State) -> bool {
     #[cfg(not(split_state))]
-    let again = read(context) == state;
+    let again = State::of(processor::look_again(at::<AtomicU64>(context, CONTEXT_STATE))) == state;
     #[cfg(split_state)]
-    let again = read_generation(context) == state.generation;
+    let again = u64::from(processor::look_again(at::<AtomicU32>(context, CONTEXT_STATE + 4))) == state.generation;
     again
 }
 
 /// calltable_exclusive: with no second look, since the slot cannot change hands once the call has entered.
 fn exclusive(context: &Context, state: State, flaw: Flaw) -> Outcome {
     let calls = at::<AtomicU64>(context, CONTEXT_CALLS);
-    let data = x86::load(&context.data);
+    let data = processor::load(&context.data);
     if flaw == Flaw::NoEntry {
-        return run(x86::load(&context.handler), data);
+        return run(processor::load(&context.handler), data);
     }
     if let Err(refused) = enter(calls, state, flaw) {
         return refused;
     }
-    let handler = x86::load(&context.handler);
+    let handler = processor::load(&context.handler);
     let outcome = run(handler, data);
     leave(calls, state, flaw);
     outcome
@@ -139,22 +139,22 @@ fn exclusive(context: &Context, state: State, flaw: Flaw) -> Outcome {
 
 /// A call is over.
 fn leave(calls: &AtomicU64, state: State, flaw: Flaw) {
-    let none = state.generation * GENERATION;
-    if flaw == Flaw::RelaxedLeave {
-        calls.store(none, Ordering::Relaxed);
-    } else if state.shape & STATE_EXCLUSIVE != 0 && flaw != Flaw::AnyGeneration {
-        x86::store(calls, none); // nobody else changes it meanwhile
+    if state.shape & STATE_EXCLUSIVE != 0 && flaw != Flaw::AnyGeneration {
+        processor::store(calls, state.generation * GENERATION); // nobody else changes it meanwhile
     } else if flaw == Flaw::TwoStepLeave {
-        let seen = x86::load(calls);
-        x86::store(calls, seen - 1);
+        let seen = processor::load(calls);
+        processor::store(calls, seen - 1);
     } else {
-        x86::locked_decrement(calls);
+        processor::decrement(calls);
     }
 }
 
 /// calltable_count.
 fn count(context: &Context, state: State, flaw: Flaw) -> Outcome {
     let calls = at::<AtomicU64>(context, CONTEXT_CALLS);
+    if flaw == Flaw::NoEntry {
+        return counted(context, state, flaw);
+    }
     if flaw == Flaw::LateCount {
         let outcome = select(context, state, flaw);
         return enter(calls, state, flaw).map_or_else(
@@ -172,16 +172,26 @@ fn count(context: &Context, state: State, flaw: Flaw) -> Outcome {
         leave(calls, state, flaw);
         return select(context, state, flaw);
     }
-    let outcome = select(context, state, flaw);
+    let outcome = counted(context, state, flaw);
     leave(calls, state, flaw);
     outcome
 }
 
+/// What has been counted: on AArch64 without a second look, as above.
+fn counted(context: &Context, state: State, flaw: Flaw) -> Outcome {
+    if cfg!(feature = "weak") {
+        run(processor::load(&context.handler), processor::load(&context.data))
+    } else {
+        select(context, state, flaw)
+    }
+}
+
 /// Counts a call of the generation that it has read, or nothing.
 fn enter(calls: &AtomicU64, state: State, flaw: Flaw) -> Result<(), Outcome> {
-    // As if none was running, without a look; the flawed ones look first.
+    // As if none was running, without a look; AArch64 and the flawed ones look first.
     let mut seen = match flaw {
-        Flaw::AnyGeneration | Flaw::NoExchange => x86::load(calls),
+        Flaw::AnyGeneration | Flaw::NoExchange => processor::load(calls),
+        _ if cfg!(feature = "weak") => processor::load(calls),
         _ => state.generation * GENERATION,
     };
     loop {
@@ -192,10 +202,10 @@ fn enter(calls: &AtomicU64, state: State, flaw: Flaw) -> Result<(), Outcome> {
             return Err(Outcome::Refused);
         }
         if flaw == Flaw::NoExchange {
-            x86::store(calls, seen + 1);
+            processor::store(calls, seen + 1);
             return Ok(());
         }
-        match x86::locked_exchange(calls, seen, seen + 1) {
+        match processor::exchange(calls, seen, seen + 1) {
             Ok(_) => return Ok(()),
             Err(now) => seen = now,
         }
@@ -207,8 +217,8 @@ fn select(context: &Context, state: State, flaw: Flaw) -> Outcome {
     if state.shape == 0 {
         return Outcome::Stale;
     }
-    let handler = x86::load(&context.handler);
-    let data = x86::load(&context.data);
+    let handler = processor::load(&context.handler);
+    let data = processor::load(&context.data);
     if is_still(context, state) || flaw == Flaw::NoSecondLook {
         return run(handler, data);
     }
@@ -240,11 +250,11 @@ fn context_with(code: CodePointer, flaw: Flaw) -> Option<&'static Context> {
     // SAFETY: the address of the first context comes first, then the span of entries that have one.
     let [first, span] = unsafe { &*all.cast::<[AtomicUsize; 2]>() };
     let offset = code.as_ptr().addr() - entry::entry(0).as_ptr().addr();
-    let early = if flaw == Flaw::FirstBeforeSpan { Some(x86::load(first)) } else { None };
-    if offset >= x86::load(span) {
+    let early = if flaw == Flaw::FirstBeforeSpan { Some(processor::load(first)) } else { None };
+    if offset >= processor::look(span) {
         return None;
     }
-    let first = early.unwrap_or_else(|| x86::load(first));
+    let first = early.unwrap_or_else(|| processor::load(first));
     assert_ne!(first, 0, "a span without the first context's address");
     // SAFETY: such an entry has a context.
     let context = unsafe { &*all.cast::<Context>().with_addr(first + CONTEXT_SIZE / ENTRY_STRIDE * offset) };

@@ -1,5 +1,7 @@
 //! The model can fail: a step of the dispatcher left out, a memory ordering of the registry made weaker, is found.
 
+use std::sync::atomic::Ordering;
+
 use calltable_model::{Weakness, weakened};
 
 use crate::dispatcher::{Flaw, call, call_with};
@@ -45,13 +47,25 @@ fn finds_an_exclusive_handler_that_runs_twice() {
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn finds_that_an_exclusive_call_ends_too_weakly() {
-    exclusive_calls(exclusive, |code| call_with(code, Flaw::RelaxedLeave));
+    weakened(Weakness::Leave, || drop(exclusive_calls(exclusive, call)));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_an_exclusive_call_begins_too_weakly() {
+    weakened(Weakness::Enter, || drop(exclusive_calls(exclusive, call)));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn finds_that_an_exclusive_call_ends_too_weakly_for_a_release() {
-    tracked_release(exclusive, 1, |code| call_with(code, Flaw::RelaxedLeave));
+    weakened(Weakness::Leave, || drop(tracked_release(exclusive, 1, call)));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_a_tracked_call_ends_too_weakly() {
+    weakened(Weakness::Leave, || drop(tracked_release(tracked, 1, call)));
 }
 
 /// One of two calls that end at once is lost, or counted for ever.
@@ -73,21 +87,25 @@ fn finds_that_a_registration_begins_without_its_fence() {
     weakened(Weakness::ReleaseFence, || drop(handed_over(direct, call)));
 }
 
+/// On AArch64, where counted calls have no second look, it runs, with data that are gone; so do the next two.
 #[test]
-#[should_panic(expected = "a call of the new registration")]
+#[cfg_attr(not(feature = "weak"), should_panic(expected = "a call of the new registration"))]
+#[cfg_attr(feature = "weak", should_panic(expected = "Causality violation"))]
 fn finds_a_late_caller_that_is_counted_for_others() {
     late_caller(exclusive_frame, true, Flaw::AnyGeneration);
 }
 
-/// It has no second look, which the others have.
+/// On x86_64 it has no second look, which the others have.
 #[test]
-#[should_panic(expected = "the data of another")]
+#[cfg_attr(not(feature = "weak"), should_panic(expected = "the data of another"))]
+#[cfg_attr(feature = "weak", should_panic(expected = "Causality violation"))]
 fn finds_a_late_exclusive_caller_that_enters_for_others() {
     late_caller(exclusive, true, Flaw::AnyGeneration);
 }
 
 #[test]
-#[should_panic(expected = "a release of the new registration")]
+#[cfg_attr(not(feature = "weak"), should_panic(expected = "a release of the new registration"))]
+#[cfg_attr(feature = "weak", should_panic(expected = "Causality violation"))]
 fn finds_a_late_caller_that_others_wait_for() {
     late_caller(tracked, false, Flaw::AnyGeneration);
 }
@@ -124,7 +142,7 @@ fn finds_that_a_context_is_published_too_weakly() {
 }
 
 #[test]
-#[should_panic(expected = "Causality violation")]
+#[should_panic(expected = "a span without the first context's address")]
 fn finds_that_the_very_first_context_is_published_too_weakly() {
     weakened(Weakness::Stores, || drop(first_use(0, call)));
 }
@@ -133,4 +151,41 @@ fn finds_that_the_very_first_context_is_published_too_weakly() {
 #[should_panic(expected = "Causality violation")]
 fn finds_that_a_release_ends_the_count_too_weakly() {
     weakened(Weakness::Exchanges, || drop(tracked_release(tracked, 1, call)));
+}
+
+/// That is up to who hands it over.
+#[test]
+#[should_panic(expected = "a call of a pointer that was handed over")]
+fn finds_a_pointer_that_is_handed_over_too_weakly() {
+    assert_eq!(complete(direct, Ordering::Relaxed, call), [NEW], "a call of a pointer that was handed over");
+}
+
+/// What x86 gives away.
+#[cfg(feature = "weak")]
+mod weak {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "the data of another")]
+    fn finds_a_first_look_that_does_not_acquire() {
+        weakened(Weakness::Look, || drop(one_registration(direct, call)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the data of another")]
+    fn finds_a_first_look_of_a_counted_call_that_does_not_acquire() {
+        weakened(Weakness::Look, || drop(one_registration(tracked, call)));
+    }
+
+    #[test]
+    #[should_panic(expected = "a span without the first context's address")]
+    fn finds_a_span_that_is_not_acquired() {
+        weakened(Weakness::Look, || drop(first_use(0, call)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the data of another")]
+    fn finds_a_second_look_that_depends_on_nothing() {
+        weakened(Weakness::LookAgain, || drop(one_registration(direct, call)));
+    }
 }

@@ -48,6 +48,8 @@ mod core_atomics {
     pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 }
 
+use std::sync::atomic::Ordering;
+
 use dispatcher::{Flaw, Outcome, call};
 use neighbours::{abi, entry, frame, lock, own_call, platform, seh, signature};
 use scenarios::*;
@@ -127,7 +129,7 @@ fn the_last_release_of_a_shared_registration_releases() {
 #[test]
 fn a_registration_is_complete_when_its_pointer_is_known() {
     for make in LANES {
-        expect(&complete(make, call), &[NEW]);
+        expect(&complete(make, Ordering::Release, call), &[NEW]);
     }
 }
 

@@ -350,8 +350,8 @@ pub fn shared() {
     });
 }
 
-/// A call by a thread that has been told the pointer, of a slot that was another's before.
-pub fn complete(make: Make, call: Call) -> Vec<Outcome> {
+/// A call by a thread that has been told the pointer, with that ordering, of a slot that was another's before.
+pub fn complete(make: Make, telling: Ordering, call: Call) -> Vec<Outcome> {
     explore(move |outcomes| {
         let taken = take_all_but_one();
         let (old, new, registered) = (data(OLD), data(NEW), Arc::new(Flag::new(false)));
@@ -365,7 +365,7 @@ pub fn complete(make: Make, call: Call) -> Vec<Outcome> {
         new.cell.increment();
         let second = table::register(&make(READ_NEW, &new)).unwrap();
         assert_eq!(second.index(), index);
-        registered.store(true, Ordering::Release);
+        registered.store(true, telling);
         caller.join().unwrap().into_iter().for_each(|outcome| outcomes.add(outcome));
         table::release(second).unwrap();
         give_back(taken);
@@ -388,7 +388,9 @@ pub fn first_use(used: usize, call: Call) -> Vec<Outcome> {
         let old = data(OLD);
         let others = (0..used).map(|_| table::register(&direct(READ_OLD, &old)).unwrap()).collect();
         if cfg!(feature = "loom") {
-            assert_eq!(call(code), STALE, "there is no context yet");
+            // Both words are read.
+            let outcome = dispatcher::call_with(code, Flaw::FirstBeforeSpan);
+            assert_eq!(outcome, STALE, "there is no context yet");
             touch(places.lock().unwrap().unwrap());
         }
         let caller = thread::spawn(move || call(code));
