@@ -414,7 +414,7 @@ PROC calltable_select
     b.ne    calltable_count
     READ_PAIR
     b.ne    calltable_refuse
-calltable_counted:                              // calltable_count and _keep call this: X10 to X13, X16, X17 as described
+calltable_counted:                              // calltable_count, _keep call this: X10 to X13, X16, X17
 .ifeq WINDOWS
     tst     w10, #STATE_X18
     b.ne    calltable_keep

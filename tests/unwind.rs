@@ -7,6 +7,7 @@
 #[cfg_attr(target_arch = "aarch64", path = "unwind/aarch64.rs")]
 mod architecture;
 
+use std::cell::UnsafeCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::env::consts::ARCH;
@@ -17,6 +18,7 @@ use std::process::{Child, Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use architecture::{DIRECT, ENTRY, FRAME, REENTERING, SAVING, SAVING_FRAME};
+use calltable::seh::{self, CHAIN_END, Exception, ExceptionFilter, ExceptionRecord, Outcome, ThreadBlock, Verdict};
 use calltable::table::{
     Binding, CAPACITY, ENTRY_RETURN, ENTRY_STRIDE, FrameHandler, Location, locate, register, release,
 };
@@ -28,6 +30,7 @@ unsafe extern "C" {
     /// released during the call if `is_released` is 1.
     fn unwind_caller(code: *const c_void, is_released: u32) -> u64;
     fn unwind_plain();
+    fn unwind_raise();
     fn unwind_wreck();
     fn unwind_wreck_control();
     fn unwind_wreck_frame();
@@ -127,6 +130,76 @@ fn lanes(handlers: &Handlers) -> Vec<Lane> {
         Lane::new("frame, foreign, control words", foreign_control, SAVING_FRAME),
     ];
     by_positions.chain(others).collect()
+}
+
+thread_local! {
+    static BLOCK: UnsafeCell<ThreadBlock> =
+        const { UnsafeCell::new(ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 }) };
+}
+
+/// From now on contained and counted calls are in a chain.
+fn declare() {
+    unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
+        BLOCK.with(UnsafeCell::get)
+    }
+    // SAFETY: each thread has its own.
+    unsafe { seh::declare(block) }.unwrap();
+}
+
+/// What `unwind_raise` calls: an exception that ends the call.
+#[unsafe(no_mangle)]
+extern "C" fn unwind_dispatch() {
+    let mut record = ExceptionRecord {
+        code: 5,
+        flags: 0,
+        nested: std::ptr::null_mut(),
+        address: std::ptr::null_mut(),
+        parameter_count: 0,
+        parameters: [0; 15],
+    };
+    let here = (&raw const record).addr();
+    // SAFETY: nobody else uses the block now; the records lie further up in this stack, but not far.
+    unsafe {
+        let block = BLOCK.with(UnsafeCell::get);
+        ((*block).stack_limit, (*block).stack_base) = (here, here + 0x1_0000);
+        seh::dispatch(&mut record, std::ptr::null_mut()).unwrap();
+    }
+}
+
+/// What the data of contained handlers begins with.
+static FILTER: ExceptionFilter = {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
+        // SAFETY: the answer is that of the call.
+        unsafe { (*outcome).frame.result = [RESULT, 0] };
+        Verdict::RETURN
+    }
+    filter
+};
+
+/// Ways through the dispatchers that an exception may end at.
+fn contained_lanes(handlers: &Handlers) -> Vec<Lane> {
+    const CONTAIN: &str = "calltable_contain";
+    let signature = Signature::new(Convention::C, &[Type::U64, Type::F64], Some(Type::U64)).unwrap();
+    let data = (&raw const FILTER).cast_mut().cast();
+    // SAFETY: as in `lanes`; the data begins with a filter.
+    let (direct, saving, frame, foreign) = unsafe {
+        (
+            Binding::direct(Convention::C, handlers.direct, 3, data).contained(),
+            Binding::direct(Convention::C, handlers.saving_control, 5, data).contained().saving_control_words(),
+            Binding::frame(handlers.frame, &signature, data).contained(),
+            Binding::frame_foreign(handlers.foreign, &signature, data).contained(),
+        )
+    };
+    let in_saving = |lane: &[&'static str], more: &[&'static str]| [lane, more].concat();
+    [
+        ("contained", direct, vec!["calltable_direct", CONTAIN]),
+        ("contained, tracked", direct.tracked(), vec!["calltable_direct", CONTAIN, COUNT]),
+        ("contained, saving, control words", saving, in_saving(SAVING, &[CONTAIN])),
+        ("contained, frame", frame, vec!["calltable_frame", CONTAIN]),
+        ("contained, frame, foreign, exclusive", foreign.exclusive(), in_saving(SAVING_FRAME, &[CONTAIN, COUNT])),
+    ]
+    .map(|(name, binding, functions)| Lane::new(name, binding, &functions))
+    .into()
 }
 
 /// The program that runs, as its file has it.
@@ -239,8 +312,9 @@ fn trace_every_lane(program: &Program) {
         saving_control: saving,
         foreign_control: foreign,
     };
-    let more = architecture::more_lanes(&handlers);
-    for lane in lanes(&handlers).into_iter().chain(more) {
+    declare();
+    let contained = contained_lanes(&handlers).into_iter().chain(architecture::more_lanes(&handlers));
+    for lane in lanes(&handlers).into_iter().chain(contained) {
         let slot = register(&lane.binding).unwrap();
         assert_trace(program, &lane.name, slot.code(), &lane.functions, "trace_");
         release(slot).unwrap();
@@ -278,6 +352,21 @@ fn every_lane_returns_to_a_caller_in_assembly() {
         foreign_control: unwind_wreck_control_frame as *const c_void,
     };
     call(lanes(&handlers));
+    reenter(); // on x86_64 in the exclusive lane
+    declare();
+    call(lanes(&handlers).into_iter().filter(|lane| lane.name.contains("tracked")).collect());
+    call(contained_lanes(&handlers));
+    let raise = unwind_raise as *const c_void;
+    call(contained_lanes(&Handlers {
+        direct: raise,
+        // SAFETY: it looks at no argument, and does not return.
+        frame: unsafe { std::mem::transmute::<*const c_void, FrameHandler>(raise) },
+        saving: raise,
+        foreign: raise,
+        saving_control: raise,
+        foreign_control: raise,
+    }));
+    reenter(); // in the counting lane
     architecture::call_more(&handlers);
 }
 

@@ -56,20 +56,22 @@ pub fn more_lanes(handlers: &Handlers) -> Vec<Lane> {
 }
 
 pub fn call_more(handlers: &Handlers) {
-    reenter();
     let (direct, frame): (_, FrameHandler) = (unwind_wreck_x18 as *const c_void, unwind_wreck_x18_frame);
     call(more_lanes(&Handlers { direct, frame, ..*handlers }));
 }
 
-pub struct Dispatchers(Vec<Function>);
+pub struct Dispatchers {
+    functions: Vec<Function>,
+    resume: u64,
+}
 
 impl Dispatchers {
-    pub fn read(_program: &Program) -> Self {
-        Self(dispatchers())
+    pub fn read(program: &Program) -> Self {
+        Self { functions: dispatchers(), resume: program.address(&format!("{PREFIX}resume")) }
     }
 
     fn instructions(&self) -> impl Iterator<Item = (&str, u64, u32)> {
-        self.0.iter().flat_map(|Function(name, start, words)| {
+        self.functions.iter().flat_map(|Function(name, start, words)| {
             words.iter().enumerate().map(move |(index, word)| (name.as_str(), start + 4 * index as u64, *word))
         })
     }
@@ -78,13 +80,28 @@ impl Dispatchers {
         self.instructions().filter(|(.., word)| *word == instruction).map(|(_, address, _)| address).collect()
     }
 
+    /// There is no guarded control stack here, and what deals with it is skipped.
+    fn is_skipped(&self, address: u64) -> bool {
+        const CBZ: u32 = 0xb400_0000; // CBNZ has one bit more
+        const MRS_GCSPR: u32 = 0xd533_2520;
+        let is_skipping = |(_, at, word): (&str, u64, u32)| {
+            let skipped = at + 4..at + 4 * u64::from(word >> 5 & 0x7ffff);
+            word & 0xfe00_0000 == CBZ
+                && skipped.contains(&address)
+                && self.instructions().any(|(_, at, word)| word & !0x1f == MRS_GCSPR && skipped.contains(&at))
+        };
+        self.instructions().any(is_skipping)
+    }
+
     /// What gdb is told of them.
     pub fn plan(&self) -> String {
         let compares = self.all(0xeb0a_01df); // cmp x14, x10
         assert_eq!(compares.len(), 2, "the state is compared in calltable_dispatch and calltable_select");
         let enters = self.all(0xca0a_012e); // eor x14, x9, x10
         assert_eq!(enters.len(), 1, "calltable_count compares it with the word of running calls");
-        format!("\"compares\": {compares:?}, \"enters\": {enters:?}, \"contain\": 0, \"resume\": 0")
+        let contain = self.functions.iter().find(|Function(name, ..)| name == "calltable_contain").unwrap().1;
+        let resume = self.resume;
+        format!("\"compares\": {compares:?}, \"enters\": {enters:?}, \"contain\": {contain}, \"resume\": {resume}")
     }
 
     /// The instructions of dispatchers that no call went through.
@@ -93,7 +110,7 @@ impl Dispatchers {
         self.instructions()
             .filter(|(name, address, word)| {
                 let is_stepped = COUNTED_CALLS_END || *name != COUNT;
-                is_stepped && *word != BRK && !visited.contains(address)
+                is_stepped && *word != BRK && !visited.contains(address) && !self.is_skipped(*address)
             })
             .map(|(name, address, word)| format!("{name}, {address:#x}: {word:#010x}"))
             .collect()

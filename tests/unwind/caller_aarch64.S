@@ -158,7 +158,24 @@ BEGIN unwind_wreck
     WRECK
 END unwind_wreck
 
-// The same, and other rounding.
+// Direct lane: wrecks the same registers, and raises an exception.
+BEGIN unwind_raise
+    stp     x29, x30, [sp, #-0x10]!
+    .cfi_adjust_cfa_offset 0x10
+    .cfi_rel_offset x29, 0
+    .cfi_rel_offset x30, 8
+.irp number, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29
+    mov     x\number, #-1
+.endr
+.irp number, 8, 9, 10, 11, 12, 13, 14, 15
+    WRECK_VECTOR \number
+.endr
+    msr     fpcr, xzr
+    bl      unwind_dispatch
+    brk     #0xf000
+END unwind_raise
+
+// The same as unwind_wreck, and other rounding.
 BEGIN unwind_wreck_control_frame
     mov     x9, #7
     str     x9, [x1]

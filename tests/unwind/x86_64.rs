@@ -4,10 +4,7 @@
 #[allow(dead_code, reason = "tests/object.rs uses all of it")]
 mod image;
 
-use std::cell::UnsafeCell;
-
 use calltable::MAX_POSITIONS;
-use calltable::seh::{self, CHAIN_END, Exception, ExceptionFilter, ExceptionRecord, Outcome, ThreadBlock, Verdict};
 use iced_x86::{Instruction, Mnemonic, Register};
 use image::{Code, Function};
 
@@ -18,7 +15,6 @@ std::arch::global_asm!(include_str!("caller_x86_64.S"), options(raw));
 unsafe extern "C" {
     fn unwind_reenter();
     fn unwind_reenter_4();
-    fn unwind_raise();
 }
 
 /// Handlers that call what their data points to, and their positions.
@@ -37,98 +33,11 @@ pub const FRAME: &[&str] = &["calltable_frame_alone"];
 pub const SAVING: &[&str] = &["calltable_saving"];
 pub const SAVING_FRAME: &[&str] = SAVING;
 
-thread_local! {
-    static BLOCK: UnsafeCell<ThreadBlock> =
-        const { UnsafeCell::new(ThreadBlock { head: CHAIN_END, stack_base: 0, stack_limit: 0 }) };
+pub fn more_lanes(_handlers: &Handlers) -> Vec<Lane> {
+    Vec::new()
 }
 
-/// From now on contained and counted calls are in a chain.
-fn declare() {
-    unsafe extern "efiapi" fn block() -> *mut ThreadBlock {
-        BLOCK.with(UnsafeCell::get)
-    }
-    // SAFETY: each thread has its own.
-    unsafe { seh::declare(block) }.unwrap();
-}
-
-/// What `unwind_raise` calls: an exception that ends the call.
-#[unsafe(no_mangle)]
-extern "C" fn unwind_dispatch() {
-    let mut record = ExceptionRecord {
-        code: 5,
-        flags: 0,
-        nested: std::ptr::null_mut(),
-        address: std::ptr::null_mut(),
-        parameter_count: 0,
-        parameters: [0; 15],
-    };
-    let here = (&raw const record).addr();
-    // SAFETY: nobody else uses the block now; the records lie further up in this stack, but not far.
-    unsafe {
-        let block = BLOCK.with(UnsafeCell::get);
-        ((*block).stack_limit, (*block).stack_base) = (here, here + 0x1_0000);
-        seh::dispatch(&mut record, std::ptr::null_mut()).unwrap();
-    }
-}
-
-/// What the data of contained handlers begins with.
-static FILTER: ExceptionFilter = {
-    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
-        // SAFETY: the answer is that of the call.
-        unsafe { (*outcome).frame.result = [RESULT, 0] };
-        Verdict::RETURN
-    }
-    filter
-};
-
-/// Ways through the dispatchers that an exception may end at; all others are as in a program that has a chain.
-pub fn more_lanes(handlers: &Handlers) -> Vec<Lane> {
-    declare();
-    contained_lanes(handlers)
-}
-
-fn contained_lanes(handlers: &Handlers) -> Vec<Lane> {
-    const CONTAIN: &str = "calltable_contain";
-    let signature = Signature::new(Convention::Win64, &[Type::U64, Type::F64], Some(Type::U64)).unwrap();
-    let data = (&raw const FILTER).cast_mut().cast();
-    // SAFETY: as in `lanes`; the data begins with a filter.
-    let (direct, saving, frame, foreign) = unsafe {
-        (
-            Binding::direct(Convention::Win64, handlers.direct, 3, data).contained(),
-            Binding::direct(Convention::Win64, handlers.saving_control, 5, data).contained().saving_control_words(),
-            Binding::frame(handlers.frame, &signature, data).contained(),
-            Binding::frame_foreign(handlers.foreign, &signature, data).contained(),
-        )
-    };
-    [
-        ("contained", direct, &["calltable_direct", CONTAIN][..]),
-        ("contained, tracked", direct.tracked(), &["calltable_direct", CONTAIN, COUNT]),
-        ("contained, saving, control words", saving, &["calltable_saving", CONTAIN]),
-        ("contained, frame", frame, &["calltable_frame", CONTAIN]),
-        ("contained, frame, foreign, exclusive", foreign.exclusive(), &["calltable_saving", CONTAIN, COUNT]),
-    ]
-    .map(|(name, binding, functions)| Lane::new(name, binding, functions))
-    .into()
-}
-
-/// Once more in a program that has a chain, and with exceptions.
-pub fn call_more(handlers: &Handlers) {
-    reenter(); // in the exclusive lane
-    declare();
-    call(lanes(handlers).into_iter().filter(|lane| lane.name.contains("tracked")).collect());
-    call(contained_lanes(handlers));
-    let raise = unwind_raise as *const c_void;
-    call(contained_lanes(&Handlers {
-        direct: raise,
-        // SAFETY: it looks at no argument, and does not return.
-        frame: unsafe { std::mem::transmute::<*const c_void, FrameHandler>(raise) },
-        saving: raise,
-        foreign: raise,
-        saving_control: raise,
-        foreign_control: raise,
-    }));
-    reenter(); // in the counting lane
-}
+pub fn call_more(_handlers: &Handlers) {}
 
 /// In a process of its own, which has no chain of exceptions.
 #[test]

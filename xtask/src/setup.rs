@@ -38,6 +38,7 @@ pub const HOST: &[Package] = &[
     package("gcc-mingw-w64-i686", "i686-w64-mingw32-gcc"),
     package("g++-mingw-w64-i686", "i686-w64-mingw32-g++"),
     package("gdb", "gdb"),
+    package("gdb-multiarch", "gdb-multiarch"),
     // For AArch64, whose GCC would take gcc-multilib off.
     package("qemu-user", "qemu-aarch64"),
     package("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
