@@ -1,6 +1,6 @@
-//! What AArch64's processors check of branches and returns, enforced: landing pads (BTI) on the pages of the table, and a
-//! guarded control stack (GCS) while calls go through every lane. The suite `host` runs it under an emulator that has
-//! both.
+//! What AArch64's processors check of branches and returns, enforced: landing pads (BTI) on the pages of the table, and
+//! a guarded control stack (GCS) while calls go through every lane. The suite `host` runs it under an emulator that
+//! has both.
 #![cfg(all(target_os = "linux", target_arch = "aarch64"))]
 
 mod child;
@@ -157,8 +157,8 @@ extern "C" fn return_elsewhere() {
 /// stack.
 fn guarded(function: extern "C" fn()) -> (i64, u64) {
     let (status, left): (i64, u64);
-    // SAFETY: PR_SET_SHADOW_STACK_STATUS (75) of prctl (167) takes PR_SHADOW_STACK_ENABLE (1) or nothing. No RET comes in
-    // between but those of the function.
+    // SAFETY: PR_SET_SHADOW_STACK_STATUS (75) of prctl (167) takes PR_SHADOW_STACK_ENABLE (1) or nothing. No RET comes
+    // in between but those of the function.
     unsafe {
         asm!(
             "mov x0, #75",
