@@ -510,13 +510,12 @@ calltable_overtaken:
 .endif
     mov     [ebp + AT_HANDLER], eax
     jmp     calltable_frame
-calltable_lanes:                                // calltable_resume comes here, too, with the state in EAX
+calltable_lanes:                                // calltable_resume comes here, too: the state in EAX, the data in EDX
     test    eax, STATE_FRAME | STATE_SAVE | STATE_DATA_ECX | STATE_DATA_EDX
     jz      5f
     test    eax, STATE_FRAME
     jnz     6f
-    mov     edx, [ebp + AT_DATA]                // a register of the data's is nobody's
-    test    eax, STATE_DATA_ECX
+    test    eax, STATE_DATA_ECX                 // a register of the data's is nobody's
     jz      1f
     mov     [ebp + AT_ECX], edx
 1:  test    eax, STATE_DATA_EDX

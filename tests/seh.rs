@@ -344,6 +344,33 @@ fn what_a_filter_names_to_make_the_result_is_called_with_the_arguments() {
 }
 
 #[test]
+fn what_makes_the_result_finds_it_whatever_the_parameters() {
+    macro_rules! ends {
+        ($($abi:literal)*; $arguments:tt) => { $(ends!(each $abi $arguments);)* };
+        (each $abi:literal [$(($($argument:literal)*))*]) => {$({
+            type Code = unsafe extern $abi fn($(ends!(type $argument)),*) -> i64;
+            let handler = Contained::new(
+                |$(_: ends!(type $argument)),*| {
+                    fault(1);
+                    0
+                },
+                |_| Some(0x12_3456_789a),
+            );
+            // SAFETY: when the closure faults it holds nothing that must be dropped.
+            let callback = unsafe { Callback::<Code>::from_contained(&handler) }.unwrap();
+            // SAFETY: it lives.
+            assert_eq!(unsafe { callback.code()($($argument),*) }, 0x12_3456_789a, "{}", stringify!($abi $($argument)*));
+        })*};
+        (type $argument:literal) => { i32 };
+    }
+    declare();
+    #[cfg(target_pointer_width = "64")]
+    ends!("efiapi"; [() (1) (1 2) (1 2 3) (1 2 3 4) (1 2 3 4 5) (1 2 3 4 5 6 7 8) (1 2 3 4 5 6 7 8 9)]);
+    #[cfg(target_arch = "x86")]
+    ends!("stdcall" "cdecl" "thiscall" "fastcall"; [() (1) (1 2) (1 2 3) (1 2 3 4)]);
+}
+
+#[test]
 fn a_filter_sees_all_of_an_exception_and_may_have_the_handler_go_on() {
     const PLACES: [usize; 2] = [0x1230, 0x4560];
     unsafe extern "efiapi" fn raise_and_go_on(_: *mut c_void) -> usize {

@@ -837,19 +837,19 @@ fn a_closure_as_small_as_a_pointer_lives_in_its_slot() {
         factor: i8,
         summand: i16,
     }
-    fn boxed<C: Fn(isize) -> isize + Copy + Send + Sync + 'static>(closure: C) -> Box<Callback<'static, Unary>> {
-        Box::new(Callback::from_copy(closure).unwrap())
+    fn kept<C: Fn(isize) -> isize + Copy + Send + Sync + 'static>(closure: C) -> Callback<'static, Unary> {
+        Callback::from_copy(closure).unwrap()
     }
-    fn made() -> Vec<Box<Callback<'static, Unary>>> {
+    fn made() -> Vec<Callback<'static, Unary>> {
         static SUMMAND: isize = 4;
         let (byte, padded) = (3_u8, Padded { factor: -2, summand: 7 });
         let (summand, word) = (&SUMMAND, 0xf00d_usize);
         vec![
-            boxed(|number| number),
-            boxed(move |number| number + isize::from(byte)),
-            boxed(move |number| number * isize::from(padded.factor) + isize::from(padded.summand)),
-            boxed(move |number| number + summand),
-            boxed(move |number| number ^ word as isize),
+            kept(|number| number),
+            kept(move |number| number + isize::from(byte)),
+            kept(move |number| number * isize::from(padded.factor) + isize::from(padded.summand)),
+            kept(move |number| number + summand),
+            kept(move |number| number ^ word as isize),
         ]
     }
     let all = made();

@@ -16,7 +16,7 @@ use std::sync::Once;
 
 use calltable::seh::{Exception, ExceptionFilter, Outcome, Verdict};
 use calltable::table::{self, Binding, Location, SlotKey};
-use calltable::{Callback, Convention, Options, Signature, Type, set_stale_handler};
+use calltable::{Callback, Convention, Error, Options, Signature, Type, set_stale_handler};
 
 std::arch::global_asm!(
     "
@@ -331,6 +331,19 @@ fn the_caller_is_found_from_every_instruction_of_a_call() {
     step_through("cdecl, direct, saving, wrecking", &wreck.saving(), REMOVES_NONE);
 }
 
+type Filler = unsafe extern "stdcall" fn(i32) -> i32;
+
+fn set_counting_stale_handler() {
+    // SAFETY: all callbacks of this program return numbers.
+    unsafe {
+        set_stale_handler(Some(|_| {
+            RAN.set(RAN.get() + 1);
+            0
+        }))
+        .unwrap();
+    }
+}
+
 /// A release may overtake a call before any instruction. It is then on another way.
 #[test]
 fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
@@ -352,14 +365,7 @@ fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
             )
         };
     }
-    // SAFETY: all callbacks of this program return numbers.
-    unsafe {
-        set_stale_handler(Some(|_| {
-            RAN.set(RAN.get() + 1);
-            0
-        }))
-        .unwrap();
-    }
+    set_counting_stale_handler();
     RUNS_RUST.set(true);
     for (way, register) in [typed!("stdcall"), typed!("thiscall"), typed!("fastcall"), typed!("cdecl")] {
         // If it is stale, it has a frame; if not, a cdecl one has, too.
@@ -381,6 +387,21 @@ fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
             }
         }
     }
+}
+
+/// Steps through a call of a slot that has no context yet, before `filler` makes all of them. It has a thread of its own,
+/// so that nothing of it is on the stack later.
+fn step_through_without_context(filler: fn() -> Result<Callback<'static, Filler>, Error>) {
+    set_counting_stale_handler();
+    let thread = std::thread::spawn(move || {
+        let first = filler().unwrap().slot();
+        let last = table::ENTRY_STRIDE * (table::CAPACITY - 1 - first.index());
+        RUNS_RUST.set(true);
+        let last = first.code().as_ptr().wrapping_byte_add(last);
+        step_through_call("an entry without a context", last, 0, &[REMOVES_NONE]);
+        assert_eq!(RAN.take(), 1);
+    });
+    thread.join().unwrap();
 }
 
 /// Calls with 7 as the only argument, by the way that the instruction passes it, and ESP so far below a multiple of 32.
@@ -430,8 +451,9 @@ fn nothing_of_a_call_is_on_the_stack_unless_it_has_a_frame() {
         unsafe { _Unwind_Backtrace(find, (&raw mut *found.borrow_mut()).cast()) };
         number
     };
-    // Every slot is used, so that generations are not 0, as counts of running calls are.
-    let filler = || Callback::<unsafe extern "stdcall" fn(i32) -> i32>::from_ref(&|number| number);
+    let filler = || Callback::<Filler>::from_ref(&|number| number);
+    step_through_without_context(filler);
+    // So that generations are not 0, as counts of running calls are.
     drop((0..table::CAPACITY).map_while(|_| filler().ok()).collect::<Vec<_>>());
     macro_rules! check {
         ($($abi:literal $pass:literal $aligned:literal;)*) => { $(

@@ -203,8 +203,8 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
         unsafe { Self::bind(options, Self::direct(false, F::thunk::<Plain<C>>, &raw mut *closure).exclusive()) }
     }
 
-    /// Registers a closure that fits in a pointer, and keeps a copy of it in the slot: it captures a number, a handle or
-    /// a reference by `move`, and nothing has to live beside the callback but what it refers to.
+    /// Registers a closure that fits in a pointer, and keeps a copy of it in the slot: it captures a number, a handle
+    /// or a reference by `move`, and nothing has to live beside the callback but what it refers to.
     ///
     /// ```
     /// use calltable::Callback;
@@ -238,8 +238,8 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     where
         F: HandledBy<C, Ways>,
     {
-        // SAFETY: the thunk takes the closure for the pointer; what it refers to outlives the handle, and any thread may
-        // have a copy.
+        // SAFETY: the thunk takes the closure for the pointer; what it refers to outlives the handle, and any thread
+        // may have a copy.
         unsafe { Self::bind(options, Self::direct(false, F::thunk::<InPlace<C>>, InPlace::data(closure))) }
     }
 

@@ -192,7 +192,8 @@ fn is_structure(ty: &Type) -> bool {
 
 /// Whether a type goes in registers for floating-point numbers.
 fn has_floats((c, rust, _): &Type, target: &str) -> bool {
-    let is_float = ["Float", "Double", "Mixed"].iter().any(|word| rust.contains(word)) || matches!(*rust, "f32" | "f64");
+    let is_float =
+        ["Float", "Double", "Mixed"].iter().any(|word| rust.contains(word)) || matches!(*rust, "f32" | "f64");
     is_float || target == "x86_64" && c.contains("int128") // a result
 }
 
