@@ -102,7 +102,7 @@ pub fn version() -> Result<String> {
 /// The static library as cargo makes it; if a file describes the target, it is one for drivers.
 pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
-    let library = if is_elf { library::LANDING } else { library::of(target) };
+    let library = if is_elf { library::landing(target) } else { library::of(target) };
     let file = described.map_or(target.into(), Path::to_string_lossy);
     let mut command = cargo_with_library(&file, "rustc", library, "")?;
     if described.is_some() {
