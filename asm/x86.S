@@ -671,8 +671,12 @@ PROC_IN_FRAME calltable_direct_saving
     mov     eax, [ebp + AT_STATE]
     test    eax, STATE_HANDLER_POPS
     jz      3f
-    and     eax, STATE_POSITIONS                // the words, and the data: it is on the stack, since only typed
-    mov     [esp + 4 * eax], ebp                // closures have theirs in a register, and they keep registers
+    test    eax, STATE_DATA_ECX | STATE_DATA_EDX
+    jz      1f
+    and     eax, STATE_POSITIONS                // the words alone: in the place of the data, which is in a register
+    mov     [esp + 4 * eax - 4], ebp
+1:  and     eax, STATE_POSITIONS                // the words, and the data
+    mov     [esp + 4 * eax], ebp
     cld                                         // the handler's own convention may rely on it
     call    [ebp + AT_HANDLER]
     mov     ebp, [esp]
