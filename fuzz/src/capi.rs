@@ -242,7 +242,8 @@ fn bind(bind: &Bind) {
         (true, false) => capi::calltable_share,
         (true, true) => capi::calltable_try_share,
     };
-    let options = u32::from(bind.options);
+    // One in 16 has a bit that is none.
+    let options = u32::from(bind.options) | u32::from(bind.wrong % 16 == 4) << 8;
     // A signature of as many words tells the positions.
     let is_described = options & capi::DIRECT_LANE != 0;
     let signature = filled_signature(bind.positions);
@@ -282,7 +283,7 @@ fn bind(bind: &Bind) {
         capi::NULL_POINTER
     } else if version != capi::VERSION {
         capi::OTHER_VERSION
-    } else if options > 127 {
+    } else if options > 255 {
         capi::UNKNOWN_OPTION
     } else if handler.is_null() {
         capi::NULL_HANDLER
@@ -330,8 +331,8 @@ fn bind(bind: &Bind) {
 
 /// Options that say the same are equal.
 fn effective(options: u32) -> u32 {
-    // The key says the one, the other means nothing here.
-    let mut options = options & !(capi::DIRECT_LANE | capi::FRAMED);
+    // The key says the first, the others mean nothing here.
+    let mut options = options & !(capi::DIRECT_LANE | capi::FRAMED | capi::KEEPING_X18);
     if options & capi::EXCLUSIVE != 0 {
         options |= capi::TRACKED;
     }
