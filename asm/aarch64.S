@@ -862,11 +862,13 @@ PROC calltable_contain
     b       6f                                  // what follows a BL is no epilogue, or no handler would be asked
     .globl  calltable_resume
 calltable_resume:
-    hint    #38                                 // bti jc: Rust may call it through a pointer, or a system jump here
 .ifeq WINDOWS
 .if ELF
     .cfi_def_cfa_register x0
 .endif
+.endif
+    hint    #38                                 // bti jc: Rust may call it through a pointer, or a system jump here
+.ifeq WINDOWS
     mov     sp, x0
 .if ELF
     .cfi_def_cfa_register sp

@@ -34,6 +34,16 @@ pub const FRAME: &[&str] = &["calltable_frame"];
 pub const SAVING: &[&str] = &["calltable_direct", "calltable_saving"];
 pub const SAVING_FRAME: &[&str] = &["calltable_frame", "calltable_saving"];
 
+/// Has another handler make the result.
+static NAMES: ExceptionFilter = {
+    unsafe extern "efiapi" fn filter(_: *mut c_void, _: *const Exception, outcome: *mut Outcome) -> Verdict {
+        // SAFETY: the answer is that of the call.
+        unsafe { (*outcome).handler = unwind_plain as *const c_void };
+        Verdict::RETURN
+    }
+    filter
+};
+
 /// Those that keep X18 for the caller.
 pub fn more_lanes(handlers: &Handlers) -> Vec<Lane> {
     const KEEP: &str = "calltable_keep";
@@ -58,6 +68,10 @@ pub fn more_lanes(handlers: &Handlers) -> Vec<Lane> {
 pub fn call_more(handlers: &Handlers) {
     let (direct, frame): (_, FrameHandler) = (unwind_wreck_x18 as *const c_void, unwind_wreck_x18_frame);
     call(more_lanes(&Handlers { direct, frame, ..*handlers }));
+    let (raise, data) = (unwind_raise as *const c_void, (&raw const NAMES).cast_mut().cast());
+    // SAFETY: the handler takes any arguments; the data begins with a filter.
+    let contained = unsafe { Binding::direct(Convention::C, raise, 2, data).contained() };
+    call(vec![Lane::new("contained, a handler makes the result", contained, &[])]);
 }
 
 pub struct Dispatchers {
@@ -83,7 +97,7 @@ impl Dispatchers {
     /// There is no guarded control stack here, and what deals with it is skipped.
     fn is_skipped(&self, address: u64) -> bool {
         const CBZ: u32 = 0xb400_0000; // CBNZ has one bit more
-        const MRS_GCSPR: u32 = 0xd533_2520;
+        const MRS_GCSPR: u32 = 0xd53b_2520;
         let is_skipping = |(_, at, word): (&str, u64, u32)| {
             let skipped = at + 4..at + 4 * u64::from(word >> 5 & 0x7ffff);
             word & 0xfe00_0000 == CBZ
