@@ -72,7 +72,7 @@ class AArch64:
 
     @staticmethod
     def vector(frame, register):
-        """The low half, which is what the convention preserves. Where there are Z registers (SVE), gdb unwinds these."""
+        """The low half, which the convention preserves. Where there are Z registers (SVE), gdb unwinds these."""
         try:
             whole = frame.read_register(register.replace("v", "z", 1))
         except ValueError:
@@ -173,7 +173,7 @@ class Call:
         for _ in range(MOST_STEPS):
             mnemonic = self.instruction(pc).split()[0]
             if alter and pc - self.bias in plan["compares"]:
-                gdb.execute("set %s += %d" % (machine.STATE, GENERATION))  # as if the slot had been released meanwhile
+                gdb.execute("set %s += %d" % (machine.STATE, GENERATION))  # as if the slot had been released
                 alter = False
             elif alter and pc - self.bias in plan["enters"]:
                 for register in {machine.CALLS, machine.STATE}:  # the same: another generation is found there
