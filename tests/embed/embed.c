@@ -7,8 +7,8 @@
 #include "platform.h"
 
 #define CAST(type, slot) ((type)calltable_code(slot))
-/* Rust's libraries for x86_64 and AArch64 firmware and bare machines touch no floating-point register. */
-#if defined(__i386__) || defined(_M_IX86) || ((defined(__SSE2__) || defined(__ARM_NEON)) && !defined(EMBED_UEFI))
+/* Rust's libraries for x86_64 firmware, and for kernels, touch no floating-point register. */
+#if defined(__i386__) || defined(_M_IX86) || (defined(__SSE2__) && !defined(EMBED_UEFI)) || defined(__ARM_NEON)
 #define HAS_FLOATS 1
 #else
 #define HAS_FLOATS 0

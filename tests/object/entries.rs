@@ -1,4 +1,4 @@
-//! What an entry of the table must be.
+//! What an entry of the table must be, on x86.
 
 use iced_x86::{Instruction, Mnemonic, Register};
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use object::{
-    Architecture, Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex, SymbolKind,
+    Architecture, Object, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget, SectionIndex, SectionKind,
+    SymbolKind,
 };
 
 /// Whether a symbol is the table's; the version is in its name, and C symbols of 32-bit COFF begin with an underscore.
@@ -29,6 +30,7 @@ pub fn plain(name: &str, table: &str) -> String {
 pub struct Function {
     pub name: String,
     pub range: Range<u64>,
+    /// Of x86; those of AArch64 are words.
     pub instructions: Vec<Instruction>,
 }
 
@@ -64,7 +66,9 @@ pub fn references(file: &object::File, section: &object::Section) -> BTreeMap<u6
         let RelocationTarget::Symbol(index) = relocation.target() else { panic!("{relocation:?} has no symbol") };
         let symbol = file.symbol_by_index(index).unwrap();
         let field = bytes[offset as usize..][..4].try_into().unwrap();
-        let implicit = if relocation.has_implicit_addend() { i32::from_le_bytes(field) } else { 0 };
+        // In an instruction of AArch64 it would be a part of the word, and is 0 in what is read here.
+        let is_word = file.architecture() == Architecture::Aarch64 && section.kind() == SectionKind::Text;
+        let implicit = if relocation.has_implicit_addend() && !is_word { i32::from_le_bytes(field) } else { 0 };
         let reference = Reference {
             symbol: symbol.name().unwrap().to_owned(),
             section: symbol.section_index(),
@@ -121,6 +125,15 @@ impl Code {
         let bits = if file.architecture() == Architecture::X86_64 { 64 } else { 32 };
         let decode = |(name, range): (&str, Range<u64>)| {
             let bytes = bytes.get((range.start - address) as usize..(range.end - address) as usize)?;
+            if file.architecture() == Architecture::Aarch64 {
+                const NOP: [u8; 4] = [0x1f, 0x20, 0x03, 0xd5];
+                let fill = bytes.rchunks_exact(4).take_while(|word| *word == NOP || *word == [0; 4]).count() as u64;
+                return Some(Function {
+                    name: name.to_owned(),
+                    range: range.start..range.end - 4 * fill,
+                    instructions: Vec::new(),
+                });
+            }
             let mut instructions: Vec<_> =
                 Decoder::with_ip(bits, bytes, range.start, DecoderOptions::NONE).iter().collect();
             let is_fill = |i: &Instruction| matches!(i.mnemonic(), Mnemonic::Int3 | Mnemonic::Nop);

@@ -50,6 +50,7 @@ pub fn are_entries(file: &object::File, listed: &[Symbol], capacity: u64, stride
 
 /// The functions that have entries in `.pdata`, of an object or of an image.
 pub fn unwound(file: &object::File) -> Vec<Range<u64>> {
+    let is_aarch64 = file.architecture() == object::Architecture::Aarch64;
     let Some(pdata) = file.section_by_name(".pdata") else { return Vec::new() };
     let data = pdata.data().unwrap_or_default();
     let fields = references(file, &pdata);
@@ -57,5 +58,15 @@ pub fn unwound(file: &object::File) -> Vec<Range<u64>> {
         Some(to) => to.value.wrapping_add_signed(to.addend),
         None => file.relative_address_base() + u64::from(u32::from_le_bytes(data[at..at + 4].try_into().unwrap())),
     };
+    if is_aarch64 {
+        // Begin, and where the rest is, whose first 18 bits are the number of instructions.
+        let rest = file.section_by_name(".xdata").or_else(|| file.section_by_name(".rdata"));
+        let length = |at: u64| {
+            let bytes = rest.as_ref()?.data_range(at, 4).ok()??;
+            Some(4 * u64::from(u32::from_le_bytes(bytes.try_into().ok()?) & 0x3_ffff))
+        };
+        let entries = (0..data.len() / 8).map(|entry| (field(8 * entry), field(8 * entry + 4)));
+        return entries.filter_map(|(start, rest)| Some(start..start + length(rest)?)).collect();
+    }
     (0..data.len() / 12).map(|entry| field(12 * entry)..field(12 * entry + 4)).collect()
 }

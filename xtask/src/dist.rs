@@ -23,6 +23,11 @@ pub const TARGETS: &[&str] = &[
     "x86_64-unknown-uefi",
     "i686-unknown-uefi",
     "x86_64-unknown-none",
+    "aarch64-unknown-linux-gnu",
+    "aarch64-pc-windows-msvc",
+    "aarch64-unknown-uefi",
+    "aarch64-unknown-none",
+    "aarch64-unknown-none-softfloat",
 ];
 
 const PC: &str = include_str!("dist/calltable.pc");
@@ -104,7 +109,14 @@ pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
     let library = if is_elf { library::landing(target) } else { library::of(target) };
     let file = described.map_or(target.into(), Path::to_string_lossy);
-    let mut command = cargo_with_library(&file, "rustc", library, "")?;
+    let is_aarch64 = target.starts_with("aarch64");
+    // Else each atomic change is a call of the compiler's library, which asks what the processor has.
+    let flags = match (is_aarch64, target.contains("-none")) {
+        (true, true) => "-Crelocation-model=pic", // for kernels that lie anywhere; on x86_64 it is Rust's own choice
+        (true, false) => "-Ctarget-feature=-outline-atomics",
+        (false, _) => "",
+    };
+    let mut command = cargo_with_library(&file, "rustc", library, flags)?;
     if described.is_some() {
         command.args(["-Zjson-target-spec", "--no-default-features"]);
     }
@@ -112,11 +124,13 @@ pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     command.arg("--features=panic-handler");
     command.args(["--target-dir", OTHER_FOLDER]);
     let for_cc = target.replace('-', "_");
-    if target.ends_with("-uefi") || target.ends_with("-msvc") {
+    if target.ends_with("-uefi") || target.ends_with("-msvc") || is_aarch64 {
         command.env(format!("CC_{for_cc}"), "clang-19");
     }
     if target.ends_with("-msvc") {
         command.env(format!("AR_{for_cc}"), "llvm-lib-19");
+    } else if is_aarch64 {
+        command.env(format!("AR_{for_cc}"), "llvm-ar-19");
     }
     quietly(&mut command)?;
     let folder = Path::new(OTHER_FOLDER).join(target).join("dist");
@@ -199,11 +213,16 @@ fn share(target: &str, out: &Path, static_name: &str, version: &str) -> Result<O
             let (full, plain) = (format!("libcalltable.so.{version}"), "libcalltable.so");
             let script = out.join("exports");
             fs::write(&script, format!("{{ global: {}; local: *; }};\n", names.join("; ")))?;
-            let mut gcc = Command::new("gcc");
-            gcc.arg(if arch == "i686" { "-m32" } else { "-m64" }).args(["-nostartfiles", "-Wl,-z,now,-z,defs"]);
-            whole(&mut gcc);
-            gcc.arg(format!("-Wl,-soname,{full}")).arg(format!("-Wl,--version-script,{}", script.display()));
-            quietly(gcc.arg("-o").arg(out.join("lib").join(&full)))?;
+            let (compiler, flags): (_, &[_]) = match arch {
+                "aarch64" => ("clang-19", &["--target=aarch64-linux-gnu", "-fuse-ld=lld"]),
+                "i686" => ("gcc", &["-m32"]),
+                _ => ("gcc", &["-m64"]),
+            };
+            let mut link = Command::new(compiler);
+            link.args(flags).args(["-nostartfiles", "-Wl,-z,now,-z,defs"]);
+            whole(&mut link);
+            link.arg(format!("-Wl,-soname,{full}")).arg(format!("-Wl,--version-script,{}", script.display()));
+            quietly(link.arg("-o").arg(out.join("lib").join(&full)))?;
             quietly(Command::new("ln").args(["-s", &full]).arg(out.join("lib").join(plain)))?;
             fs::remove_file(script)?;
             Ok(Some(Shared { path: format!("lib/{full}"), import: "" }))

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use xtask::suite::{Suite, folder, quietly};
 use xtask::wine::{Wine, for_windows};
-use xtask::{dist, tools};
+use xtask::{arm64, dist, tools};
 
 use crate::{lua, uefi};
 
@@ -40,16 +40,22 @@ const HOSTED: [Hosted; 4] = [
     },
 ];
 
-const MSVC: [&str; 2] = ["x86_64-pc-windows-msvc", "i686-pc-windows-msvc"];
-const UEFI: [&str; 2] = ["x86_64-unknown-uefi", "i686-unknown-uefi"];
-const BARE: &str = "x86_64-unknown-none";
+const MSVC: [&str; 3] = ["x86_64-pc-windows-msvc", "i686-pc-windows-msvc", "aarch64-pc-windows-msvc"];
+const UEFI: [&str; 3] = ["x86_64-unknown-uefi", "i686-unknown-uefi", "aarch64-unknown-uefi"];
+
+/// A target of bare machines, and how C is compiled as kernels are.
+const BARE: [(&str, &[&str]); 3] = [
+    ("x86_64-unknown-none", &["-mno-sse", "-mno-mmx", "-mno-80387", "-mno-red-zone"]),
+    ("aarch64-unknown-none", &["-mbranch-protection=standard"]),
+    ("aarch64-unknown-none-softfloat", &["-mbranch-protection=standard", "-mgeneral-regs-only"]),
+];
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
-    let bare = MSVC.len() * 3 + UEFI.len() * 2 + 3;
-    let steps = 2 + 7 * HOSTED.len() + 2 * clangs + bare + lua::STEPS + 1;
+    let bare = MSVC.len() * 3 + UEFI.len() * 2 + BARE.len() * 3;
+    let steps = 2 + 7 * HOSTED.len() + 2 * clangs + 3 + bare + lua::STEPS + 1;
     let mut suite = Suite::new("embed", steps);
     for hosted in &HOSTED {
         let target = hosted.target;
@@ -94,6 +100,8 @@ pub fn run() -> Result<bool> {
             }
         }
     }
+    aarch64_linux(&mut suite);
+    let arm64 = arm64::Wine::install();
     for target in MSVC {
         let mut made = None;
         suite.check(&format!("dist, {target}"), || {
@@ -106,7 +114,14 @@ pub fn run() -> Result<bool> {
                 || {
                     let made = made.as_ref().context("there is no such folder, see above")?;
                     let objects = build_bare(target, made, language, standard, &[])?;
-                    Ok(start(&wine, target, &link_msvc(target, made, &objects, language)?))
+                    let program = link_msvc(target, made, &objects, language)?;
+                    if target.starts_with("aarch64") {
+                        let arm64 = arm64.as_ref().map_err(|error| anyhow!("no Wine for ARM64: {error:#}"))?;
+                        let mut command = Command::new("sh");
+                        command.args(["-c", &format!("{} {}.exe", arm64.runner(), program.display())]);
+                        return Ok(command);
+                    }
+                    Ok(start(&wine, target, &program))
                 },
             );
         }
@@ -128,31 +143,64 @@ pub fn run() -> Result<bool> {
             uefi::boot_program(target.split('-').next().unwrap_or(target), &program)
         });
     }
-    let mut made = None;
-    suite.check(&format!("dist, {BARE}"), || {
-        made = Some(dist::make(BARE)?);
-        Ok(())
-    });
-    for (language, standard) in STANDARDS {
-        suite.program(&format!("embed.{language} without a C library, in a process of Linux, {BARE}"), || {
-            let made = made.as_ref().context("there is no such folder, see above")?;
-            // As kernels are compiled; only what goes out of the program goes by Linux's system calls.
-            let flags = ["-mno-sse", "-mno-mmx", "-mno-80387", "-mno-red-zone", "-fno-pic"];
-            let objects = build_bare(BARE, made, language, standard, &flags)?;
-            let program = out_of(BARE)?.join(language);
-            let mut link = Command::new("ld.lld-19");
-            link.args(["-static", "--no-undefined", "-o"]).arg(&program).args(objects);
-            quietly(link.arg(made.join("lib/libcalltable.a")))?;
-            let code = quietly(Command::new("objdump").arg("-d").arg(&program))?;
-            ensure!(code.contains("calltable_register"), "there is no code of the library in the program");
-            ensure!(!code.contains("%xmm"), "code that was built without SSE touches XMM registers");
-            Ok(Command::new(program))
+    for (target, flags) in BARE {
+        let mut made = None;
+        suite.check(&format!("dist, {target}"), || {
+            made = Some(dist::make(target)?);
+            Ok(())
         });
+        for (language, standard) in STANDARDS {
+            suite.program(&format!("embed.{language} without a C library, in a process of Linux, {target}"), || {
+                let made = made.as_ref().context("there is no such folder, see above")?;
+                // As kernels are compiled; only what goes out of the program goes by Linux's system calls.
+                let objects = build_bare(target, made, language, standard, &[flags, &["-fno-pic"]].concat())?;
+                let program = out_of(target)?.join(language);
+                let mut link = Command::new("ld.lld-19");
+                link.args(["-static", "--no-undefined", "-o"]).arg(&program).args(objects);
+                quietly(link.arg(made.join("lib/libcalltable.a")))?;
+                let code = quietly(Command::new("llvm-objdump-19").arg("-d").arg(&program))?;
+                ensure!(code.contains("calltable_register"), "there is no code of the library in the program");
+                ensure!(!code.contains("%xmm"), "code that was built without SSE touches XMM registers");
+                Ok(if target.starts_with("aarch64") { emulated(&program) } else { Command::new(program) })
+            });
+        }
     }
     lua::steps(&mut suite, &wine);
     let title = "audit of every target, and of a driver; it finds a planted violation of each kind";
     suite.program(title, || Ok(tools::suite("audit")));
     Ok(suite.finish())
+}
+
+/// C programs of AArch64 Linux, which Clang compiles and QEMU's user mode runs, by what pkg-config says of the folder.
+/// (There is no C++ library for this processor.)
+fn aarch64_linux(suite: &mut Suite) {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    let mut made = None;
+    suite.check(&format!("dist, {TARGET}"), || {
+        made = Some(dist::make(TARGET)?);
+        Ok(())
+    });
+    for package in ["calltable", "calltable-shared"] {
+        suite.program(&format!("embed.c, {package}, built by Clang, {TARGET}"), || {
+            let made = made.as_ref().context("there is no such folder, see above")?;
+            let flags = flags_for(made, package)?;
+            let program = out_of(TARGET)?.join(format!("c-{package}"));
+            let mut clang = Command::new("clang-19");
+            clang.args(["--target=aarch64-linux-gnu", "-fuse-ld=lld", "-mbranch-protection=standard", "-O2"]);
+            clang.args(WARNINGS).args(["-std=c99", "tests/embed/platform.c", "tests/embed/embed.c"]);
+            quietly(clang.args(flags.split_whitespace()).arg("-o").arg(&program))?;
+            let mut command = emulated(&program);
+            command.env("LD_LIBRARY_PATH", made.join("lib"));
+            Ok(command)
+        });
+    }
+}
+
+/// Runs a program of AArch64 Linux.
+fn emulated(program: &Path) -> Command {
+    let mut command = Command::new("qemu-aarch64");
+    command.args(["-L", "/usr/aarch64-linux-gnu"]).arg(program);
+    command
 }
 
 /// A folder for what is built for a target.
@@ -258,7 +306,8 @@ fn build_plainly(hosted: &Hosted, made: &Path, package: &str, compilers: [&str; 
 fn build_bare(target: &str, made: &Path, language: &str, standard: &str, flags: &[&str]) -> Result<[PathBuf; 2]> {
     let out = out_of(target)?;
     // Clang 19 makes no objects for the firmware by that name; they are those of Windows.
-    let triple = target.replace("unknown-none", "unknown-none-elf").replace("unknown-uefi", "pc-windows-msvc");
+    let triple = target.trim_end_matches("-softfloat").replace("unknown-none", "unknown-none-elf");
+    let triple = triple.replace("unknown-uefi", "pc-windows-msvc");
     let compile = |source: &str, compiler: &str, standard: &str| -> Result<PathBuf> {
         let object = out.join(source).with_extension(format!("{language}.o"));
         let mut command = Command::new(compiler);
@@ -278,9 +327,11 @@ fn build_bare(target: &str, made: &Path, language: &str, standard: &str, flags: 
 fn link_msvc(target: &str, made: &Path, objects: &[PathBuf], language: &str) -> Result<PathBuf> {
     let out = out_of(target)?;
     let (definition, library) = (out.join("kernel32.def"), out.join("kernel32.lib"));
-    let (machine, names) = match target.starts_with("i686") {
-        true => ("i386", ["GetStdHandle@4", "WriteFile@20", "ExitProcess@4"]),
-        false => ("i386:x86-64", ["GetStdHandle", "WriteFile", "ExitProcess"]),
+    let plain = ["GetStdHandle", "WriteFile", "ExitProcess"];
+    let (machine, names) = match target.split('-').next() {
+        Some("i686") => ("i386", ["GetStdHandle@4", "WriteFile@20", "ExitProcess@4"]),
+        Some("aarch64") => ("arm64", plain),
+        _ => ("i386:x86-64", plain),
     };
     std::fs::write(&definition, format!("LIBRARY kernel32.dll\nEXPORTS\n{}\n", names.join("\n")))?;
     let mut tool = Command::new("llvm-dlltool-19");

@@ -41,7 +41,7 @@ READ_ONLY_POINTER void (*const __guard_dispatch_icall_fptr)(void) = dispatch;
 
 struct load_config {
     uint32_t size;
-#ifdef _M_X64
+#ifdef _WIN64
     uint32_t before_cookie[21];
 #else
     uint32_t before_cookie[14];
@@ -50,7 +50,7 @@ struct load_config {
     const void *handler_table, *handler_count;
     const void *check_function, *dispatch_function;
     const void *function_table, *function_count, *flags;
-#ifdef _M_X64
+#ifdef _WIN64
     uint32_t code_integrity[2];
 #else
     uint32_t code_integrity[3];
@@ -76,7 +76,7 @@ const struct load_config _load_config_used = {
     .taken_imports_count = __guard_iat_count,
     .long_jumps = __guard_longjmp_table,
     .long_jumps_count = __guard_longjmp_count,
-#ifdef _M_X64
+#ifdef _WIN64
     .continuations = __guard_eh_cont_table,
     .continuations_count = __guard_eh_cont_count,
 #endif

@@ -9,6 +9,7 @@ use iced_x86::{Decoder, DecoderOptions, OpKind};
 use object::read::archive::ArchiveFile;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, elf, pe};
 
+use super::aarch64;
 use super::entries::Kind;
 use super::image::Code;
 
@@ -19,11 +20,23 @@ pub struct Target<'a>(pub &'a str);
 impl Target<'_> {
     /// The target that it is like but for floating-point registers.
     pub fn ordinary(self) -> String {
-        self.0.replace("-softfloat-", "-pc-")
+        self.0.replace("-softfloat-windows", "-pc-windows")
+    }
+
+    pub fn is_aarch64(self) -> bool {
+        self.0.starts_with("aarch64")
+    }
+
+    pub fn is_x86_64(self) -> bool {
+        self.0.starts_with("x86_64")
+    }
+
+    pub fn is_i686(self) -> bool {
+        self.0.starts_with("i686")
     }
 
     pub fn is_64(self) -> bool {
-        self.0.starts_with("x86_64")
+        self.is_x86_64() || self.is_aarch64()
     }
 
     pub fn is_windows(self) -> bool {
@@ -31,7 +44,10 @@ impl Target<'_> {
     }
 
     pub fn entries(self) -> Kind {
-        Kind::of(self.is_64(), self.is_windows())
+        match self.is_aarch64() {
+            true => Kind { stride: 16, has_pad: true, has_frame: false },
+            false => Kind::of(self.is_64(), self.is_windows()),
+        }
     }
 
     pub fn is_coff(self) -> bool {
@@ -53,8 +69,9 @@ impl Target<'_> {
     }
 
     /// Whether code may touch floating-point registers.
-    pub fn has_sse(self) -> bool {
-        !self.0.ends_with("-uefi") && !self.0.ends_with("-none") && !self.0.contains("softfloat")
+    pub fn has_floats(self) -> bool {
+        let is_bare = self.0.ends_with("-uefi") || self.0.ends_with("-none");
+        (self.is_aarch64() || !is_bare) && !self.0.contains("softfloat")
     }
 
     /// A C symbol as C has it.
@@ -139,6 +156,12 @@ fn capacity(target: Target, object: &object::File) -> Option<u64> {
     let symbol = object.symbols().find(|symbol| symbol.is_definition() && symbol.name().is_ok_and(is_it))?;
     let section = object.section_by_index(symbol.section_index()?).ok()?;
     let code = section.data().ok()?.get((symbol.address() - section.address()) as usize..)?;
+    if target.is_aarch64() {
+        const MOVZ_W0: u32 = 0x5280_0000;
+        return aarch64::in_order(code)
+            .find(|word| word & !0x1f_ffe0 == MOVZ_W0)
+            .map(|word| (word >> 5 & 0xffff).into());
+    }
     let bits = if target.is_64() { 64 } else { 32 };
     let mut instructions = Decoder::new(bits, code, DecoderOptions::NONE).into_iter();
     instructions.find(|i| i.op1_kind() == OpKind::Immediate32).map(|i| i.immediate32().into())

@@ -15,7 +15,7 @@ use xtask::suite::{folder, quietly};
 use super::artefact::{Component, Members, Target, access};
 use super::driver;
 use super::image::{self, Code};
-use super::rules::{Finding, cet, floating, table};
+use super::rules::{Finding, NO_FLOATS, floating, note, table};
 
 /// An image with all of a library, and its symbols: the shared library, or one that is linked for this alone.
 pub fn image(target: &str, library: &Path, members: &Members) -> Result<PathBuf> {
@@ -27,7 +27,7 @@ pub fn image(target: &str, library: &Path, members: &Members) -> Result<PathBuf>
         return Ok(made.join("bin/calltable.dll"));
     }
     let image = folder(&format!("audit/{target}"))?.join("image");
-    if target.ends_with("-none") {
+    if target.contains("-none") {
         let mut link = Command::new("ld.lld-19");
         quietly(link.args(["-shared", "--whole-archive"]).arg(library).arg("-o").arg(&image))?;
         return Ok(image);
@@ -61,7 +61,7 @@ pub fn check(component: &Component, bytes: &[u8]) -> Result<Vec<Finding>> {
     match &file {
         object::File::Pe64(pe) => findings.extend(check_pe(component, &file, pe)?),
         object::File::Pe32(pe) => findings.extend(check_pe(component, &file, pe)?),
-        _ => findings.push(cet(&[file])),
+        _ => findings.push(note(component.target, &[file])),
     }
     Ok(findings)
 }
@@ -164,7 +164,7 @@ fn check_driver<Pe: ImageNtHeaders>(
         place("table's section", file, table.address(), ".text", false),
         contexts(component, file),
         Finding::nothing("C run-time", runtime),
-        Finding::nothing("no XMM", vectors),
+        Finding::nothing(NO_FLOATS, vectors),
     ])
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask audit`: reads what is built for each target, and holds it against the crate's rules.
 
+mod aarch64;
 mod artefact;
 mod driver;
 mod linked;

@@ -30,8 +30,10 @@ const fn plant(rule: &'static str, on: fn(Target) -> bool, replace: &'static str
 const ALL: fn(Target) -> bool = |_| true;
 const ELF: fn(Target) -> bool = |target| !target.is_coff();
 const COFF: fn(Target) -> bool = |target| target.is_coff();
-const IS_64: fn(Target) -> bool = |target| target.is_64();
-const IS_32: fn(Target) -> bool = |target| !target.is_64();
+const X86: fn(Target) -> bool = |target| !target.is_aarch64();
+const IS_64: fn(Target) -> bool = |target| target.is_x86_64();
+const IS_32: fn(Target) -> bool = |target| target.is_i686();
+const AARCH64: fn(Target) -> bool = |target| target.is_aarch64();
 const GUARD: fn(Target) -> bool = |target| target.has_guard();
 
 /// What `EACH_SLOT` does, for each slot but the last.
@@ -58,20 +60,32 @@ const PLANTS: &[Plant] = &[
     plant("alignment", IS_32, "    .p2align 4, 0xcc", "    .byte   0xcc"),
     plant(
         "landing pads",
-        |target| target.is_64() && !target.is_windows(),
+        |target| target.is_x86_64() && !target.is_windows(),
         "    endbr64 ",
         "    .byte   0x0f, 0x1f, 0x40, 0x00 ",
     ),
     plant("frames", IS_64, "    add     rsp, ENTRY_FRAME ", "    add     rsp, ENTRY_FRAME + 8 "),
     plant("landing pads", IS_32, "    endbr32 ", "    .byte   0x0f, 0x1f, 0x40, 0x00 "),
-    plant("targets", ALL, "    call    calltable_dispatch ", "    call    calltable_frame "),
+    plant("targets", X86, "    call    calltable_dispatch ", "    call    calltable_frame "),
     plant("returns", IS_64, "    ret     ", "    nop     "),
     plant("returns", IS_32, "    jmp     eax ", "    jmp     edx "),
     plant(
         "unwind data",
-        |target| target.has_unwinder(),
+        |target| X86(target) && target.has_unwinder(),
         "END_PROC calltable_frame\n",
         "END_PROC calltable_frame\n    cld\n    cld\n",
+    ),
+    plant("unwind data", AARCH64, "END_PROC calltable_frame\n", "END_PROC calltable_frame\n    wfe\n"),
+    plant("entries", AARCH64, "    movz    w12, #", "    movz    w12, #1 + "),
+    plant("stride", AARCH64, "    hint    #34 ", "    nop\n    hint    #34 "),
+    plant("alignment", AARCH64, "    .globl calltable_table\n", "    nop\n    .globl calltable_table\n"),
+    plant("landing pads", AARCH64, "    hint    #34 ", "    hint    #36 "), // bti j
+    plant("targets", AARCH64, "    b       calltable_dispatch\n", "    b       calltable_frame\n"),
+    plant(
+        "returns",
+        AARCH64,
+        "    b       calltable_dispatch\n    brk     #0xf000 ",
+        "    b       calltable_dispatch\n    nop ",
     ),
     plant("guard targets", GUARD, "    EACH_SLOT GUARD_TARGET\n", but_one!("GUARD_TARGET")),
     plant(
@@ -86,9 +100,10 @@ const PLANTS: &[Plant] = &[
         "    .safeseh ",
         "    // .safeseh ",
     ),
-    plant("@feat.00", |target| GUARD(target) && IS_64(target), "0x4800", "0x4000"),
+    plant("@feat.00", |target| GUARD(target) && !IS_32(target), "0x4800", "0x4000"),
     plant("@feat.00", |target| GUARD(target) && IS_32(target), "0x801", "0x1"),
-    plant("CET note", ELF, "0xc0000002, 3 ", "0xc0000002, 1 "),
+    plant("branches' note", |target| ELF(target) && X86(target), "0xc0000002, 3 ", "0xc0000002, 1 "),
+    plant("branches' note", |target| ELF(target) && AARCH64(target), "0xc0000000, 5+", "0xc0000000, 4+"),
     plant("executable stack", ELF, ".note.GNU-stack, \"\"", ".note.GNU-stack, \"x\""),
     plant("names", ALL, "", ".globl planted\nplanted:\n"),
     plant("undefined", ALL, "", ".data\n.long planted_elsewhere\n"),
@@ -100,10 +115,16 @@ const PLANTS: &[Plant] = &[
     plant("text per slot", COFF, "", ".section planted, \"xr\"\n.zero CAPACITY, 0x90\n"),
     plant("bss per slot", ALL, "", ".bss\n.zero 32 * CAPACITY\n"),
     plant(
-        "no XMM",
-        |target| !target.has_sse(),
+        "no floating point",
+        |target| X86(target) && !target.has_floats(),
         "END_PROC calltable_frame\n",
         "    movaps xmm0, xmm1\nEND_PROC calltable_frame\n",
+    ),
+    plant(
+        "no floating point",
+        |target| AARCH64(target) && !target.has_floats(),
+        "END_PROC calltable_frame\n",
+        "    fmov d0, d1\nEND_PROC calltable_frame\n",
     ),
 ];
 
@@ -173,6 +194,7 @@ fn assemble(target: &str, text: &str) -> Result<Vec<u8>> {
     // As Clang calls it.
     let triple = Target(target)
         .ordinary()
+        .replace("-none-softfloat", "-none")
         .replace("-none", "-none-elf")
         .replace("-uefi", "-windows")
         .replace("pc-windows-gnu", "w64-windows-gnu");
@@ -199,7 +221,7 @@ const CHANGES: &[(&str, Change)] = &[
     ("EH continuation", |image| image.load_config(272, |count| count - 1)),
     ("SafeSEH", |image| image.load_config(68, |count| count - 1)),
     // After the JMP of an entry, or in place of what gives back its frame: MOVAPS XMM0, XMM1.
-    ("no XMM", |image| match image.is_64 {
+    ("no floating point", |image| match image.is_64 {
         true => image.replace(
             &[0x48, 0x83, 0xc4, 0x28, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],
             &[0x0f, 0x28, 0xc1, 0x90, 0xc3, 0xcc, 0xcc, 0x48, 0x83, 0xec, 0x28, 0xe8],
@@ -291,6 +313,8 @@ mod tests {
             ("x86_64-unknown-none", include_str!("../../../asm/x86_64.S")),
             ("i686-pc-windows-msvc", include_str!("../../../asm/x86.S")),
             ("i686-unknown-linux-gnu", include_str!("../../../asm/x86.S")),
+            ("aarch64-pc-windows-msvc", include_str!("../../../asm/aarch64.S")),
+            ("aarch64-unknown-none-softfloat", include_str!("../../../asm/aarch64.S")),
         ] {
             for plant in PLANTS.iter().filter(|plant| (plant.on)(Target(target))) {
                 assert!([common, text].concat().contains(plant.replace), "{target}, {}", plant.rule);

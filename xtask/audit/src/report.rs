@@ -45,9 +45,7 @@ pub fn print(reports: &[&Report]) {
     for (title, findings) in kinds {
         print_table(title, reports, findings);
     }
-    println!(
-        "-: the target has nothing of the kind. !: a violation. Sizes are in bytes. No target is AArch64: no BTI."
-    );
+    println!("-: the target has nothing of the kind. !: a violation. Sizes are in bytes.");
     for report in reports {
         for (title, findings) in kinds {
             for finding in findings(report) {

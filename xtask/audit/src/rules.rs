@@ -10,7 +10,7 @@ use xtask::{BSS_PER_SLOT, dist, text_per_slot};
 
 use super::artefact::{Component, Target, access};
 use super::image::{Code, references};
-use super::{entries, marks, unwind};
+use super::{aarch64, entries, marks, unwind};
 
 /// Rules that only report a number.
 pub const NUMBERS: &[&str] = &["text of Rust", "data", "constants"];
@@ -49,8 +49,13 @@ impl Finding {
 /// The rules of the table itself, in an object or an image: its entries, and unwind data for each instruction.
 pub fn table(target: Target, file: &object::File, code: &Code, capacity: u64) -> Vec<Finding> {
     let kind = target.entries();
-    let wrong = entries::check(code, capacity, kind);
-    let calls = code.functions[0].instructions.iter().filter(|i| i.is_call_near()).count().to_string();
+    let (calls, wrong) = if target.is_aarch64() {
+        aarch64::check(code, capacity, kind.stride)
+    } else {
+        let calls = code.functions[0].instructions.iter().filter(|i| i.is_call_near()).count();
+        (calls, entries::check(code, capacity, kind))
+    };
+    let calls = calls.to_string();
     let stride = kind.stride.to_string();
     let rules =
         ["entries", "stride", "alignment", "landing pads", "frames", "targets", "returns"].map(|rule| match rule {
@@ -130,17 +135,25 @@ fn marks(component: &Component) -> [Finding; 6] {
             (true, false) => feat(0x801),
             _ => Finding::none("@feat.00"),
         },
-        if target.is_coff() { Finding::none("CET note") } else { cet(&component.objects) },
+        if target.is_coff() { Finding::none(NOTE) } else { note(target, &component.objects) },
         if target.is_coff() { Finding::none("executable stack") } else { Finding::nothing("executable stack", stacks) },
     ]
 }
 
-/// Whether ELF files are marked for indirect-branch tracking and shadow stacks: an image is if each of its objects is.
-pub fn cet(files: &[object::File]) -> Finding {
-    let (ibt, shstk) = (elf::GNU_PROPERTY_X86_FEATURE_1_IBT, elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK);
-    let features = files.iter().fold(ibt | shstk, |all, file| all & marks::features(file).unwrap_or(0));
-    let name = |feature, name| if features & feature != 0 { name } else { "-" };
-    Finding::expect("CET note", format!("{} {}", name(ibt, "IBT"), name(shstk, "SHSTK")), "IBT SHSTK".into())
+const NOTE: &str = "branches' note";
+
+/// Whether ELF files are marked as ready for what checks branches and returns: an image is if each of its objects is.
+/// (rustc's do not say that they are ready for the shadow stack of AArch64.)
+pub fn note(target: Target, files: &[object::File]) -> Finding {
+    let wanted: &[_] = if target.is_aarch64() {
+        &[(elf::GNU_PROPERTY_AARCH64_FEATURE_1_BTI, "BTI"), (elf::GNU_PROPERTY_AARCH64_FEATURE_1_PAC, "PAC")]
+    } else {
+        &[(elf::GNU_PROPERTY_X86_FEATURE_1_IBT, "IBT"), (elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK, "SHSTK")]
+    };
+    let features = files.iter().fold(!0, |all, file| all & marks::features(file).unwrap_or(0));
+    let found: Vec<_> = wanted.iter().map(|(bit, name)| if features & bit != 0 { *name } else { "-" }).collect();
+    let wanted: Vec<_> = wanted.iter().map(|(_, name)| *name).collect();
+    Finding::expect(NOTE, found.join(" "), wanted.join(" "))
 }
 
 /// The value of `@feat.00`, which is no address.
@@ -254,11 +267,12 @@ fn sections(component: &Component) -> Vec<Finding> {
     ]
 }
 
+pub const NO_FLOATS: &str = "no floating point";
+
 /// Code for kernels and firmware leaves floating-point registers alone.
 fn registers(component: &Component) -> Finding {
-    const RULE: &str = "no XMM";
-    if component.target.has_sse() {
-        return Finding::none(RULE);
+    if component.target.has_floats() {
+        return Finding::none(NO_FLOATS);
     }
     let mut wrong = Vec::new();
     for object in &component.objects {
@@ -269,12 +283,16 @@ fn registers(component: &Component) -> Finding {
             wrong.extend(found.into_iter().map(|at| format!("the instruction at {at:#x} of {name}")));
         }
     }
-    Finding::nothing(RULE, wrong)
+    Finding::nothing(NO_FLOATS, wrong)
 }
 
 /// The addresses of instructions that touch XMM or MMX registers or MXCSR; on x86_64 also x87, where i686 returns
-/// floats.
+/// floats. And the same of AArch64.
 pub fn floating<T>(target: Target, code: &[u8], address: u64, fields: &BTreeMap<u64, T>) -> Vec<u64> {
+    if target.is_aarch64() {
+        let words = (address..).step_by(4).zip(aarch64::in_order(code));
+        return words.filter(|(_, word)| aarch64::is_floating(*word)).map(|(at, _)| at).collect();
+    }
     let mut factory = InstructionInfoFactory::new();
     let mut found = Vec::new();
     let bits = if target.is_64() { 64 } else { 32 };

@@ -5,6 +5,7 @@ use std::ops::Range;
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 use object::{Object, ObjectSection};
 
+use super::aarch64;
 use super::artefact::Target;
 use super::image::{Code, references};
 use super::marks;
@@ -12,8 +13,14 @@ use super::marks;
 /// The number of instructions of the table and the dispatchers, and the first one that no data covers.
 pub fn coverage(target: Target, file: &object::File, code: &Code) -> (usize, Option<String>) {
     let covered = if target.has_dwarf() { dwarf(target, file).unwrap_or_default() } else { marks::unwound(file) };
-    let all = || code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)));
     let is_covered = |range: Range<u64>| covered.iter().any(|c| c.start <= range.start && range.end <= c.end);
+    if target.is_aarch64() {
+        let all = || code.functions.iter().flat_map(|f| aarch64::words(code, f).map(move |(at, word)| (f, at, word)));
+        let bare = all().find(|(_, at, _)| !is_covered(*at..at + 4));
+        let text = bare.map(|(f, at, word)| format!("{word:#x} at {at:#x} in {} has no unwind data", f.name));
+        return (all().count(), text);
+    }
+    let all = || code.functions.iter().flat_map(|f| f.instructions.iter().map(move |i| (f, i)));
     let bare = all().find(|(_, instruction)| !is_covered(instruction.ip()..instruction.next_ip()));
     let text = bare.map(|(f, i)| format!("{} at {:#x} in {} has no unwind data", code.text(i), i.ip(), f.name));
     (all().count(), text)
