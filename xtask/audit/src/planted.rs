@@ -113,7 +113,7 @@ const PLANTS: &[Plant] = &[
     plant("writable code", COFF, "", ".section planted, \"wx\"\nnop\n"),
     plant("text per slot", ELF, "", ".section planted, \"ax\", @progbits\n.zero CAPACITY, 0x90\n"),
     plant("text per slot", COFF, "", ".section planted, \"xr\"\n.zero CAPACITY, 0x90\n"),
-    plant("bss per slot", ALL, "", ".bss\n.zero 32 * CAPACITY\n"),
+    plant("bss per slot", ALL, "", ".bss\n.zero 64 * CAPACITY\n"),
     plant(
         "no floating point",
         |target| X86(target) && !target.has_floats(),

@@ -252,6 +252,8 @@ fn sections(component: &Component) -> Vec<Finding> {
     let data = sum(&|s| access(s).is_loaded && access(s).writes && !access(s).is_zeros);
     let constants = sum(&|s| access(s).is_loaded && !access(s).writes && !access(s).executes);
     let bss = sum(&|s| access(s).is_loaded && access(s).is_zeros);
+    // The word that children of `fork` do not keep (src/platform/linux.rs) has a page, of up to 64 KB on AArch64.
+    let largest_page = if component.target.0 == "aarch64-unknown-linux-gnu" { 0x1_0000 } else { 0 };
     let bound = |rule, bytes: u64, most: f64| {
         let slot = per_slot(bytes);
         let wrong = (slot > most).then(|| format!("{bytes} bytes are {slot:.2} for each slot, more than {most}"));
@@ -260,7 +262,7 @@ fn sections(component: &Component) -> Vec<Finding> {
     vec![
         Finding::nothing("writable code", wx),
         bound("text per slot", table, text_per_slot(component.target.entries().stride)),
-        bound("bss per slot", bss, BSS_PER_SLOT),
+        bound("bss per slot", bss, BSS_PER_SLOT + largest_page as f64 / component.capacity as f64),
         Finding::new("text of Rust", text, None),
         Finding::new("data", data, None),
         Finding::new("constants", constants, None),
