@@ -1,5 +1,5 @@
 //! Every register, flag and stack word around a call, with handlers that wreck whatever they may.
-#![cfg(any(target_os = "linux", all(windows, target_env = "gnu", target_arch = "x86")))]
+#![cfg(any(target_os = "linux", all(windows, target_env = "gnu", not(target_arch = "x86_64"))))]
 
 use std::sync::Mutex;
 

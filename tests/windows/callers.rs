@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use calltable::{Callback, Convention, Dynamic, Frame, Options, Signature, Type, Value};
+use calltable::{Callback, Convention, Dynamic, Element, Frame, Options, Signature, Type, Value};
 
 use crate::c_side::{C, LEVELS, Unary, caller, function};
 
@@ -46,8 +46,8 @@ macro_rules! patterns {
     ($($name:ty: $kind:expr),*) => { $(impl Pattern for $name { const TYPE: Type = $kind; })* };
 }
 patterns!(u8: Type::U8, i8: Type::I8, u16: Type::U16, i16: Type::I16, u32: Type::U32, i32: Type::I32, u64: Type::U64,
-    i64: Type::I64, f32: Type::F32, f64: Type::F64, FloatPair: Type::Struct { size: 8 },
-    DoublePair: Type::Struct { size: 16 }, usize: Type::USIZE);
+    i64: Type::I64, f32: Type::F32, f64: Type::F64, FloatPair: Type::Homogeneous { element: Element::F32, count: 2 },
+    DoublePair: Type::Homogeneous { element: Element::F64, count: 2 }, usize: Type::USIZE);
 
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -39,7 +39,8 @@ pub fn linker() -> Result<PathBuf> {
     let zig = package.join("ziglang/zig");
     let text = format!(
         r#"#!/bin/sh
-# Leaves out what rustc asks of MinGW's GCC and this has not, or has under other names.
+# Leaves out what rustc asks of MinGW's GCC and this has not, or has under other names; and what would make an archive of
+# a DLL, for all but the system's DLLs is static here.
 export ZIG_GLOBAL_CACHE_DIR={0}/cache ZIG_LOCAL_CACHE_DIR={0}/cache
 count=$#
 while [ $count -gt 0 ]; do
@@ -47,7 +48,7 @@ while [ $count -gt 0 ]; do
     shift
     count=$((count - 1))
     case $argument in
-    -Wl,--disable-auto-image-base | -Wl,--dynamicbase | -Wl,--high-entropy-va) ;;
+    -static | -Wl,--disable-auto-image-base | -Wl,--dynamicbase | -Wl,--high-entropy-va) ;;
     -lgcc_eh | -lgcc | -lgcc_s | -l:libpthread.a | -lmingwex | -lmingw32 | -lmsvcrt) ;;
     *) set -- "$@" "$argument" ;;
     esac

@@ -42,7 +42,11 @@ pub fn run() -> Result<bool> {
     suite.tests_of(&format!("tests, among them real APIs, C callers and Microsoft's DLLs, {TARGET}"), || {
         let mut test = gnullvm::cargo("test", "")?;
         test.args(["--all-features", "--no-fail-fast"]).args(tests());
+        // The emulator itself may fault when a process ends whose other threads run.
+        test.args(["--", "--skip=the_table_can_be_used_whatever_the_ended_threads_were_doing"]);
         test.env(variable(TARGET, "RUNNER"), wine.runner()).env("RUST_BACKTRACE", "0");
+        // Programs that are started at the same time hang: the emulator's `fork` is not for several threads at once.
+        test.env("RUST_TEST_THREADS", "1");
         test.env(build_dll::VARIABLE, for_windows(&build_c_side()?));
         test.env("CALLTABLE_MICROSOFT", for_windows(&microsoft()?));
         Ok(test)
