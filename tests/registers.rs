@@ -38,8 +38,8 @@ fn without_the_save_wrecked_registers_show() {
     cases::without_the_save();
 }
 
-/// One that the handler has masked, and left pending, would be raised by the foreign code's next x87 instruction if that
-/// does not mask it.
+/// One that the handler has masked, and left pending, would be raised by the foreign code's next x87 instruction if
+/// that does not mask it.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 #[test]
 fn an_x87_exception_that_a_handler_leaves_is_cleared_only_if_the_foreign_code_would_meet_it() {
@@ -61,8 +61,8 @@ fn an_x87_exception_that_a_handler_leaves_is_cleared_only_if_the_foreign_code_wo
     let code = unsafe { key.code().cast::<unsafe extern "efiapi" fn()>() };
     for (control, left) in [(ALL_MASKED, INVALID), (ALL_MASKED & !INVALID, 0)] {
         let (mut status, mut after) = (0_u16, 0_u16);
-        // SAFETY: the callback lives; compiled code leaves the x87 registers alone between these, and finds them as they
-        // are at a program's start.
+        // SAFETY: the callback lives; compiled code leaves the x87 registers alone between these, and finds them as
+        // they are at a program's start.
         unsafe {
             asm!("fninit", "fldcw [{}]", in(reg) &control);
             code();

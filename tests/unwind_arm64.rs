@@ -1,7 +1,7 @@
 //! Windows' own unwinder on table and dispatchers of AArch64, from every instruction of a call.
 //!
-//! The processor's single steps are not for programs of user mode there. So every instruction but the one that runs next
-//! is a breakpoint, in all of the dispatchers: no other test may call through the table meanwhile.
+//! The processor's single steps are not for programs of user mode there. So every instruction but the one that runs
+//! next is a breakpoint, in all of the dispatchers: no other test may call through the table meanwhile.
 #![cfg(all(windows, target_arch = "aarch64"))]
 
 use std::cell::UnsafeCell;

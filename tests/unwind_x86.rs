@@ -389,8 +389,8 @@ fn the_caller_is_found_from_every_instruction_of_a_call_that_is_overtaken() {
     }
 }
 
-/// Steps through a call of a slot that has no context yet, before `filler` makes all of them. It has a thread of its own,
-/// so that nothing of it is on the stack later.
+/// Steps through a call of a slot that has no context yet, before `filler` makes all of them. It has a thread of its
+/// own, so that nothing of it is on the stack later.
 fn step_through_without_context(filler: fn() -> Result<Callback<'static, Filler>, Error>) {
     set_counting_stale_handler();
     let thread = std::thread::spawn(move || {
