@@ -288,9 +288,9 @@ fn differs(context: &CONTEXT, steps: &Steps) -> Option<String> {
         ("sp".to_owned(), context.Sp, steps.stack),
     ];
     all.extend((19..30).map(|number| (format!("x{number}"), general[number], 0x11 * number as u64)));
-    for number in 8..16 {
+    for (number, value) in floats.iter().enumerate().take(16).skip(8) {
         // SAFETY: as above.
-        let low = unsafe { floats[number].Anonymous.Low };
+        let low = unsafe { value.Anonymous.Low };
         all.push((format!("d{number}"), low, 0x1000 + 0x11 * number as u64));
     }
     let (name, found, want) = all.into_iter().find(|(_, found, want)| found != want)?;

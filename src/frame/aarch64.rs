@@ -99,10 +99,12 @@ impl RawFrame {
         {
             return gathered.as_ptr().cast::<[u64; 2]>().wrapping_add(first).cast();
         }
-        // SAFETY: by the caller's promise; so below.
+        // SAFETY: by the caller's promise.
         let at = unsafe { self.at(signature, index) };
         if is_structure_hidden(signature.convention(), declared) {
-            core::ptr::with_exposed_provenance(unsafe { at.read() } as usize)
+            // SAFETY: as above.
+            let address = unsafe { at.read() };
+            core::ptr::with_exposed_provenance(address as usize)
         } else {
             at.cast()
         }

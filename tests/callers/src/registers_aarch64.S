@@ -243,19 +243,20 @@ see:
     WRECK_VOLATILE
     ret     x17
 
+// As Linux code may, whose X18 is a register like any other. It is the system's own on Windows: there nobody may.
+.macro WRECK_X18
 #ifndef _WIN32
-// As Linux code may, whose X18 is a register like any other.
+    WRECK   18
+#endif
+.endm
+
     HANDLER calltable_wreck_x18
     WRECK_VOLATILE
-    WRECK   18
+    WRECK_X18
     ret     x17
-#endif
 
-// X18 is the system's own on Windows: there nobody may wreck it.
 .macro WRECK_PRESERVED
-#ifndef _WIN32
-    WRECK   18
-#endif
+    WRECK_X18
     .irp number, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
     WRECK \number
     .endr

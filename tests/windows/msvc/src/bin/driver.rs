@@ -11,6 +11,22 @@ use calltable::Callback;
 #[unsafe(no_mangle)]
 static _fltused: i32 = 0;
 
+// What compilers call for a frame of more than a page, of X15 times 16 bytes; drivers have it of the kernel's libraries. It
+// reads of each page.
+#[cfg(target_arch = "aarch64")]
+core::arch::global_asm!(
+    ".globl __chkstk",
+    ".def __chkstk; .scl 2; .type 32; .endef",
+    "__chkstk:",
+    "mov x16, sp",
+    "sub x17, sp, x15, uxtx #4",
+    "1: sub x16, x16, #4096",
+    "ldr xzr, [x16]",
+    "cmp x16, x17",
+    "b.hi 1b",
+    "ret",
+);
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
