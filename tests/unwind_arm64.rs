@@ -381,5 +381,8 @@ fn rtl_virtual_unwind_from_every_instruction_of_a_call() {
     let (slot, code) = (key.index(), key.code().as_ptr());
     table::release(key).unwrap();
     look("stale", step_through(slot, code));
-    println!("not seen: {missing:x?}");
+    // What only a refused count or an exception leads to: tests/windows has those.
+    let missing = missing.unwrap();
+    let end = missing.last().map_or(0, |offset| offset / INSTRUCTION);
+    assert!(missing.len() * 4 < end, "not seen: {missing:x?}");
 }

@@ -96,10 +96,10 @@ const REGISTRY: [(&str, &str); 2] = [
 
 /// The processor is one without branch targets: Wine's own code has none in some places.
 const PROGRAM: &str = r#"#!/bin/sh
-# Runs a program for Windows on ARM64.
+# Runs a program for Windows on ARM64, one at a time: two would each start a server for the prefix.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp QEMU_CPU=cortex-a72
 export WINEPREFIX=HOME_FOLDER/prefix WINEDEBUG=${WINEDEBUG:--all} WINEDLLOVERRIDES="mscoree,mshtml="
-exec unshare --user --map-root-user --mount --pid --fork --kill-child --mount-proc sh -c '
+exec flock HOME_FOLDER/lock unshare --user --map-root-user --mount --pid --fork --kill-child --mount-proc sh -c '
 set -e
 here=$PWD
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || {

@@ -40,7 +40,7 @@ pub fn linker() -> Result<PathBuf> {
     let text = format!(
         r#"#!/bin/sh
 # Leaves out what rustc asks of MinGW's GCC and this has not, or has under other names; and what would make an archive
-# of a DLL, for all but the system's DLLs is static here.
+# of a DLL: all but the system's DLLs is static here.
 export ZIG_GLOBAL_CACHE_DIR={0}/cache ZIG_LOCAL_CACHE_DIR={0}/cache
 count=$#
 while [ $count -gt 0 ]; do

@@ -11,8 +11,8 @@ use calltable::Callback;
 #[unsafe(no_mangle)]
 static _fltused: i32 = 0;
 
-// What compilers call for a frame of more than a page, of X15 times 16 bytes; drivers have it of the kernel's libraries. It
-// reads of each page.
+// What compilers call for a frame of more than a page, of X15 times 16 bytes: it reads of each page. Drivers have it of
+// the kernel's libraries.
 #[cfg(target_arch = "aarch64")]
 core::arch::global_asm!(
     ".globl __chkstk",
