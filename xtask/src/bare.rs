@@ -91,6 +91,7 @@ fn refuses(target: &str, refused: &[(&str, &str)]) -> Result<()> {
     let build = || {
         let mut cargo = cargo_for(target, "build", "")?;
         cargo.args(["--manifest-path", "tests/refused/Cargo.toml", "--target-dir", "target/refused"]);
+        cargo.env(format!("CC_{}", target.replace('-', "_")), "clang-19");
         anyhow::Ok(cargo)
     };
     let all = ["float_parameter", "float_result", "many_words"];

@@ -86,9 +86,14 @@ fn entry(slot: usize) -> *const c_void {
     without_provenance_mut::<c_void>(crate::machine::paging::table().start + ENTRY_STRIDE * slot)
 }
 
-pub fn before_the_first() {
+/// Has stale calls return what was wrong with them, as all cases expect.
+pub fn note_stale_calls() {
     // SAFETY: every callback of the kernel that may be refused returns a number or nothing.
     unsafe { set_stale_handler(Some(note)).expect("not sealed") };
+}
+
+pub fn before_the_first() {
+    note_stale_calls();
     for_each(|index, _, _, call| {
         // An entry that nobody has registered cannot know what its caller wants removed from the stack.
         if matches!(CONVENTIONS[index], Convention::Stdcall | Convention::Thiscall) {

@@ -38,6 +38,11 @@ pub const ALL: &[Case] = &[
     ("registers in the direct lane", Need::Nothing, registers::direct_lane),
     ("registers in the frame lane", Need::Nothing, registers::frame_lane),
     ("wrecked registers show without the save", Need::Nothing, registers::without_the_save),
+    #[cfg(target_arch = "aarch64")]
+    ("registers after a stale call", Need::Nothing, || {
+        registers::stale_call();
+        every_slot::note_stale_calls();
+    }),
     ("typed closures called by C", Need::Nothing, conventions::typed),
     ("dynamic closures called by C", Need::Nothing, conventions::dynamic),
     ("nested calls through C", Need::Nothing, conventions::nested),
