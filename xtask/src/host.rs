@@ -141,7 +141,11 @@ pub fn run() -> Result<bool> {
     });
     suite.tests_of("the same, landing pads and guarded control stacks enforced", || {
         let emulator = newer_emulator()?;
-        aarch64("-Ctarget-feature=+lse", &["guarded"], &RUN_AARCH64_LINUX.replacen("qemu-aarch64", &emulator, 1))
+        let run = RUN_AARCH64_LINUX.replacen("qemu-aarch64", &emulator, 1);
+        let mut guarded = aarch64("-Ctarget-feature=+lse", &["guarded"], &run)?;
+        // One thread changes the rights of pages that the other runs on, and starts children.
+        guarded.env("RUST_TEST_THREADS", "1");
+        Ok(guarded)
     });
     suite.check("a capacity that cannot be is refused", || {
         for capacity in ["0", "65537", "many", ""] {
