@@ -15,7 +15,6 @@ mod callers;
 mod chain;
 #[path = "windows/com.rs"]
 mod com;
-#[cfg(not(target_arch = "aarch64"))]
 #[path = "windows/contained.rs"]
 mod contained;
 #[path = "windows/gui.rs"]

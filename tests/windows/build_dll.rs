@@ -19,7 +19,7 @@ pub fn conventions(arch: &str) -> &'static [&'static str] {
 }
 
 /// The commands that build it in `out` from the sources in `source`: C for each convention, without and with
-/// optimisation, and C++, but not on AArch64. The tools are a C and a C++ compiler whose command lines are GCC's.
+/// optimisation, and C++. The tools are a C and a C++ compiler whose command lines are GCC's.
 pub fn steps(arch: &str, tools: &[impl AsRef<OsStr>; 2], source: &Path, out: &Path) -> Vec<Command> {
     let [c, cxx] = tools;
     let is_i686 = conventions(arch).len() > 1;
@@ -45,11 +45,9 @@ pub fn steps(arch: &str, tools: &[impl AsRef<OsStr>; 2], source: &Path, out: &Pa
             compile(c.as_ref(), "callers.c", convention, level);
         }
     }
-    if arch != "aarch64" {
-        compile(cxx.as_ref(), "exceptions.cpp", "all", "O2");
-        for level in ["O0", "O2"] {
-            compile(cxx.as_ref(), "faults.cpp", "all", level);
-        }
+    compile(cxx.as_ref(), "exceptions.cpp", "all", "O2");
+    for level in ["O0", "O2"] {
+        compile(cxx.as_ref(), "faults.cpp", "all", level);
     }
     let mut link = Command::new(cxx);
     // The C++ library goes in: nobody need find its DLL.

@@ -446,6 +446,50 @@ fn an_exception_that_passes_ends_the_count_of_running_calls() {
     }
 }
 
+/// On i686 `chain` tests that.
+#[cfg(not(target_arch = "x86"))]
+#[test]
+fn a_cpp_exception_passes_from_a_handler_to_the_caller() {
+    type Catching = unsafe extern "C" fn(*const c_void, i64) -> i64;
+    // SAFETY: that is its type in exceptions.cpp.
+    let catching: Catching = unsafe { function("catching") };
+    // SAFETY: only the address is used.
+    let handler = |name| unsafe { function::<*const c_void>(name) };
+    let signature = Signature::new(Convention::C, &[Type::I64; 5], Some(Type::I64)).unwrap();
+    let mut destroyed = 0_i32;
+    let data = (&raw mut destroyed).cast();
+    // SAFETY: the handlers of exceptions.cpp serve these shapes; the data outlives the registrations.
+    let ways = unsafe {
+        let direct = |name, positions| Binding::direct(Convention::C, handler(name), positions, data);
+        let frame = Binding::frame(function("throwing_handler_frame"), &signature, data);
+        [
+            direct("throwing_handler_short", 1),
+            direct("throwing_handler", 5),
+            direct("throwing_handler_short", 1).saving(),
+            direct("throwing_handler", 5).saving_control_words(),
+            direct("throwing_handler", 5).tracked(),
+            frame,
+            frame.saving(),
+            frame.exclusive(),
+        ]
+    };
+    for binding in ways {
+        let registered = Registered::new(&binding);
+        // SAFETY: written through the raw pointer above only while `catching` runs.
+        unsafe { data.cast::<i32>().write(0) };
+        for _ in 0..100 {
+            // SAFETY: the registration lives, and takes five words.
+            assert_eq!(unsafe { catching(registered.0.code().as_ptr(), 1) }, 54321);
+        }
+        // SAFETY: as above.
+        assert_eq!(unsafe { data.cast::<i32>().read() }, 100, "destructors ran on the way");
+        assert_idle(registered.0);
+    }
+    let registered = Registered::new(&ways[1]);
+    // SAFETY: as above; a negative argument throws nothing.
+    assert_eq!(unsafe { catching(registered.0.code().as_ptr(), -1) }, -1);
+}
+
 #[test]
 fn an_exception_of_the_filter_is_not_its_own() {
     let inner = Contained::new(

@@ -1,5 +1,5 @@
 //! Windows' own unwinder on table and dispatchers: from every instruction of a call, from inside a handler, and with
-//! exceptions of C++ and of the system that pass through.
+//! exceptions of the system that pass through.
 #![cfg(target_arch = "x86_64")]
 
 use std::cell::{Cell, RefCell};
@@ -433,46 +433,6 @@ fn a_stack_trace_from_a_handler_reaches_the_start_of_the_thread() {
             assert!(functions.iter().flatten().any(|(_, base)| *base == kernel), "the thread's start: {shown}");
         }
     }
-}
-
-#[test]
-fn a_cpp_exception_passes_from_a_handler_to_the_caller() {
-    type Catching = unsafe extern "C" fn(*const c_void, i64) -> i64;
-    // SAFETY: that is its type in exceptions.cpp.
-    let catching: Catching = unsafe { function("catching") };
-    // SAFETY: only the address is used.
-    let handler = |name| unsafe { function::<*const c_void>(name) };
-    let signature = Signature::new(Convention::Win64, &[Type::I64; 5], Some(Type::I64)).unwrap();
-    let mut destroyed = 0_i32;
-    let data = (&raw mut destroyed).cast();
-    // SAFETY: the handlers of exceptions.cpp serve these shapes; the data outlives the registrations.
-    let ways = unsafe {
-        let direct = |name, positions| Binding::direct(Convention::Win64, handler(name), positions, data);
-        let frame = std::mem::transmute::<*const c_void, table::FrameHandler>(handler("throwing_handler_frame"));
-        let frame = Binding::frame(frame, &signature, data);
-        [
-            direct("throwing_handler_short", 1),
-            direct("throwing_handler", 5),
-            direct("throwing_handler_short", 1).saving(),
-            direct("throwing_handler", 5).saving_control_words(),
-            frame,
-            frame.saving(),
-        ]
-    };
-    for binding in ways {
-        let registered = Registered::new(&binding);
-        // SAFETY: written through the raw pointer above only while `catching` runs.
-        unsafe { data.cast::<i32>().write(0) };
-        for _ in 0..500 {
-            // SAFETY: the registration lives, and takes five words.
-            assert_eq!(unsafe { catching(registered.code().as_ptr(), 1) }, 54321);
-        }
-        // SAFETY: as above.
-        assert_eq!(unsafe { data.cast::<i32>().read() }, 500, "destructors ran on the way");
-    }
-    let registered = Registered::new(&ways[1]);
-    // SAFETY: as above; a negative argument throws nothing.
-    assert_eq!(unsafe { catching(registered.code().as_ptr(), -1) }, -1);
 }
 
 /// What a C compiler makes of `__try` and `__except` around the foreign call.

@@ -19,7 +19,7 @@ const MICROSOFT: &str = "msvc-runtime==14.44.35112";
 
 /// A command of cargo for such programs.
 pub fn cargo(command: &str, flags: &str) -> Result<Command> {
-    let linker = linker()?;
+    let linker = compiler("cc")?;
     let mut cargo = cargo_for(TARGET, command, &format!("-Clinker-flavor=gcc -Clink-self-contained=no {flags}"))?;
     let for_cc = TARGET.replace('-', "_");
     cargo
@@ -32,10 +32,10 @@ pub fn cargo(command: &str, flags: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// A C compiler and linker whose command line is GCC's.
-pub fn linker() -> Result<PathBuf> {
+/// A compiler, which links too, for C (`cc`) or C++ (`c++`). Its command line is GCC's.
+pub fn compiler(language: &str) -> Result<PathBuf> {
     let package = package(ZIG, &[])?;
-    let linker = package.join("linker");
+    let compiler = package.join(language);
     let zig = package.join("ziglang/zig");
     let text = format!(
         r#"#!/bin/sh
@@ -53,18 +53,19 @@ while [ $count -gt 0 ]; do
     *) set -- "$@" "$argument" ;;
     esac
 done
-exec {0}/ziglang/zig cc -target aarch64-windows-gnu -fno-sanitize=all -Wno-unused-command-line-argument "$@"
+exec {0}/ziglang/zig {1} -target aarch64-windows-gnu -fno-sanitize=all -Wno-unused-command-line-argument "$@"
 "#,
-        package.to_str().context("the folder's path is not UTF-8")?
+        package.to_str().context("the folder's path is not UTF-8")?,
+        language
     );
-    if fs::read_to_string(&linker).is_ok_and(|found| found == text) {
-        return Ok(linker);
+    if fs::read_to_string(&compiler).is_ok_and(|found| found == text) {
+        return Ok(compiler);
     }
-    let written = package.join("linker.new");
+    let written = package.join(format!("{language}.new"));
     fs::write(&written, text)?;
     quietly(Command::new("chmod").arg("+x").arg(&written).arg(zig))?;
-    fs::rename(written, &linker)?;
-    Ok(linker)
+    fs::rename(written, &compiler)?;
+    Ok(compiler)
 }
 
 /// The folder of Microsoft's DLLs.

@@ -58,11 +58,11 @@ pub fn run() -> Result<bool> {
     Ok(suite.finish())
 }
 
-/// The DLL that calls back, in C.
+/// The DLL that calls back, in C and C++.
 fn build_c_side() -> Result<PathBuf> {
     let out = std::env::current_dir()?.join(folder(&format!("windows/{ARCH}"))?);
-    let linker = gnullvm::linker()?;
-    for mut step in build_dll::steps(ARCH, &[&linker, &linker], Path::new("tests/windows"), &out) {
+    let tools = [gnullvm::compiler("cc")?, gnullvm::compiler("c++")?];
+    for mut step in build_dll::steps(ARCH, &tools, Path::new("tests/windows"), &out) {
         quietly(&mut step)?;
     }
     Ok(out.join(build_dll::NAME))
