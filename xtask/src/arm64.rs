@@ -20,6 +20,9 @@ impl Wine {
     /// Makes what is missing of it.
     pub fn install() -> Result<Self> {
         let home = std::env::current_dir()?.join(folder("wine-arm64")?);
+        // Several suites use it, at the same time, too.
+        let lock = fs::File::create(home.with_extension("lock"))?;
+        lock.lock()?;
         let wine = Self { program: home.join("wine") };
         let (root, complete) = (home.join("root"), home.join("complete"));
         // Written last, so that half a tree is not taken for one, nor what was made in another way.
@@ -52,13 +55,16 @@ impl Wine {
         let text = PROGRAM
             .replace("HOME_FOLDER", home.to_str().context("the repository's path is not UTF-8")?)
             .replace("REPOSITORY", repository.to_str().context("the repository's path is not UTF-8")?);
+        if fs::read_to_string(&self.program).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
         fs::write(&self.program, text)?;
         quietly(Command::new("chmod").arg("+x").arg(&self.program)).map(drop)
     }
 
-    /// What stands before the name of a Windows program. A program that hangs must not hang the suite.
+    /// What stands before the name of a Windows program.
     pub fn runner(&self) -> String {
-        format!("timeout 600 {}", self.program.display())
+        self.program.display().to_string()
     }
 }
 
@@ -96,10 +102,12 @@ const REGISTRY: [(&str, &str); 2] = [
 
 /// The processor is one without branch targets: Wine's own code has none in some places.
 const PROGRAM: &str = r#"#!/bin/sh
-# Runs a program for Windows on ARM64, one at a time: two would each start a server for the prefix.
+# Runs a program for Windows on ARM64, one at a time: two would each start a server for the prefix. A program that
+# hangs must not hang the suite; its time begins when it is its turn.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp QEMU_CPU=cortex-a72
 export WINEPREFIX=HOME_FOLDER/prefix WINEDEBUG=${WINEDEBUG:--all} WINEDLLOVERRIDES="mscoree,mshtml="
-exec flock HOME_FOLDER/lock unshare --user --map-root-user --mount --pid --fork --kill-child --mount-proc sh -c '
+exec flock HOME_FOLDER/lock timeout --signal=KILL 600 \
+    unshare --user --map-root-user --mount --pid --fork --kill-child --mount-proc sh -c '
 set -e
 here=$PWD
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || {
