@@ -808,13 +808,13 @@ END_PROC calltable_uncount
 // here, and they have been saved. FPCR and the guarded control stack are put right there.
 //
 //   address     while the lane runs: Windows
-//   sp+0x180    the link
+//   sp+0x190    the link
 //   sp+0x000    the contained call (src/seh/call.rs, Call): outcome, data, state, slot, whether asked, FPCR
 //
 //   address     elsewhere
-//   sp+0x260    the link
-//   sp+0x1B0    the full save, of which state and FPCR are not used
-//   sp+0x180    record, pointer of the guarded control stack (src/seh/linked.rs, LinkedCall)
+//   sp+0x270    the link
+//   sp+0x1C0    the full save, of which state and FPCR are not used
+//   sp+0x190    record, pointer of the guarded control stack (src/seh/linked.rs, LinkedCall)
 //   sp+0x000    the contained call
 //
 // Windows asks no filter while the PC is in the prologue: so what a filter reads is filled there.

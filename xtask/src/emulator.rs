@@ -1,9 +1,9 @@
 //! Machines that an emulator boots: what they print is streamed and kept, and none outlives its limit or us.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -163,7 +163,7 @@ impl Drop for Running {
 }
 
 /// Hands on each line as soon as it is there; firmware prints bytes that are no text, and control sequences.
-pub(crate) fn read_lines(console: ChildStdout, mut take: impl FnMut(String) -> bool) {
+pub(crate) fn read_lines(console: impl Read, mut take: impl FnMut(String) -> bool) {
     let mut console = BufReader::new(console);
     let mut bytes = Vec::new();
     while console.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -40,7 +41,9 @@ impl Suite {
     fn count_tests(&mut self, title: &str, command: &mut Command) -> Result<()> {
         let suite = self;
         println!("    {command:?}");
-        let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
+        let starts = starts_in(child.stderr.take().expect("piped"));
         let (mut failed, mut named) = (0, 0);
         let mut programs = 0;
         let mut said = None; // which of the failures the lines are that follow
@@ -67,11 +70,14 @@ impl Suite {
             }
         }
         let status = child.wait()?;
+        // What a program has left running may keep the pipe open.
+        let started = std::iter::from_fn(|| starts.recv_timeout(Duration::from_secs(1)).ok()).count();
         if programs == 0 {
             bail!("no test ran ({status})");
         }
         ensure!(failed <= named, "{failed} tests failed, of which {named} said so in lines of their own");
         ensure!(status.success() == (failed == 0), "{status}, though {failed} tests said that they failed");
+        ensure!(programs >= started, "of {started} programs {programs} said how their tests have ended");
         Ok(())
     }
 
@@ -197,6 +203,19 @@ fn processor_time() -> Duration {
 #[cfg(not(target_os = "linux"))]
 fn processor_time() -> Duration {
     Duration::ZERO
+}
+
+/// Passes on what cargo says. Something comes for each program that it starts, which is to say how its tests have
+/// ended.
+fn starts_in(said: ChildStderr) -> Receiver<()> {
+    let (sender, starts) = mpsc::channel();
+    std::thread::spawn(move || {
+        read_lines(said, |line| {
+            eprintln!("{line}");
+            !line.trim_start().starts_with("Running ") || sender.send(()).is_ok()
+        });
+    });
+    starts
 }
 
 /// The number before `word` in a line such as `ok. 5 passed; 0 failed; ...`.
@@ -344,6 +363,9 @@ mod tests {
         assert_eq!(tests(&format!("{bad}; exit 101")), (false, 3, 1, 0), "the test's line is lost among others");
         assert!(!tests(&format!("echo 'test a::b ... FAILED'; {bad}")).0, "its program says nothing");
         assert_eq!(tests("true"), (false, 0, 1, 0), "no test");
+        let running = "echo '     Running tests/a.rs (a)' >&2";
+        assert_eq!(tests(&format!("{running}; {good}")), (true, 5, 0, 2));
+        assert_eq!(tests(&format!("{running}; {running}; {good}")), (false, 5, 1, 2), "one of them says nothing");
         assert!(!outcome(|suite| suite.tests("", &mut Command::new("/no/such/program"))).0);
     }
 
