@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use core::ops::Range;
 #[cfg(any(split_state, target_arch = "x86"))]
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 use static_assertions::{const_assert, const_assert_eq};
 
@@ -30,7 +30,7 @@ pub(crate) struct Context {
     calls: AtomicU64,
     /// Bytes of arguments that the entry removes. It stays after a release: a stale call has the same arguments.
     #[cfg(target_arch = "x86")]
-    pub(crate) cleanup: AtomicU32,
+    cleanup: AtomicU32,
     /// A `&mut` to something that may not move need not be the only reference: `make` changes the vector, while others
     /// have references to contexts in it.
     _shared: PhantomPinned,
@@ -67,6 +67,15 @@ const_assert!(MAX_POSITIONS < STATE_POSITIONS);
 const_assert!(STATE_CONTAIN < 1 << 16);
 const_assert!((STATE_CONTAIN as u64) < GENERATION && STATE_POSITIONS < STATE_FRAME);
 const_assert!(LAST_GENERATION <= u64::MAX / GENERATION);
+
+/// What a live slot's entry calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) handler: *const c_void,
+    pub(crate) data: *mut c_void,
+    /// Bytes of arguments that the entry removes: none but on i686.
+    pub(crate) cleanup: u32,
+}
 
 /// What `Context::state` says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,8 +152,15 @@ impl Context {
         self.state.load()
     }
 
-    /// Makes a slot live that is not, once `handler` and `data` are written. To be called under the lock.
-    pub(crate) fn open(&self, shape: usize) {
+    /// Makes a slot live that is not. To be called under the lock.
+    #[inline]
+    pub(crate) fn open(&self, target: Target, shape: usize) {
+        // Whoever sees the new handler or data also sees that the state has left the former registration's.
+        fence(Ordering::Release);
+        self.handler.store(target.handler.cast_mut(), Ordering::Relaxed);
+        self.data.store(target.data, Ordering::Relaxed);
+        #[cfg(target_arch = "x86")]
+        self.cleanup.store(target.cleanup, Ordering::Relaxed);
         self.state.open(State { shape, ..self.load_state() });
     }
 
@@ -153,10 +169,19 @@ impl Context {
         self.state.close(state.generation + 1);
     }
 
-    /// Ends the counting of a generation, if none of its calls is running: from then on none of them can enter.
+    /// Ends the counting of a generation, if none of its calls is running: from then on none of them can enter. Says
+    /// whether it has ended, now or before.
     pub(crate) fn end_calls(&self, generation: u64) -> bool {
         let (none, next) = (generation * GENERATION, (generation + 1) * GENERATION);
-        self.calls.compare_exchange(none, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let ended = self.calls.compare_exchange(none, next, Ordering::AcqRel, Ordering::Acquire);
+        ended.is_ok() || ended == Err(next)
+    }
+
+    /// Ends the counting of a generation whose calls may be running: from then on none can enter. They are counted until
+    /// they end, with the next generation: to be called once, before [`Self::end_calls`].
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "no closure is called once"))]
+    pub(crate) fn leave_calls(&self) {
+        self.calls.fetch_add(GENERATION, Ordering::AcqRel);
     }
 
     /// Says that a counted call has ended.
@@ -165,9 +190,17 @@ impl Context {
         self.calls.fetch_sub(1, Ordering::Release);
     }
 
-    /// Handler and data. To be called under the lock.
-    pub(crate) fn target(&self) -> (*const c_void, *mut c_void) {
-        (self.handler.load(Ordering::Relaxed), self.data.load(Ordering::Relaxed))
+    /// What a live slot calls. To be called under the lock.
+    #[inline]
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            handler: self.handler.load(Ordering::Relaxed),
+            data: self.data.load(Ordering::Relaxed),
+            #[cfg(target_arch = "x86")]
+            cleanup: self.cleanup.load(Ordering::Relaxed),
+            #[cfg(not(target_arch = "x86"))]
+            cleanup: 0,
+        }
     }
 
     /// The number of calls that run now, if they are counted.

@@ -163,6 +163,75 @@ impl<H> fmt::Display for NotReleased<H> {
 
 impl<H: fmt::Debug> core::error::Error for NotReleased<H> {}
 
+/// Why a slot was not given another registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RebindError {
+    /// The new registration was refused. Nothing has changed.
+    Refused(Error),
+    /// The old registration has not ended. After [`ReleaseError::InFlight`] and [`ReleaseError::OwnCall`] the entry takes
+    /// no new calls; rebinding again continues.
+    NotEnded(ReleaseError),
+    /// The old registration is [shared](crate::table::share), and others rely on it. Nothing has changed.
+    Shared {
+        /// How many releases it takes.
+        uses: u32,
+    },
+    /// The slot has had as many registrations as it can have but for this one. Nothing has changed.
+    UsedUp,
+}
+
+impl From<ReleaseError> for RebindError {
+    fn from(error: ReleaseError) -> Self {
+        Self::NotEnded(error)
+    }
+}
+
+impl fmt::Display for RebindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::NotEnded(ReleaseError::InFlight) => {
+                f.write_str("calls of this callback are still running: rebind it again when they have returned")
+            }
+            Self::NotEnded(error) => error.fmt(f),
+            Self::Shared { uses } => write!(
+                f,
+                "this registration is shared {uses} times: release the other uses first, or register the new handler \
+                 in a slot of its own"
+            ),
+            Self::UsedUp => f.write_str(
+                "this slot cannot be rebound any more: register the new handler in another slot, and release this one",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for RebindError {}
+
+/// A slot that was not given another registration, and the handle of the one that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotRebound<H> {
+    /// What was to be rebound.
+    pub handle: H,
+    /// Why it was not.
+    pub error: RebindError,
+}
+
+impl<H> From<NotRebound<H>> for RebindError {
+    fn from(not_rebound: NotRebound<H>) -> Self {
+        not_rebound.error
+    }
+}
+
+impl<H> fmt::Display for NotRebound<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<H: fmt::Debug> core::error::Error for NotRebound<H> {}
+
 /// Why a signature built at run time was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

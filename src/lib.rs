@@ -60,13 +60,15 @@ mod stale;
 pub mod table;
 mod types;
 
+#[cfg(feature = "alloc")]
+pub use callback::Once;
 pub use callback::{
-    Callback, Contained, Dynamic, FunctionPointer, HandledBy, HandledByMut, HandledWith, Method, Options,
+    Callback, Contained, Dynamic, FunctionPointer, HandledBy, HandledByMut, HandledByOnce, HandledWith, Method, Options,
 };
 #[cfg(feature = "std")]
 pub use caught::Caught;
 pub use convention::Convention;
-pub use error::{Error, FrameError, NotReleased, ReleaseError, SignatureError};
+pub use error::{Error, FrameError, NotRebound, NotReleased, RebindError, ReleaseError, SignatureError};
 pub use frame::{Frame, RawFrame, Scalar, Value};
 pub use signature::Signature;
 pub use stale::{StaleCall, StaleHandler, StaleReason, set_stale_handler};

@@ -7,20 +7,21 @@
 //! - To release, close the state, with the next generation, then end the counting of the old one. Only after that is
 //!   the slot free.
 //! - To register again, first have whoever sees the new handler or data see the closed state, too (the fence in
-//!   `bind`).
+//!   `Context::open`).
+//! - To rebind, do as to release, and before the slot is free as to register again. So what holds of a slot that changes
+//!   hands holds of one that keeps its owner.
 
 use core::ffi::c_void;
 use core::ops::Range;
-use core::sync::atomic::{Ordering, fence};
 
 use spin::mutex::SpinMutexGuard;
 use static_assertions::const_assert;
 
 use crate::abi::Shape;
-use crate::context::{self, Context};
+use crate::context::{self, Context, Target};
 use crate::convention::Convention;
 use crate::entry::{self, CodePointer};
-use crate::error::{Error, ReleaseError};
+use crate::error::{Error, RebindError, ReleaseError};
 use crate::layout::*;
 use crate::lock::{Lock, Recover};
 
@@ -208,6 +209,13 @@ pub struct Binding {
     pub(crate) unwind: *mut (),
 }
 
+impl Binding {
+    #[inline]
+    fn target(&self) -> Target {
+        Target { handler: self.handler, data: self.data, cleanup: self.shape.cleanup }
+    }
+}
+
 // SAFETY: it only carries the pointers; whoever makes one promises that they may be used from any thread that calls.
 unsafe impl Send for Binding {}
 // SAFETY: as above.
@@ -242,22 +250,14 @@ fn check_open() -> Result<(), Error> {
     if context::is_sealed() { Err(Error::Sealed) } else { Ok(()) }
 }
 
-/// Whether the entry removes as many bytes of arguments from the stack as that registration wants.
-fn removes_the_same(context: &Context, binding: &Binding) -> bool {
-    #[cfg(target_arch = "x86")]
-    return context.cleanup.load(Ordering::Relaxed) == binding.shape.cleanup;
-    #[cfg(not(target_arch = "x86"))]
-    {
-        let _ = (context, binding);
-        true
-    }
-}
-
 /// Buckets for shared registrations; a power of two, at least half the capacity.
 const BUCKETS: usize = CAPACITY.div_ceil(2).next_power_of_two();
 
 /// What `Registry::next` says of a slot that is released but waits for running calls: no chain is that long.
 const CLOSED: u32 = u32::MAX;
+
+/// The same of one that nobody will ask for again: it is free when its calls have ended.
+const LEFT: u32 = u32::MAX - 1;
 
 /// What the lock guards. In its chains a slot is written as index + 1, and 0 ends a chain, so that the whole registry
 /// starts as zeros and takes no room in the program's file.
@@ -266,7 +266,9 @@ pub(crate) struct Registry {
     /// The line of free slots that have been used: the one that was released first, and the one that was released last.
     first: u32,
     last: u32,
-    pub(crate) taken: u32,
+    taken: u32,
+    /// How many slots are left.
+    left: u32,
     /// What `may_be_lost` says is so of some slot, or was.
     some_may_be_lost: bool,
     /// The next slot in the chain that a slot is in, one at a time: the line of free slots while it is free, its
@@ -282,6 +284,7 @@ static REGISTRY: Lock<Registry> = Lock::new(Registry {
     first: 0,
     last: 0,
     taken: 0,
+    left: 0,
     some_may_be_lost: false,
     next: [0; CAPACITY],
     uses: [0; CAPACITY],
@@ -329,7 +332,7 @@ impl Registry {
         }
         // SAFETY: under the lock, and not sealed.
         unsafe { context::publish() }; // the last of them may not be known
-        (self.first, self.last, self.taken) = (0, 0, 0);
+        (self.first, self.last, self.taken, self.left) = (0, 0, 0, 0);
         self.buckets = [0; BUCKETS];
         for (index, context) in (0..).zip(self.contexts()) {
             let (state, is_running) = (context.load_state(), context.running() != 0);
@@ -346,16 +349,20 @@ impl Registry {
             if state.is_live() {
                 *next = 0;
                 if *uses > 0 {
-                    let (handler, data) = context.target();
-                    if let Some(first) = self.buckets.get_mut(bucket_of(handler, data, state.shape)) {
+                    if let Some(first) = self.buckets.get_mut(bucket_of(context.target(), state.shape)) {
                         *next = core::mem::replace(first, index + 1);
                     }
                 }
                 continue;
             }
             *uses = 0;
-            *next = CLOSED;
-            if !is_running {
+            if is_running {
+                if *next == LEFT {
+                    self.left += 1;
+                } else {
+                    *next = CLOSED;
+                }
+            } else {
                 if let Some(last) = state.generation.checked_sub(1) {
                     context.end_calls(last); // if it has not been done
                 }
@@ -392,6 +399,9 @@ impl Registry {
         if let Some(index) = unsafe { context::make() } {
             return Some(index as u32);
         }
+        if self.first == 0 {
+            self.collect();
+        }
         let index = self.first.checked_sub(1)?;
         self.first = core::mem::take(self.next(index)?);
         if self.first == 0 {
@@ -401,11 +411,23 @@ impl Registry {
     }
 
     #[inline]
-    pub(crate) fn bind(&mut self, binding: &Binding, shape: usize) -> Result<SlotKey, Error> {
+    pub(crate) fn bind(
+        &mut self,
+        binding: &Binding,
+        shape: usize,
+        tell: impl FnOnce(SlotId),
+    ) -> Result<SlotKey, Error> {
         check_open()?;
         let index = self.take().ok_or(Error::TableFull)?;
         let context = self.context(index).ok_or(Error::TableFull)?;
         self.taken += 1;
+        tell(SlotId { index, generation: context.load_state().generation });
+        Ok(SlotKey(self.open(index, context, binding, shape)))
+    }
+
+    /// Makes a slot live that is nobody else's, and of which no call is running.
+    #[inline]
+    fn open(&mut self, index: u32, context: &Context, binding: &Binding, shape: usize) -> SlotId {
         if self.some_may_be_lost {
             if let Some(may_be_lost) = self.may_be_lost.get_mut(index as usize) {
                 *may_be_lost = false;
@@ -414,36 +436,26 @@ impl Registry {
         if shape & STATE_CONTAIN != 0 {
             context::contexts().set_unwinder(binding.unwind);
         }
-        // Whoever sees the new handler or data also sees that the state has left the former registration's.
-        fence(Ordering::Release);
-        context.handler.store(binding.handler.cast_mut(), Ordering::Relaxed);
-        context.data.store(binding.data, Ordering::Relaxed);
-        #[cfg(target_arch = "x86")]
-        context.cleanup.store(binding.shape.cleanup, Ordering::Relaxed);
-        context.open(shape);
-        Ok(SlotKey(SlotId { index, generation: context.load_state().generation }))
+        context.open(binding.target(), shape);
+        SlotId { index, generation: context.load_state().generation }
     }
 
     #[inline]
     pub(crate) fn share(&mut self, binding: &Binding, shape: usize) -> Result<SlotKey, Error> {
         check_open()?;
-        let bucket = bucket_of(binding.handler, binding.data, shape);
+        let bucket = bucket_of(binding.target(), shape);
         let mut next = self.buckets.get(bucket).copied().unwrap_or_default();
         while let Some(index) = next.checked_sub(1) {
             let context = self.context(index).ok_or(Error::TableFull)?;
             let state = context.load_state();
-            if state.shape == shape
-                && context.handler.load(Ordering::Relaxed).cast_const() == binding.handler
-                && context.data.load(Ordering::Relaxed) == binding.data
-                && removes_the_same(context, binding)
-            {
+            if state.shape == shape && context.target() == binding.target() {
                 let uses = self.uses.get_mut(index as usize).ok_or(Error::TableFull)?;
                 *uses = uses.checked_add(1).ok_or(Error::TooManyUses)?;
                 return Ok(SlotKey(SlotId { index, generation: state.generation }));
             }
             next = self.next(index).copied().unwrap_or_default();
         }
-        let key = self.bind(binding, shape)?;
+        let key = self.bind(binding, shape, |_| ())?;
         let SlotId { index, .. } = key.0;
         if let (Some(next), Some(uses), Some(first)) =
             (self.next.get_mut(key.index()), self.uses.get_mut(key.index()), self.buckets.get_mut(bucket))
@@ -457,19 +469,37 @@ impl Registry {
 
     #[inline]
     pub(crate) fn release(&mut self, slot: SlotId) -> Result<(), ReleaseError> {
+        if let Some(uses @ 2..) = self.uses_of(slot) {
+            *uses -= 1;
+            return Ok(());
+        }
+        let context = self.end(slot)?;
+        self.rest(slot.index, context);
+        Ok(())
+    }
+
+    /// How many releases a live registration takes, 0 if it is not shared; none if it is not live, or nothing may
+    /// change.
+    #[inline]
+    fn uses_of(&mut self, slot: SlotId) -> Option<&mut u32> {
+        if context::is_sealed() {
+            return None;
+        }
+        let state = self.context(slot.index)?.load_state();
+        (state.is_live() && state.generation == slot.generation).then_some(self.uses.get_mut(slot.index())?)
+    }
+
+    /// Closes a registration, whatever its uses, and ends the counting of its calls: then the slot is nobody's, and is
+    /// to be released or rebound. While calls are running, this is to be called again.
+    #[inline]
+    pub(crate) fn end(&mut self, slot: SlotId) -> Result<&'static Context, ReleaseError> {
         if context::is_sealed() {
             return Err(ReleaseError::Sealed);
         }
         let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
-        let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
         let state = context.load_state();
-        if state.is_live() && state.generation == slot.generation {
-            if *uses > 1 {
-                *uses -= 1;
-                return Ok(());
-            }
-            if *uses == 1 {
-                *uses = 0;
+        if let Some(uses) = self.uses_of(slot) {
+            if core::mem::take(uses) != 0 {
                 self.unchain(slot.index, context, state.shape);
             }
             *self.next(slot.index).ok_or(ReleaseError::NotLive)? = CLOSED;
@@ -483,14 +513,28 @@ impl Registry {
         if !context.end_calls(slot.generation) {
             return Err(ReleaseError::InFlight);
         }
-        self.rest(slot.index, context);
-        Ok(())
+        Ok(context)
+    }
+
+    /// Ends a registration, and makes another one of the same slot: its entry stays what foreign code calls.
+    pub(crate) fn rebind(&mut self, slot: SlotId, binding: &Binding, shape: usize) -> Result<SlotId, RebindError> {
+        if let Some(&mut uses @ 2..) = self.uses_of(slot) {
+            return Err(RebindError::Shared { uses });
+        }
+        if slot.generation + 1 == LAST_GENERATION {
+            return Err(RebindError::UsedUp);
+        }
+        let context = self.end(slot)?;
+        if let Some(next) = self.next(slot.index) {
+            *next = 0;
+        }
+        Ok(self.open(slot.index, context, binding, shape))
     }
 
     /// Takes a shared slot out of its bucket's chain.
     #[inline]
     fn unchain(&mut self, index: u32, context: &Context, shape: usize) {
-        let bucket = bucket_of(context.handler.load(Ordering::Relaxed), context.data.load(Ordering::Relaxed), shape);
+        let bucket = bucket_of(context.target(), shape);
         let after = self.next(index).copied().unwrap_or_default();
         let Some(mut next) = self.buckets.get_mut(bucket) else { return };
         while let Some(before) = next.checked_sub(1) {
@@ -521,13 +565,71 @@ impl Registry {
         self.last = index + 1;
     }
 
+    /// Ends a live registration from within a call of it, and leaves it: no other call enters, and the slot is free when
+    /// those that have entered have ended. It must be tracked, and not exclusive: an exclusive call puts the number of
+    /// calls back with the generation that it has found.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "closures that are called once are in boxes"))]
+    pub(crate) fn leave(&mut self, slot: SlotId) -> Result<(), ReleaseError> {
+        self.uses_of(slot).ok_or(ReleaseError::NotLive)?;
+        let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
+        *self.next(slot.index).ok_or(ReleaseError::NotLive)? = LEFT;
+        self.left += 1;
+        context.close(context.load_state());
+        context.leave_calls();
+        Ok(())
+    }
+
+    /// Frees the slot of a registration that was left, when it has ended.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
+    pub(crate) fn end_left(&mut self, slot: SlotId) -> Result<(), ReleaseError> {
+        let Some(context) = self.context(slot.index) else { return Ok(()) };
+        let is_left = self.next(slot.index).is_some_and(|next| *next == LEFT);
+        if !is_left || context.load_state().generation != slot.generation + 1 {
+            return Ok(()); // long ago
+        }
+        if !context.end_calls(slot.generation) {
+            return Err(ReleaseError::InFlight);
+        }
+        self.left -= 1;
+        self.rest(slot.index, context);
+        Ok(())
+    }
+
+    /// Frees whatever was left and has ended.
+    fn collect(&mut self) {
+        if self.left == 0 {
+            return;
+        }
+        for (index, context) in (0..).zip(self.contexts()) {
+            if let Some(generation) = context.load_state().generation.checked_sub(1) {
+                _ = self.end_left(SlotId { index, generation });
+            }
+        }
+    }
+
+    /// The number of slots that are live, or released and waiting for calls.
+    pub(crate) fn count_taken(&mut self) -> usize {
+        self.collect();
+        self.taken as usize
+    }
+
+    /// What a live slot is registered with, its shape apart.
+    pub(crate) fn binding(&self, slot: SlotId, unwind: *mut ()) -> Option<(Binding, usize)> {
+        let context = self.context(slot.index)?;
+        let (state, Target { handler, data, cleanup }) = (context.load_state(), context.target());
+        let shape = Shape { positions: 0, flags: 0, cleanup };
+        let binding = Binding { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind };
+        (state.is_live() && state.generation == slot.generation).then_some((binding, state.shape))
+    }
+
     pub(crate) fn live_slot(&self, index: usize) -> Option<LiveSlot> {
         let context = self.contexts().get(index)?;
         let state = context.load_state();
+        let Target { handler, data, .. } = context.target();
         state.is_live().then(|| LiveSlot {
             slot: SlotId { index: index as u32, generation: state.generation },
-            handler: context.handler.load(Ordering::Relaxed),
-            data: context.data.load(Ordering::Relaxed),
+            handler,
+            data,
             uses: self.uses.get(index).copied().unwrap_or_default(),
             in_flight: (state.shape & STATE_COUNTED != 0).then(|| context.running()),
         })
@@ -536,8 +638,9 @@ impl Registry {
 
 /// Multiplicative hashing: the high bits of a product depend on all bits of the factors.
 #[inline]
-fn bucket_of(handler: *const c_void, data: *mut c_void, shape: usize) -> usize {
+fn bucket_of(target: Target, shape: usize) -> usize {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let key = (handler.addr() as u64).wrapping_mul(FACTOR) ^ (data.addr() as u64) ^ ((shape as u64) << 48);
+    let (handler, data) = (target.handler.addr() as u64, target.data.addr() as u64);
+    let key = handler.wrapping_mul(FACTOR) ^ data ^ ((shape as u64) << 48);
     (key.wrapping_mul(FACTOR) >> 32) as usize % BUCKETS
 }

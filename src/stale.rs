@@ -26,6 +26,8 @@ pub enum StaleReason {
     /// It is exclusive (made from an `FnMut` closure), and a call of it was still running; or it is tracked, and as
     /// many calls of it are running as can be counted (2^24 - 1 on 64-bit targets).
     Running,
+    /// It is reserved: nothing has been [bound](crate::table::Binding::unbound) to it yet.
+    Unbound,
     /// The CALL instruction is not one of the table: somebody has moved the code of an entry, as inline hooks do. Hook
     /// the handler instead. (Not on AArch64, whose entries work wherever they are.)
     Moved,
@@ -117,20 +119,35 @@ pub fn data() -> *mut () {
 /// odd, one more, if the call was refused since the registration is running.
 #[unsafe(export_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_stale"))]
 unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
-    // SAFETY: the dispatcher passes its own frame.
-    let [returns_to, caller] = unsafe { (*frame).return_addresses() };
-    let slot = entry::slot_returned_to(returns_to);
     let is_running = context.addr() % 2 != 0;
     // SAFETY: by the dispatcher's promise there is a context, or null.
     let context = unsafe { context.map_addr(|address| address & !1).as_ref() };
     // A slot whose generation is still the first one has never been released.
     let reason = match context.map(Context::load_state) {
-        _ if slot.is_none() => StaleReason::Moved,
         Some(_) if is_running => StaleReason::Running,
         Some(state) if state.generation != 0 => StaleReason::Released,
         _ => StaleReason::NeverRegistered,
     };
+    // SAFETY: the dispatcher passes its own frame.
+    unsafe { refuse(frame, reason) };
+}
+
+/// The frame handler of a slot that is reserved.
+pub(crate) unsafe extern "efiapi" fn unbound(_data: *mut c_void, frame: *mut RawFrame) {
+    // SAFETY: the dispatcher passes its own frame.
+    unsafe { refuse(frame, StaleReason::Unbound) };
+}
+
+/// Has the embedder's stale handler make the call's result, or stops the program.
+///
+/// # Safety
+/// The frame must be the one that the dispatcher gave to a handler, and nobody else may use it.
+unsafe fn refuse(frame: *mut RawFrame, reason: StaleReason) {
+    // SAFETY: by the caller's promise.
+    let [returns_to, caller] = unsafe { (*frame).return_addresses() };
+    let slot = entry::slot_returned_to(returns_to);
     let code = slot.map_or(returns_to, |slot| entry::entry(slot).as_ptr());
+    let reason = if slot.is_some() { reason } else { StaleReason::Moved };
     let call = StaleCall { slot, code, caller, reason };
     let handler = contexts().stale_handler.load(Ordering::Acquire);
     let result = if handler.is_null() {
@@ -140,7 +157,7 @@ unsafe extern "efiapi" fn stale(context: *const Context, frame: *mut RawFrame) {
         let handler = unsafe { core::mem::transmute::<*mut (), StaleHandler>(handler) };
         handler(&call)
     };
-    // SAFETY: as above; nobody else has a reference to the frame.
+    // SAFETY: by the caller's promise.
     unsafe { (*frame).set_result(Type::U64, result.into()) };
 }
 
@@ -150,6 +167,7 @@ fn stop(call: &StaleCall) -> ! {
         StaleReason::NeverRegistered => "was never registered",
         StaleReason::Released => "has been released",
         StaleReason::Running => "is exclusive and already running",
+        StaleReason::Unbound => "is reserved, and nothing is bound to it yet: rebind it before foreign code calls it",
         StaleReason::Moved => "is unknown, since a hook has moved its entry: hook the handler instead",
     };
     let mut message = heapless::String::<192>::new();

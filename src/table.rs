@@ -11,6 +11,7 @@
 //!   any more, so that no old caller or key is taken for one of a later registration.
 //! - A call that begins after `release` has returned is stale (see [`crate::set_stale_handler`]), until the slot is
 //!   given to somebody else. That is as late as can be: a released slot is taken after all others that are free.
+//! - A slot that is [rebound](rebind) is released and registered again, but given to nobody else in between.
 //! - A call that began before `release`, or while it runs, may still be running when `release` returns, unless the
 //!   registration is [tracked](Binding::tracked) or [exclusive](Binding::exclusive): then `release` returns when no
 //!   call is running.
@@ -37,14 +38,15 @@ use crate::abi::{self, Shape};
 use crate::context::Context;
 use crate::convention::Convention;
 use crate::entry;
-use crate::error::{Error, NotReleased, ReleaseError};
+use crate::error::{Error, NotRebound, NotReleased, RebindError, ReleaseError};
 use crate::frame::RawFrame;
 use crate::layout::*;
 use crate::own_call;
 use crate::platform::{self, Wait};
-use crate::registry::{lock, try_lock};
+use crate::registry::{Registry, lock, try_lock};
 use crate::seh;
 use crate::signature::Signature;
+use crate::stale;
 
 pub use crate::entry::{CodePointer, Location};
 pub use crate::layout::{CAPACITY, MAX_POSITIONS};
@@ -459,6 +461,37 @@ impl Binding {
         Self { flags: self.flags | STATE_CONTAIN, unwind: seh::unwinder(), ..self }
     }
 
+    /// No handler yet: a slot that is registered with this is reserved, and [`rebind`] gives it one. Until then its calls
+    /// are stale ([`StaleReason::Unbound`](crate::StaleReason::Unbound)).
+    ///
+    /// On i686 such a call removes no arguments from the stack, as nobody knows how many there are.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// let reserved = table::register(&Binding::unbound())?;
+    /// let code = reserved.code(); // may be stored where foreign code will look for it
+    /// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+    /// let key = table::rebind(reserved, &binding)?;
+    /// assert_eq!(key.code(), code);
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn unbound() -> Self {
+        Self::unbound_in_shape(abi::shape_of(Convention::NATIVE, 0))
+    }
+
+    /// The same, for calls that remove as many bytes of arguments as that shape says.
+    pub(crate) fn unbound_in_shape(shape: Shape) -> Self {
+        let (handler, data) = (stale::unbound as *const c_void, null_mut());
+        let shape = Shape { positions: 0, flags: 0, ..shape };
+        Self { handler, data, convention: Convention::NATIVE, shape, flags: STATE_FRAME, unwind: null_mut() }
+    }
+
     /// The low bits of the context's state.
     fn shape(&self) -> Result<usize, Error> {
         if self.handler.is_null() {
@@ -503,7 +536,7 @@ impl Binding {
 /// [`Error::TableFull`], [`Error::Sealed`], and those that say what is wrong with the registration.
 pub fn register(binding: &Binding) -> Result<SlotKey, Error> {
     let shape = binding.shape()?;
-    lock().bind(binding, shape)
+    lock().bind(binding, shape, |_| ())
 }
 
 /// As [`register`], if the lock is free; for interrupt handlers.
@@ -530,7 +563,15 @@ pub fn register(binding: &Binding) -> Result<SlotKey, Error> {
 /// [`Error::Busy`] at once if it is not; otherwise as [`register`].
 pub fn try_register(binding: &Binding) -> Result<SlotKey, Error> {
     let shape = binding.shape()?;
-    try_lock().ok_or(Error::Busy)?.bind(binding, shape)
+    try_lock().ok_or(Error::Busy)?.bind(binding, shape, |_| ())
+}
+
+/// As [`register`]; `tell` learns which registration it will be before any call can come.
+#[cfg(feature = "alloc")]
+pub(crate) fn register_as(binding: &Binding, no_wait: bool, tell: impl FnOnce(SlotId)) -> Result<SlotKey, Error> {
+    let shape = binding.shape()?;
+    let mut registry = if no_wait { try_lock().ok_or(Error::Busy)? } else { lock() };
+    registry.bind(binding, shape, tell)
 }
 
 /// Registers, or counts one more use of a live registration that was made by this function and is equal: same
@@ -631,22 +672,30 @@ pub fn release(key: SlotKey) -> Result<(), NotReleased<SlotKey>> {
 
 /// As [`release`], for whoever knows that the slot is its own.
 pub(crate) fn release_slot(slot: SlotId) -> Result<(), ReleaseError> {
+    ending(slot, |registry| registry.release(slot))
+}
+
+/// Does what ends a registration, again and again while calls of it are running.
+fn ending<T, E: From<ReleaseError> + PartialEq>(
+    slot: SlotId,
+    mut end: impl FnMut(&mut Registry) -> Result<T, E>,
+) -> Result<T, E> {
     let mut wait = Wait::new();
     loop {
         let mut registry = lock();
-        let released = registry.release(slot);
-        if !matches!(released, Err(ReleaseError::InFlight)) {
-            return released;
+        let ended = end(&mut registry);
+        if !matches!(&ended, Err(error) if *error == ReleaseError::InFlight.into()) {
+            return ended;
         }
         let may_be_lost = registry.may_be_lost.get(slot.index()).is_some_and(|lost| *lost);
         let context = registry.context(slot.index);
         drop(registry);
         // The threads of these calls are gone, or may be.
         if platform::is_ending() || may_be_lost && wait.slept() >= LOST_AFTER {
-            return released;
+            return ended;
         }
         if wait.is_getting_long() && context.is_some_and(|context| runs_here(slot.index(), context)) {
-            return Err(ReleaseError::OwnCall);
+            return Err(ReleaseError::OwnCall.into());
         }
         wait.pause();
     }
@@ -733,12 +782,121 @@ pub(crate) fn try_release_slot(slot: SlotId) -> Result<(), ReleaseError> {
     try_lock().ok_or(ReleaseError::Busy)?.release(slot)
 }
 
+/// Gives a slot another handler and data: its code pointer stays, and calls the new handler once this has returned. Waits
+/// for the lock and, if the old registration is tracked or exclusive, until no call of it is running.
+///
+/// All that [holds](self#what-holds-while-a-slot-changes) of a release and a registration holds of this: a call never
+/// sees the handler of the one with the data of the other. A call that begins while this function runs is served by the
+/// one or the other, or is stale.
+///
+/// ```
+/// use calltable::Convention;
+/// use calltable::table::{self, Binding};
+/// use core::ffi::c_void;
+///
+/// unsafe extern "efiapi" fn scale(number: i32, factor: *const i32) -> i32 {
+///     // SAFETY: the data is a static.
+///     number * unsafe { *factor }
+/// }
+///
+/// static FACTORS: [i32; 2] = [2, 3];
+/// // SAFETY: `scale` takes one position and that data.
+/// let [double, triple] = [0, 1].map(|factor| unsafe {
+///     Binding::direct(Convention::C, scale as *const c_void, 1, (&raw const FACTORS[factor]).cast_mut().cast())
+/// });
+/// let key = table::register(&double)?;
+/// // SAFETY: that is the callback's type, and the slot is live.
+/// let code: unsafe extern "efiapi" fn(i32) -> i32 = unsafe { key.code().cast() };
+/// let key = table::rebind(key, &triple)?;
+/// // SAFETY: as above.
+/// assert_eq!(unsafe { code(14) }, 42);
+/// table::release(key)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The key comes back, with
+/// - [`RebindError::Refused`] for what [`register`] refuses;
+/// - [`RebindError::NotEnded`] for what [`release`] refuses;
+/// - [`RebindError::Shared`] if the registration is [shared](share) and has other uses;
+/// - [`RebindError::UsedUp`] if the slot's registrations are.
+pub fn rebind(key: SlotKey, binding: &Binding) -> Result<SlotKey, NotRebound<SlotKey>> {
+    let rebound = match binding.shape() {
+        Ok(shape) => ending(key.0, |registry| registry.rebind(key.0, binding, shape)),
+        Err(error) => Err(RebindError::Refused(error)),
+    };
+    rebound.map(SlotKey).map_err(|error| NotRebound { handle: key, error })
+}
+
+/// As [`rebind`], without waiting; for interrupt handlers.
+///
+/// ```
+/// use calltable::{NotRebound, RebindError, ReleaseError};
+/// # use calltable::Convention;
+/// # use calltable::table::{self, Binding};
+/// # use core::ffi::c_void;
+/// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+/// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+/// # let binding = unsafe { Binding::direct(Convention::C, handler, 1, data) };
+/// let mut key = table::register(&Binding::unbound())?;
+/// let key = loop {
+///     match table::try_rebind(key, &binding) {
+///         Err(NotRebound { handle, error: RebindError::NotEnded(ReleaseError::Busy) }) => key = handle,
+///         result => break result?,
+///     }
+/// };
+/// table::release(key)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`rebind`]; of [`ReleaseError`] also [`Busy`](ReleaseError::Busy) if the lock is taken, and
+/// [`InFlight`](ReleaseError::InFlight) if calls are counted and some are running, which [`try_release`] explains.
+pub fn try_rebind(key: SlotKey, binding: &Binding) -> Result<SlotKey, NotRebound<SlotKey>> {
+    let rebound = match (binding.shape(), try_lock()) {
+        (Err(error), _) => Err(RebindError::Refused(error)),
+        (Ok(_), None) => Err(ReleaseError::Busy.into()),
+        (Ok(shape), Some(mut registry)) => registry.rebind(key.0, binding, shape),
+    };
+    rebound.map(SlotKey).map_err(|error| NotRebound { handle: key, error })
+}
+
+/// Ends a registration from within a call of it, for whoever knows that the slot is its own: new calls are refused, and
+/// the slot comes back by itself when the call has ended. Waits for the lock.
+#[cfg(feature = "alloc")]
+pub(crate) fn leave_slot(slot: SlotId) -> Result<(), ReleaseError> {
+    lock().leave(slot)
+}
+
+/// Waits for the end of a registration that was left.
+#[cfg(feature = "alloc")]
+pub(crate) fn wait_for_left(slot: SlotId) -> Result<(), ReleaseError> {
+    ending(slot, |registry| registry.end_left(slot))
+}
+
+/// Gives a slot what another one is registered with, and releases that one, for whoever knows that both are its own.
+///
+/// # Errors
+/// Nothing is lost: the other one is registered as it was, as what comes with the error.
+pub(crate) fn rebind_to(slot: SlotId, other: SlotId) -> Result<SlotId, (RebindError, SlotId)> {
+    let found = lock().binding(other, seh::unwinder()).ok_or(ReleaseError::NotLive);
+    let (binding, shape) = found.map_err(|error| (error.into(), other))?;
+    // First that one ends: were both live, calls of an exclusive one could run at once.
+    ending(other, |registry| registry.end(other)).map_err(|error| (error.into(), other))?;
+    ending(slot, |registry| {
+        let rebound = registry.rebind(slot, &binding, shape)?;
+        _ = registry.release(other);
+        Ok(rebound)
+    })
+    .map_err(|error| (error, lock().rebind(other, &binding, shape).unwrap_or(other)))
+}
+
 /// Ends all change, and returns the pages that hold everything that a call follows to its handler. The embedder can
 /// make them read-only: then nobody who can write to memory can lead a code pointer elsewhere. Sealing again returns
 /// the same pages. Waits for the lock.
 ///
 /// From then on whatever would change the table is refused with [`Error::Sealed`] or [`ReleaseError::Sealed`]:
-/// registering, sharing, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or stale, and the
+/// registering, sharing, rebinding, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or stale, and the
 /// functions that only look ([`list`], [`live_count`], [`live_slot`]) continue as before.
 ///
 /// A page has 4096 bytes, and the range begins and ends with a whole one. (Some kernels for AArch64 have larger pages,
@@ -840,7 +998,7 @@ pub fn locate(code: *const c_void) -> Option<Location> {
 /// ```
 #[must_use]
 pub fn live_count() -> usize {
-    lock().taken as usize
+    lock().count_taken()
 }
 
 /// The registration of one slot, if it is live. Waits for the lock.

@@ -8,7 +8,9 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use calltable::table::{self, CAPACITY};
-use calltable::{Callback, Error, NotReleased, Options, ReleaseError, StaleReason, set_stale_handler};
+use calltable::{
+    Callback, Error, NotRebound, NotReleased, Options, RebindError, ReleaseError, StaleReason, set_stale_handler,
+};
 use calltable_callers::REPEAT;
 
 type Unary = unsafe extern "efiapi" fn(isize) -> isize;
@@ -17,6 +19,20 @@ type Unary = unsafe extern "efiapi" fn(isize) -> isize;
 fn alone() -> MutexGuard<'static, ()> {
     static SERIAL: Mutex<()> = Mutex::new(());
     SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has stale calls return 100.
+fn expect_stale(reason: StaleReason) {
+    static REASON: Mutex<StaleReason> = Mutex::new(StaleReason::Running);
+    *REASON.lock().unwrap() = reason;
+    // SAFETY: each callback of this program returns a number.
+    unsafe {
+        set_stale_handler(Some(|call| {
+            assert_eq!(call.reason, *REASON.lock().unwrap());
+            100
+        }))
+        .unwrap();
+    }
 }
 
 /// The sum of five calls by C code, with 0 to 4.
@@ -125,14 +141,7 @@ fn a_tracked_one_waits_before_the_closure_goes() {
 #[test]
 fn an_exclusive_one_refuses_a_call_within_its_call() {
     let _alone = alone();
-    // SAFETY: each callback of this program returns a number.
-    unsafe {
-        set_stale_handler(Some(|call| {
-            assert_eq!(call.reason, StaleReason::Running);
-            100
-        }))
-        .unwrap();
-    }
+    expect_stale(StaleReason::Running);
     let mut own: Option<Unary> = None;
     let shared = Arc::new(Mutex::new(None::<Unary>));
     let inner = Arc::clone(&shared);
@@ -194,4 +203,135 @@ fn leaked_ones_keep_their_closures() {
     // SAFETY: nobody calls it any more.
     table::release(unsafe { slot.key() }).unwrap();
     assert_eq!(DROPPED.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_closure_that_is_called_once_is_dropped_by_its_call_and_the_slot_comes_back() {
+    let _alone = alone();
+    expect_stale(StaleReason::Released);
+    let (dropped, live) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+    for round in 1..=3 {
+        dropped.store(0, Ordering::Relaxed);
+        let part = Part { dropped: &dropped, live: &live };
+        let once = Callback::<Unary>::once(move |number| part.add(number)).unwrap();
+        assert_eq!((table::live_count(), dropped.load(Ordering::Relaxed)), (1, 0));
+        let code = once.code();
+        // SAFETY: the handle lives; the second call is refused.
+        assert_eq!(unsafe { REPEAT(code as *const _, 2) }, 1 + 100, "round {round}");
+        assert_eq!(dropped.load(Ordering::Relaxed), 1, "after the call, not with the handle");
+        assert_eq!(table::live_count(), 0, "the slot is free");
+        drop(once);
+        // SAFETY: as above.
+        assert_eq!(unsafe { code(1) }, 100);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn one_that_is_not_called_is_dropped_with_its_handle() {
+    let _alone = alone();
+    expect_stale(StaleReason::Released);
+    let (dropped, live) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+    let part = Part { dropped: &dropped, live: &live };
+    let once = Callback::<Option<Unary>>::once(move |number| part.add(number)).unwrap();
+    let code = once.code().unwrap();
+    let slot = once.slot();
+    assert!(table::list().any(|live| live.slot == slot));
+    drop(Box::new(once));
+    assert_eq!((dropped.load(Ordering::Relaxed), live.load(Ordering::Relaxed)), (1, 0));
+    // SAFETY: the call is refused.
+    assert_eq!(unsafe { code(1) }, 100);
+    assert_eq!(dropped.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_handle_of_a_running_call_waits_for_what_the_closure_borrows() {
+    let _alone = alone();
+    let (entered, leave) = (Barrier::new(2), Barrier::new(2));
+    let ended = AtomicUsize::new(0);
+    let closure = |number| {
+        entered.wait();
+        leave.wait();
+        thread::sleep(std::time::Duration::from_millis(50));
+        ended.store(1, Ordering::Relaxed);
+        number
+    };
+    let once = Callback::<Unary>::once(closure).unwrap();
+    let code = once.code();
+    thread::scope(|scope| {
+        // SAFETY: it lives when the call begins.
+        let call = scope.spawn(move || unsafe { code(41) });
+        entered.wait();
+        assert_eq!(table::live_count(), 1, "it has not come back yet");
+        assert!(table::list().next().is_none(), "and takes no more calls");
+        leave.wait();
+        drop(once);
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+        assert_eq!(call.join().unwrap(), 41);
+    });
+    assert_eq!(table::live_count(), 0);
+}
+
+#[test]
+fn slots_that_were_left_are_taken_when_no_other_is_free() {
+    let _alone = alone();
+    for _ in 0..3 {
+        let codes: Vec<Unary> =
+            (0..CAPACITY).map(|_| Callback::<Unary>::once(|number| number).unwrap().into_code()).collect();
+        assert_eq!(Callback::<Unary>::once(|number| number).unwrap_err(), Error::TableFull);
+        // SAFETY: each lives until its call.
+        let sum: isize = codes.iter().map(|code| unsafe { code(2) }).sum();
+        assert_eq!(sum, 2 * CAPACITY as isize);
+    }
+    assert_eq!(table::live_count(), 0);
+}
+
+#[test]
+fn what_is_rebound_owns_the_other_closure() {
+    let _alone = alone();
+    expect_stale(StaleReason::Released);
+    let counters = [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; 2];
+    let [first, second] = counters.each_ref().map(|(dropped, live)| {
+        let part = Part { dropped, live };
+        Callback::<Unary>::new_mut(move |number| part.add(number)).unwrap()
+    });
+    let (code, other) = (first.code(), second.code());
+    let callback = first.rebind(second).unwrap();
+    assert_eq!((callback.code() as usize, table::live_count()), (code as usize, 1));
+    assert_eq!(counters[0].0.load(Ordering::Relaxed), 1, "the first closure is dropped");
+    assert_eq!(counters[0].1.load(Ordering::Relaxed), 1, "when the slot is the other's");
+    assert_eq!(five(&callback), 15);
+    // SAFETY: the call is refused.
+    assert_eq!(unsafe { other(1) }, 100, "its own code pointer has become stale");
+    drop(callback);
+    assert_eq!((counters[1].0.load(Ordering::Relaxed), table::live_count()), (1, 0));
+}
+
+#[test]
+fn handles_come_back_if_a_call_that_rebinds_would_wait_for_itself() {
+    let _alone = alone();
+    type Handles = Mutex<Option<(Callback<'static, Unary>, Callback<'static, Unary>)>>;
+    let (handles, result) = (Arc::new(Handles::default()), Arc::new(AtomicUsize::new(0)));
+    let (inner, inner_result) = (Arc::clone(&handles), Arc::clone(&result));
+    let closure = move |number| {
+        let Some((own, other)) = inner.lock().unwrap().take() else { return number };
+        let other_code = other.slot().code();
+        let NotRebound { handle: (own, other), error } = own.rebind(other).unwrap_err();
+        assert_eq!(error, RebindError::NotEnded(ReleaseError::OwnCall));
+        // SAFETY: it lives.
+        inner_result.store(unsafe { other.code()(41) } as usize, Ordering::Relaxed);
+        assert_eq!(other.slot().code(), other_code);
+        *inner.lock().unwrap() = Some((own, other));
+        number
+    };
+    let own = Callback::<Unary>::new_with(Options::new().tracked(), closure).unwrap();
+    let code = own.code();
+    *handles.lock().unwrap() = Some((own, Callback::new(|number| number + 1).unwrap()));
+    // SAFETY: it lives.
+    assert_eq!(unsafe { code(7) }, 7);
+    assert_eq!(result.load(Ordering::Relaxed), 42, "the other one is registered as it was");
+    let (own, other) = handles.lock().unwrap().take().unwrap();
+    let callback = own.rebind(other).unwrap(); // the call has ended
+    // SAFETY: it lives.
+    assert_eq!((callback.code() as usize, unsafe { code(7) }), (code as usize, 8));
 }

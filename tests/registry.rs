@@ -1,4 +1,4 @@
-//! The registry against a model of it: any sequence of registrations, uses and releases, by any form, and what lists
+//! The registry against a model of it: any sequence of registrations, uses, rebindings and releases, by any form, and what lists
 //! and calls say after each. (The C interface, and what handlers do, are fuzzed: see `fuzz/`.)
 
 use std::collections::{BTreeMap, VecDeque};
@@ -7,7 +7,9 @@ use std::ffi::c_void;
 use arbtest::arbitrary::{self, Unstructured};
 use arbtest::arbtest;
 use calltable::table::{self, Binding, CAPACITY, SlotId, SlotKey};
-use calltable::{Convention, Error, NotReleased, ReleaseError, StaleCall, StaleReason, set_stale_handler};
+use calltable::{
+    Convention, Error, NotRebound, NotReleased, RebindError, ReleaseError, StaleCall, StaleReason, set_stale_handler,
+};
 
 unsafe extern "efiapi" fn sum(argument: isize, data: *mut c_void) -> isize {
     argument + data.addr() as isize
@@ -54,18 +56,21 @@ enum Step {
     Share(Kind, bool),
     /// One of all that were ever given away, by its place among them.
     Release(usize, bool),
+    /// The same, to another kind.
+    Rebind(usize, Kind, bool),
     /// Leaves so many free.
     Fill(usize),
     Call(usize),
 }
 
 impl Step {
-    /// One of five kinds, as often as this says; one that is released is one of `given`.
+    /// One of six kinds, as often as this says; one that is released is one of `given`.
     fn any(u: &mut Unstructured<'_>, given: usize) -> arbitrary::Result<Self> {
-        Ok(match u.int_in_range(0..=24)? {
+        Ok(match u.int_in_range(0..=28)? {
             0..6 => Self::Register(Kind::any(u)?, u.arbitrary()?),
             6..12 => Self::Share(Kind::any(u)?, u.arbitrary()?),
             12..20 if given > 0 => Self::Release(u.choose_index(given)?, u.arbitrary()?),
+            24..28 if given > 0 => Self::Rebind(u.choose_index(given)?, Kind::any(u)?, u.arbitrary()?),
             20 => Self::Fill(u.int_in_range(0..=3)?),
             _ => Self::Call(u.choose_index(CAPACITY)?),
         })
@@ -148,6 +153,24 @@ impl Model {
                         }
                     }
                 }
+            }
+            Step::Rebind(which, kind, waits) => {
+                let slot = self.given[*which];
+                let rebind = if *waits { table::rebind } else { table::try_rebind };
+                let error = match self.live.get_mut(&slot.index()).filter(|(live, ..)| *live == slot) {
+                    None => RebindError::NotEnded(ReleaseError::NotLive),
+                    Some((_, _, uses @ 2..)) => RebindError::Shared { uses: *uses },
+                    Some(live) => {
+                        let rebound = rebind(key(slot), &kind.binding()).unwrap().slot();
+                        assert_eq!(rebound.code(), slot.code());
+                        assert_ne!(rebound, slot, "told from the one before");
+                        self.last.insert(slot.index(), rebound);
+                        self.given.push(rebound);
+                        *live = (rebound, *kind, 0);
+                        return;
+                    }
+                };
+                assert_eq!(rebind(key(slot), &kind.binding()), Err(NotRebound { handle: key(slot), error }));
             }
             Step::Fill(free) => {
                 let kind = Kind { is_sum: true, data: 3, is_saving: false, is_tracked: false };

@@ -118,7 +118,10 @@ enum {
     /* Signatures that cannot be. */
     CALLTABLE_TOO_MANY_BYTES = 28,
     CALLTABLE_NOT_A_METHOD = 29,
-    CALLTABLE_NO_SUCH_STRUCTURE = 30
+    CALLTABLE_NO_SUCH_STRUCTURE = 30,
+    /* A slot that cannot be rebound: others share it, or it has had as many registrations as a slot can have. */
+    CALLTABLE_SHARED = 31,
+    CALLTABLE_USED_UP = 32
 };
 
 /* A sentence in English that says what is wrong and what to do about it; never null, and there for ever. */
@@ -412,6 +415,28 @@ CALLTABLE_API calltable_status calltable_share(const calltable_binding *binding,
 CALLTABLE_API calltable_status calltable_try_share(
     const calltable_binding *binding, calltable_slot *slot);
 
+/*
+ * Reserves a slot, and sets it: its code pointer can be stored where foreign code will look for it, before there is a
+ * handler. Until it is rebound its calls are stale, and on i686 remove no arguments from the stack. Waits for the lock.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_TABLE_FULL, CALLTABLE_SEALED.
+ */
+CALLTABLE_API calltable_status calltable_reserve(calltable_slot *slot);
+
+/*
+ * Gives a slot another handler and data, and sets `*slot` to the new registration; the code pointer stays, and calls
+ * the new handler once this has returned CALLTABLE_OK. What holds of a release and a registration holds of it. A call
+ * that begins meanwhile is served by the one or the other, or is stale.
+ *
+ * As calltable_try_register and calltable_try_release: after CALLTABLE_IN_FLIGHT new calls are refused already, and it is
+ * to be called again. CALLTABLE_SHARED if the registration is shared and has other uses, CALLTABLE_USED_UP.
+ */
+CALLTABLE_API calltable_status calltable_try_rebind(calltable_slot *slot, const calltable_binding *binding);
+
+/* Blocks: the same, and waits for the lock, and until no counted call of the old registration is running. As
+   calltable_register and calltable_release_and_wait. */
+CALLTABLE_API calltable_status calltable_rebind_and_wait(calltable_slot *slot, const calltable_binding *binding);
+
 /* What foreign code calls. Null for CALLTABLE_NO_SLOT and numbers that no registration can have; whether this one is
    live is not looked at. */
 CALLTABLE_API calltable_function calltable_code(calltable_slot slot);
@@ -489,7 +514,7 @@ CALLTABLE_API calltable_status calltable_index_of(calltable_function code, uint3
 CALLTABLE_API calltable_status calltable_locate(const void *address, uint32_t *index);
 
 /*
- * Ends all change: from now on registering, sharing, releasing and setting the stale handler fail, and the pages from
+ * Ends all change: from now on registering, sharing, rebinding, releasing and setting the stale handler fail, and the pages from
  * `*start` up to `*end`, which say where every call goes, may be made read-only. Handlers and data of what is live must
  * stay valid for ever. No call may be running that began while a counted registration of the same slot was live. Waits
  * for the lock.
@@ -507,7 +532,9 @@ enum {
     CALLTABLE_RUNNING = 2,
     /* Somebody has moved the entry's code, as inline hooks do: hook the handler instead. `index` is UINT32_MAX then,
        and `code` is what follows the moved CALL. */
-    CALLTABLE_MOVED = 3
+    CALLTABLE_MOVED = 3,
+    /* It is reserved, and nothing is bound to it yet. */
+    CALLTABLE_UNBOUND = 4
 };
 
 /* A call that was refused. */

@@ -13,8 +13,8 @@ use calltable::internal;
 use calltable::seh::ExceptionRecord;
 use calltable::table::{self, FrameHandler, Location, SlotKey};
 use calltable::{
-    CAPACITY, Convention, Element, Error, Frame, MAX_PARAMETERS, RawFrame, ReleaseError, SignatureError, StaleReason,
-    Type,
+    CAPACITY, Convention, Element, Error, Frame, MAX_PARAMETERS, NotRebound, RawFrame, RebindError, ReleaseError,
+    SignatureError, StaleReason, Type,
 };
 use static_assertions::const_assert;
 
@@ -100,6 +100,9 @@ statuses! {
         CALLTABLE_POINTER first, or leave out CALLTABLE_METHOD";
     NO_SUCH_STRUCTURE = 30, c"a parameter or result is no structure that C has: give CALLTABLE_HOMOGENEOUS 1 to 4 \
         elements, CALLTABLE_ALIGNED a multiple of 16 bytes";
+    SHARED = 31, c"this registration is shared, and others rely on it: release the other uses first, or register the new \
+        handler in a slot of its own";
+    USED_UP = 32, c"this slot cannot be rebound any more: register the new handler in another slot, and release this one";
 }
 
 numbers! {
@@ -138,7 +141,7 @@ numbers! {
 const ALL_OPTIONS: u32 =
     TRACKED | EXCLUSIVE | SAVING | SAVING_CONTROL_WORDS | CONTAINED | DIRECT_LANE | FRAMED | KEEPING_X18;
 
-numbers! { REASONS: i32 { NEVER_REGISTERED = 0, RELEASED = 1, RUNNING = 2, MOVED = 3, } }
+numbers! { REASONS: i32 { NEVER_REGISTERED = 0, RELEASED = 1, RUNNING = 2, MOVED = 3, UNBOUND = 4, } }
 
 /// Says that a signature has been filled.
 const MARK: usize = 0x6361_6c6c;
@@ -213,6 +216,18 @@ impl From<ReleaseError> for NotOk {
             ReleaseError::Sealed => SEALED,
             _ => OTHER_VERSION, // an error that only another version of the crate has
         })
+    }
+}
+
+impl From<RebindError> for NotOk {
+    fn from(error: RebindError) -> Self {
+        match error {
+            RebindError::Refused(error) => error.into(),
+            RebindError::NotEnded(error) => error.into(),
+            RebindError::Shared { .. } => Self(SHARED),
+            RebindError::UsedUp => Self(USED_UP),
+            _ => Self(OTHER_VERSION), // an error that only another version of the crate has
+        }
     }
 }
 
@@ -549,11 +564,49 @@ pub unsafe extern "C" fn calltable_try_share(binding: *const Binding, slot: *mut
 
 unsafe fn bind(binding: *const Binding, slot: *mut u64, bind: fn(&table::Binding) -> Result<SlotKey, Error>) -> Status {
     // SAFETY: as the header says.
+    unsafe { give_slot(slot, || Ok(bind(&Binding::get(binding)?)?)) }
+}
+
+/// As `give`; the slot is none if there is an error.
+unsafe fn give_slot(slot: *mut u64, bind: impl FnOnce() -> Result<SlotKey, NotOk>) -> Status {
+    // SAFETY: as the header says.
     unsafe {
         if !slot.is_null() {
             slot.write(NO_SLOT);
         }
-        give(slot, || Ok(bind(&Binding::get(binding)?)?.into_raw()))
+        give(slot, || Ok(bind()?.into_raw()))
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_reserve(slot: *mut u64) -> Status {
+    // SAFETY: as the header says.
+    unsafe { give_slot(slot, || Ok(table::register(&table::Binding::unbound())?)) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_try_rebind(slot: *mut u64, binding: *const Binding) -> Status {
+    // SAFETY: as the header says.
+    unsafe { rebind(slot, binding, table::try_rebind) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_rebind_and_wait(slot: *mut u64, binding: *const Binding) -> Status {
+    // SAFETY: as the header says.
+    unsafe { rebind(slot, binding, table::rebind) }
+}
+
+unsafe fn rebind(
+    slot: *mut u64,
+    binding: *const Binding,
+    rebind: fn(SlotKey, &table::Binding) -> Result<SlotKey, NotRebound<SlotKey>>,
+) -> Status {
+    if slot.is_null() {
+        return NULL_POINTER;
+    }
+    // SAFETY: as the header says.
+    unsafe {
+        give(slot, || Ok(rebind(key_of(*slot)?, &Binding::get(binding)?).map_err(|failed| failed.error)?.into_raw()))
     }
 }
 
@@ -647,6 +700,7 @@ fn call_stale_handler(call: &calltable::StaleCall) -> u64 {
             StaleReason::NeverRegistered => NEVER_REGISTERED,
             StaleReason::Released => RELEASED,
             StaleReason::Running => RUNNING,
+            StaleReason::Unbound => UNBOUND,
             _ => MOVED, // the one that is left
         },
         code: function(call.code),

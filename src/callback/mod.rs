@@ -10,6 +10,9 @@
 //!   changes is `Send`, and its registration is exclusive.
 //! - Nobody else ends or changes the registration: its [`SlotKey`](table::SlotKey) never leaves the handle, and a
 //!   [`SlotId`] only looks.
+//! - A handle that is rebound is consumed, as by a drop: its registration ends before its closure is dropped, and that of
+//!   the other handle before its closure is called by the new code pointer. So no closure is called by two registrations,
+//!   and an exclusive one runs once at a time. The code pointer keeps its type.
 //! - Drop releases before the borrow ends, and before a closure that the handle owns is dropped. An exclusive or
 //!   tracked callback waits there for its running calls. For any other one the caller of the code pointer has promised
 //!   that none runs.
@@ -19,6 +22,8 @@
 
 mod contained;
 mod dynamic;
+#[cfg(feature = "alloc")]
+mod once;
 mod options;
 #[cfg(feature = "alloc")]
 mod owned;
@@ -37,16 +42,18 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
 use crate::entry::CodePointer;
-use crate::error::{Error, NotReleased, ReleaseError};
+use crate::error::{Error, NotRebound, NotReleased, ReleaseError};
 use crate::platform;
 use crate::table::{self, Binding, SlotId};
 
 pub use contained::Contained;
 pub use dynamic::Dynamic;
+#[cfg(feature = "alloc")]
+pub use once::Once;
 pub use options::Options;
 use owned::Owned;
 pub use pointer::{FunctionPointer, Method};
-pub use thunks::{HandledBy, HandledByMut, HandledWith};
+pub use thunks::{HandledBy, HandledByMut, HandledByOnce, HandledWith};
 
 /// A closure, or a function with data, that foreign code can call through a bare function pointer of type `F`.
 ///
@@ -188,7 +195,75 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     }
 }
 
+impl<'a, F: FunctionPointer> Callback<'a, F> {
+    /// Gives this callback's code pointer to another callback, whose own one becomes stale: foreign code that has the
+    /// pointer calls the other's closure from now on. What is dropped of this one is dropped when its registration has
+    /// ended, and waits as a drop does.
+    ///
+    /// A call that begins while this function runs is served by the one or the other, or is stale.
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// type Scale = unsafe extern "efiapi" fn(i32) -> i32;
+    ///
+    /// let callback = Callback::<Scale>::from_ref(&|number| 2 * number)?;
+    /// let code = callback.code(); // foreign code has stored it
+    /// let callback = callback.rebind(Callback::from_ref(&|number| 3 * number)?).unwrap();
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { code(14) }, 42);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Both handles come back, this one first. This one's code pointer is as it was, but takes no calls after
+    /// [`ReleaseError::InFlight`] and [`ReleaseError::OwnCall`]; the other's has become stale if it says
+    /// [`NotEnded`](crate::RebindError::NotEnded).
+    pub fn rebind<'b>(self, other: Callback<'b, F>) -> Result<Callback<'b, F>, NotRebound<(Self, Callback<'b, F>)>> {
+        let mut other = other;
+        match table::rebind_to(self.slot, other.slot) {
+            Ok(slot) => {
+                let mut other = ManuallyDrop::new(other);
+                ManuallyDrop::new(self).owned = None;
+                Ok(Callback { slot, owned: other.owned.take(), handler: PhantomData })
+            }
+            Err((error, slot)) => {
+                other.slot = slot;
+                Err(NotRebound { handle: (self, other), error })
+            }
+        }
+    }
+}
+
 impl<F: FunctionPointer> Callback<'static, F> {
+    /// Reserves a slot: its code pointer can be stored where foreign code will look for it, before there is a closure.
+    /// [`Self::rebind`] gives it one; until then its calls are stale
+    /// ([`StaleReason::Unbound`](crate::StaleReason::Unbound)).
+    ///
+    /// ```
+    /// use calltable::Callback;
+    ///
+    /// type Answer = unsafe extern "efiapi" fn() -> i32;
+    ///
+    /// let reserved = Callback::<Answer>::unbound()?;
+    /// let code = reserved.code();
+    /// let closure = move || code as usize as i32; // it knows its own code pointer
+    /// let callback = reserved.rebind(Callback::from_ref(&closure)?).unwrap();
+    /// // SAFETY: the callback lives.
+    /// assert_eq!(unsafe { callback.code()() }, code as usize as i32);
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TableFull`], [`Error::Sealed`].
+    pub fn unbound() -> Result<Self, Error>
+    where
+        F: pointer::sealed::Typed,
+    {
+        // SAFETY: every call is refused.
+        unsafe { Self::bind(Options::new(), Binding::unbound_in_shape(F::shape(false))) }
+    }
+
     /// Keeps the callback for the rest of the program: the code pointer can be called for ever, and the slot is never
     /// given back.
     ///
@@ -210,24 +285,29 @@ impl<F: FunctionPointer> Callback<'static, F> {
 
 impl<F: FunctionPointer> Drop for Callback<'_, F> {
     fn drop(&mut self) {
-        // The slot is this handle's own, so it cannot have been released by anybody else. In a sealed table it stays
-        // live: whoever sealed it has promised that what the slot refers to stays valid.
-        match table::release_slot(self.slot) {
-            Err(ReleaseError::OwnCall) => platform::stop(
-                c"calltable: a callback that is exclusive or tracked was dropped in its own call, for whose end it would \
-                  wait: drop it after the call, or use try_release\n",
-            ),
-            // Other threads are gone, and what they ran does not run any more, but has not ended.
-            Err(ReleaseError::InFlight) if platform::is_ending() => _ = ManuallyDrop::new(self.owned.take()),
-            // The closure may be in use, so that this must not return.
-            Err(ReleaseError::InFlight) => platform::stop(
-                c"calltable: a child of fork dropped a callback that ran in the parent when it forked, and may never return \
-                  here: forget it, or use try_release\n",
-            ),
-            // It may still be called.
-            Err(ReleaseError::Sealed) => _ = ManuallyDrop::new(self.owned.take()),
-            Ok(()) | Err(_) => {}
+        // The slot is this handle's own, so it cannot have been released by anybody else.
+        if let Err(error) = table::release_slot(self.slot) {
+            stop_unless_kept(error);
+            _ = ManuallyDrop::new(self.owned.take()); // it may still be called, or run
         }
+    }
+}
+
+/// What a drop does whose registration has not ended. It may return if the program keeps whatever a closure borrows.
+fn stop_unless_kept(error: ReleaseError) {
+    match error {
+        ReleaseError::OwnCall => platform::stop(
+            c"calltable: a callback that is exclusive or tracked was dropped in its own call, for whose end it would \
+              wait: drop it after the call, or use try_release\n",
+        ),
+        // The closure may be in use.
+        ReleaseError::InFlight if !platform::is_ending() => platform::stop(
+            c"calltable: a child of fork dropped a callback that ran in the parent when it forked, and may never return \
+              here: forget it, or use try_release\n",
+        ),
+        // In a sealed table it stays live: whoever sealed it has promised that what the slot refers to stays valid. Or
+        // other threads are gone, and what they ran does not run any more, but has not ended.
+        _ => {}
     }
 }
 

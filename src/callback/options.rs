@@ -1,6 +1,8 @@
 //! How a callback is registered.
 
 use crate::error::Error;
+#[cfg(feature = "alloc")]
+use crate::table::SlotId;
 use crate::table::{self, Binding, SlotKey};
 
 /// How to register: what [`Callback::from_ref_with`](crate::Callback::from_ref_with) and the like take.
@@ -96,9 +98,19 @@ impl Options {
     }
 
     pub(super) fn register(self, binding: Binding) -> Result<SlotKey, Error> {
+        let binding = self.apply(binding);
+        if self.no_wait { table::try_register(&binding) } else { table::register(&binding) }
+    }
+
+    /// The same; what is registered is told as what, before any call can come.
+    #[cfg(feature = "alloc")]
+    pub(super) fn register_as(self, binding: Binding, tell: impl FnOnce(SlotId)) -> Result<SlotKey, Error> {
+        table::register_as(&self.apply(binding), self.no_wait, tell)
+    }
+
+    fn apply(self, binding: Binding) -> Binding {
         let binding = if self.tracked { binding.tracked() } else { binding };
         let binding = if self.framed { binding.framed() } else { binding };
-        let binding = if self.keeping_x18 { binding.keeping_x18() } else { binding };
-        if self.no_wait { table::try_register(&binding) } else { table::register(&binding) }
+        if self.keeping_x18 { binding.keeping_x18() } else { binding }
     }
 }

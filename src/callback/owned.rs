@@ -17,6 +17,14 @@ impl<T> Anything for T {}
 #[derive(Debug)]
 pub(super) struct Owned<'a>(NonNull<dyn Anything + 'a>);
 
+impl<'a> Owned<'a> {
+    /// Puts a closure into a box, and says where it is. It is dropped whatever comes.
+    pub(super) fn new<C: 'a>(closure: C) -> (NonNull<C>, Self) {
+        let data = NonNull::from(Box::leak(Box::new(closure)));
+        (data, Self(data))
+    }
+}
+
 // SAFETY: nothing but dropping it uses the closure, which is `Send`, or whose maker has promised where it is dropped.
 unsafe impl Send for Owned<'_> {}
 // SAFETY: nothing can be done with a shared reference to it.
@@ -175,8 +183,7 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     /// `bind` must make a registration that serves calls of type `F` with that data, a closure, on whatever thread it
     /// may be called; and any thread that has the handle may drop the closure.
     unsafe fn own<C: 'a>(options: Options, closure: C, bind: impl FnOnce(*const C) -> Binding) -> Result<Self, Error> {
-        let data = NonNull::from(Box::leak(Box::new(closure)));
-        let owned = Owned(data); // from here on it is dropped whatever comes
+        let (data, owned) = Owned::new(closure);
         // SAFETY: the closure lives as long as the handle that gets it, which is dropped after the release.
         let mut callback = unsafe { Self::bind(options, bind(data.as_ptr()))? };
         callback.owned = Some(owned);

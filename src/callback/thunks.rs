@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`HandledBy`] | a closure that several calls may use at once |
 //! | [`HandledByMut`] | a closure that one call at a time may change |
+//! | [`HandledByOnce`] | a closure that one call takes |
 //! | [`HandledWith`] | a function, with data that it borrows |
 //! | `FunctionPointer::answering` | the value that a policy gives for an exception |
 
@@ -75,6 +76,21 @@ pub unsafe trait HandledByMut<C, Ways = ()>: FunctionPointer + sealed::Typed {
     fn thunk<D: Holds<Self::Result, Closure = C>>(shape: Shape) -> *const c_void;
 }
 
+/// A type of function pointer one call of which a closure `C` can serve: `C` is an `FnOnce` of the same parameters and
+/// result. As [`HandledBy`], for `Callback::once`.
+///
+/// # Safety
+/// As for [`HandledBy`].
+#[diagnostic::on_unimplemented(
+    message = "`{C}` cannot serve a call of `{Self}`",
+    label = "not called like this",
+    note = "a callback's closure has the function pointer's parameters and result"
+)]
+pub unsafe trait HandledByOnce<C, Ways = ()>: FunctionPointer + sealed::Typed {
+    #[doc(hidden)]
+    fn thunk<D: Holds<Self::Result, Closure = C>>(shape: Shape) -> *const c_void;
+}
+
 /// A type of function pointer whose calls a function `H` can serve that gets data first: `H` is an `Fn(&T, ...)` with
 /// the same other parameters and result. As [`HandledBy`], for [`Callback::from_fn`](super::Callback::from_fn).
 ///
@@ -107,6 +123,7 @@ macro_rules! or_null {
 }
 or_null!(HandledBy<C>, D: C);
 or_null!(HandledByMut<C>, D: C);
+or_null!(HandledByOnce<C>, D: C);
 or_null!(HandledWith<T, H>);
 
 /// What lies at the data of a thunk: a closure, by itself or with what surrounds its calls.
@@ -117,7 +134,8 @@ pub trait Holds<R> {
     /// Has a call of the closure made, by `call`.
     ///
     /// # Safety
-    /// `this` must live as long as the call takes, and `call` must be one for which the closure may be used.
+    /// `this` must live until the call of the closure begins, and as long as the call takes if the closure stays there;
+    /// and `call` must be one for which the closure may be used.
     unsafe fn with(this: *mut Self, call: impl FnOnce(*mut Self::Closure) -> R) -> R;
 }
 
@@ -254,10 +272,13 @@ macro_rules! served {
             }
         }
 
-        served! { closure HandledBy Fn
+        served! { closure HandledBy Fn, closure => (*closure);
             $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
-        served! { closure HandledByMut FnMut
+        served! { closure HandledByMut FnMut, closure => (*closure);
+            $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
+        }
+        served! { closure HandledByOnce FnOnce, closure => closure.read();
             $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
 
@@ -283,7 +304,7 @@ macro_rules! served {
             }
         }
     };
-    (closure $HandledBy:ident $Fn:ident
+    (closure $HandledBy:ident $Fn:ident, $closure:ident => $callee:expr;
         $F:ty, $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
         -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         $(#[$hidden])?
@@ -299,9 +320,9 @@ macro_rules! served {
                     $Returned, {where Data::Closure: $Fn($($A,)? $($P),*) -> R}
                     // SAFETY: the data is borrowed while the registration lives, and if the closure is an `FnMut`, no
                     // other call runs: the registration is exclusive. (A contained closure's filter looks at other
-                    // fields.)
+                    // fields.) If it is an `FnOnce`, it is this call's own.
                     unsafe {
-                        let $value = Data::with(data, |closure| (*closure)($($a,)? $($p),*));
+                        let $value = Data::with(data, |$closure| $callee($($a,)? $($p),*));
                         $returned
                     }
                 }

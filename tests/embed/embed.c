@@ -362,6 +362,11 @@ static int32_t CALLTABLE_CALL call_myself(int32_t number, void *data) {
     return number + 2;
 }
 
+static int32_t CALLTABLE_CALL negate(int32_t number, void *data) {
+    (void)data;
+    return -number;
+}
+
 static int32_t CALLTABLE_CALL identity(int32_t number, void *data) {
     (void)data;
     return number;
@@ -400,6 +405,39 @@ static void lives(void) {
     check("exclusive: inner call is stale", exclusive.inner == 4711 && last_stale.reason == CALLTABLE_RUNNING);
     expect("exclusive: release", calltable_release_and_wait(exclusive.slot), CALLTABLE_OK);
     check("nothing is live", calltable_live_count() == 0);
+}
+
+static void rebinds(void) {
+    int datum = 0;
+    calltable_slot slot, before, shared;
+    one code;
+    calltable_binding binding = CALLTABLE_DIRECT(identity, 1, &datum);
+    expect("reserve", calltable_reserve(&slot), CALLTABLE_OK);
+    code = CAST(one, slot);
+    check("reserved: a call is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_UNBOUND);
+    check("reserved: the stale call names the entry", last_stale.code == (calltable_function)code);
+    before = slot;
+    expect("bind", calltable_rebind_and_wait(&slot, &binding), CALLTABLE_OK);
+    check("bound: same code, another registration", CAST(one, slot) == code && slot != before && code(9) == 9);
+    binding.handler = (calltable_function)negate;
+    expect("rebind", calltable_try_rebind(&slot, &binding), CALLTABLE_OK);
+    check("rebound", code(9) == -9);
+    expect("rebind with an old handle", calltable_try_rebind(&before, &binding), CALLTABLE_NOT_LIVE);
+    binding.handler = NULL;
+    before = slot;
+    expect("rebind to nothing", calltable_rebind_and_wait(&slot, &binding), CALLTABLE_NULL_HANDLER);
+    check("it is as it was", slot == before && code(9) == -9);
+    expect("rebind no slot", calltable_try_rebind(NULL, &binding), CALLTABLE_NULL_POINTER);
+    expect("release", calltable_release(slot), CALLTABLE_OK);
+
+    binding.handler = (calltable_function)identity;
+    expect("share", calltable_share(&binding, &shared), CALLTABLE_OK);
+    expect("share again", calltable_share(&binding, &slot), CALLTABLE_OK);
+    expect("rebind what others share", calltable_try_rebind(&slot, &binding), CALLTABLE_SHARED);
+    expect("release one", calltable_release(shared), CALLTABLE_OK);
+    expect("rebind what is left", calltable_try_rebind(&slot, &binding), CALLTABLE_OK);
+    check("it is not shared any more", CAST(one, slot)(9) == 9 && calltable_live_count() == 1);
+    expect("release the last", calltable_release(slot), CALLTABLE_OK);
 }
 
 static void shares(void) {
@@ -764,6 +802,7 @@ int run(void) {
     frames();
     lives();
     shares();
+    rebinds();
     lists();
     full_table();
     bad_registrations();

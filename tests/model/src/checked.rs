@@ -274,7 +274,13 @@ impl Atomic<u64> {
     /// As in `core`.
     pub fn compare_exchange(&self, current: u64, new: u64, success: Ordering, failure: Ordering) -> Result<u64, u64> {
         let success = if is_weak(Weakness::Exchanges) { Ordering::Relaxed } else { success };
+        let failure = if is_weak(Weakness::Failures) { Ordering::Relaxed } else { failure };
         self.checked().compare_exchange(current, new, success, failure)
+    }
+
+    /// As in `core`.
+    pub fn fetch_add(&self, number: u64, ordering: Ordering) -> u64 {
+        self.checked().fetch_add(number, ordering)
     }
 
     /// As in `core`.

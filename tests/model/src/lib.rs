@@ -37,6 +37,8 @@ pub enum Weakness {
     Stores,
     /// `compare_exchange` is relaxed.
     Exchanges,
+    /// `compare_exchange` is relaxed where it fails.
+    Failures,
     /// AArch64: the first look is a plain load.
     Look,
     /// AArch64: the second look does not depend on what was read before it.

@@ -153,6 +153,12 @@ fn finds_that_a_release_ends_the_count_too_weakly() {
     weakened(Weakness::Exchanges, || drop(tracked_release(tracked, 1, call)));
 }
 
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finds_that_the_end_of_a_call_that_ended_its_registration_is_seen_too_weakly() {
+    weakened(Weakness::Failures, || drop(once(1, call)));
+}
+
 /// That is up to who hands it over.
 #[test]
 #[should_panic(expected = "a call of a pointer that was handed over")]

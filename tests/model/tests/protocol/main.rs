@@ -51,7 +51,7 @@ mod core_atomics {
 use std::sync::atomic::Ordering;
 
 use dispatcher::{Flaw, Outcome, call};
-use neighbours::{abi, entry, frame, lock, own_call, platform, seh, signature};
+use neighbours::{abi, entry, frame, lock, own_call, platform, seh, signature, stale};
 use scenarios::*;
 
 /// Loom comes upon everything that can happen, real threads upon some of it.
@@ -70,6 +70,21 @@ fn a_call_sees_one_registration() {
         expect(&one_registration(make, call), &[OLD, NEW, STALE]);
         expect(&handed_over(make, call), &[OLD, NEW, STALE]);
     }
+}
+
+#[test]
+fn a_call_of_a_slot_that_is_rebound_sees_one_registration() {
+    for make in LANES {
+        expect(&rebound(make, call), &[OLD, NEW, STALE]);
+    }
+    expect(&rebound_to_another(call), &[OLD, NEW, STALE]);
+}
+
+#[test]
+fn a_registration_that_its_call_ends_is_called_once() {
+    expect(&once(1, call), &[OLD, STALE]);
+    expect(&once(2, call), &[OLD, NEW, STALE]); // or both come at once, and the second one is told so
+    expect(&left_slots_are_taken(call), &[OLD, NEW, STALE]);
 }
 
 #[test]

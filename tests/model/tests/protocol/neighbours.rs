@@ -43,6 +43,7 @@ pub mod abi {
     pub struct Shape {
         pub positions: usize,
         pub flags: usize,
+        pub cleanup: u32,
     }
 
     pub struct Prototype;
@@ -51,20 +52,24 @@ pub mod abi {
     pub const X18: usize = 0;
 
     pub fn shape_of(_convention: Convention, positions: usize) -> Shape {
-        Shape { positions, flags: 0 }
+        Shape { positions, flags: 0, cleanup: 0 }
     }
 
     pub fn shape_of_direct(_prototype: &Prototype) -> Shape {
-        Shape { positions: 0, flags: 0 }
+        Shape { positions: 0, flags: 0, cleanup: 0 }
     }
 
     pub fn shape_of_frame(_prototype: &Prototype) -> Shape {
-        Shape { positions: 0, flags: 0 }
+        Shape { positions: 0, flags: 0, cleanup: 0 }
     }
 }
 
 pub mod frame {
     pub struct RawFrame;
+}
+
+pub mod stale {
+    pub unsafe extern "efiapi" fn unbound(_data: *mut std::ffi::c_void, _frame: *mut super::frame::RawFrame) {}
 }
 
 pub mod seh {

@@ -52,6 +52,7 @@ fn counting<const NAME: usize>(data: *mut c_void) -> usize {
 pub const READ_OLD: Handler = reading::<1>;
 pub const READ_NEW: Handler = reading::<2>;
 pub const COUNT_OLD: Handler = counting::<1>;
+pub const COUNT_NEW: Handler = counting::<2>;
 
 pub fn data(name: Outcome) -> Arc<Data> {
     let Outcome::Ran(name) = name else { unreachable!("nobody has such data") };
@@ -169,6 +170,115 @@ pub fn handed_over(make: Make, call: Call) -> Vec<Outcome> {
             Ok(second) => table::release(second).unwrap(),
             Err(error) => assert_eq!(error, Error::TableFull),
         }
+        give_back(taken);
+    })
+}
+
+/// A call while its slot is rebound. Who has rebound a counted one changes what the old handler uses.
+pub fn rebound(make: Make, call: Call) -> Vec<Outcome> {
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        let (old, new) = (data(OLD), data(NEW));
+        let first = table::register(&make(READ_OLD, &old)).unwrap();
+        let (slot, code) = (first.slot(), first.code());
+        let is_counted = table::live_slot(slot.index()).unwrap().in_flight.is_some();
+        let caller = thread::spawn(move || call(code));
+        let second = table::rebind(first, &make(READ_NEW, &new)).unwrap();
+        assert_eq!(second.code(), code);
+        if is_counted {
+            old.cell.increment();
+        }
+        outcomes.add(caller.join().unwrap());
+        assert_eq!(call(code), NEW, "a call that begins after it");
+        assert_eq!(table::release(key(slot)).unwrap_err().error, ReleaseError::NotLive, "the old key");
+        table::release(second).unwrap();
+        give_back(taken);
+    })
+}
+
+/// A slot gets what another one is registered with, while both are called: the handler is alone.
+pub fn rebound_to_another(call: Call) -> Vec<Outcome> {
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        taken.into_iter().for_each(|key| table::release(key).unwrap());
+        let (old, new) = (data(OLD), data(NEW));
+        let first = table::register(&exclusive(COUNT_OLD, &old)).unwrap();
+        let second = table::register(&exclusive(COUNT_NEW, &new)).unwrap();
+        let callers = [first.code(), second.code()].map(|code| thread::spawn(move || call(code)));
+        let slot = table::rebind_to(first.slot(), second.slot()).unwrap();
+        assert_eq!(slot.code(), first.code());
+        old.cell.increment();
+        callers.into_iter().for_each(|caller| outcomes.add(caller.join().unwrap()));
+        assert_eq!((call(first.code()), call(second.code())), (NEW, STALE));
+        assert_eq!(table::release(second).unwrap_err().error, ReleaseError::NotLive);
+        table::release(key(slot)).unwrap();
+        assert_eq!(table::live_count(), 0);
+    })
+}
+
+/// What a closure that is called once leaves in its box.
+#[derive(Default)]
+struct Single {
+    slot: Mutex<Option<SlotId>>,
+    is_taken: Flag,
+    cell: Cell,
+}
+
+/// A registration that its first call ends, unless its handle does: whoever does has the data from then on.
+pub fn once(callers: usize, call: Call) -> Vec<Outcome> {
+    fn take(data: *mut c_void) -> usize {
+        // SAFETY: the data lives until the threads have ended.
+        let single = unsafe { &*data.cast::<Single>() };
+        if single.is_taken.swap(true, Ordering::Acquire) {
+            return 2;
+        }
+        let slot = *single.slot.lock().unwrap();
+        if table::leave_slot(slot.unwrap()).is_ok() {
+            single.cell.increment(); // the box is dropped
+        }
+        1
+    }
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        let single = Arc::new(Single::default());
+        let handler = take as Handler as *const c_void;
+        // SAFETY: the dispatcher of these tests calls it as what it is.
+        let binding =
+            unsafe { Binding::direct(Convention::C, handler, 0, Arc::as_ptr(&single).cast_mut().cast()).tracked() };
+        let tell = |slot| *single.slot.lock().unwrap() = Some(slot);
+        let slot = table::register_as(&binding, false, tell).unwrap().slot();
+        let code = slot.code();
+        let callers: Vec<_> = (0..callers).map(|_| thread::spawn(move || call(code))).collect();
+        if table::release_slot(slot).is_err() {
+            table::wait_for_left(slot).unwrap();
+        }
+        single.cell.increment(); // no call is running, whoever was first
+        callers.into_iter().for_each(|caller| outcomes.add(caller.join().unwrap()));
+        assert_eq!(call(code), STALE);
+        give_back(taken);
+    })
+}
+
+/// A slot that its call has left is free when the next one is wanted.
+pub fn left_slots_are_taken(call: Call) -> Vec<Outcome> {
+    explore(move |outcomes| {
+        let taken = take_all_but_one();
+        let (old, new) = (data(OLD), data(NEW));
+        let slot = table::register(&tracked(READ_OLD, &old)).unwrap().slot();
+        let code = slot.code();
+        let caller = thread::spawn(move || call(code));
+        table::leave_slot(slot).unwrap();
+        let next = loop {
+            match table::register(&direct(READ_NEW, &new)) {
+                Ok(next) => break next,
+                Err(error) => assert_eq!(error, Error::TableFull),
+            }
+            thread::yield_now();
+        };
+        old.cell.increment();
+        assert_eq!(next.index(), slot.index());
+        outcomes.add(caller.join().unwrap());
+        table::release(next).unwrap();
         give_back(taken);
     })
 }
