@@ -177,8 +177,8 @@ impl Context {
         ended.is_ok() || ended == Err(next)
     }
 
-    /// Ends the counting of a generation whose calls may be running: from then on none can enter. They are counted until
-    /// they end, with the next generation: to be called once, before [`Self::end_calls`].
+    /// Ends the counting of a generation whose calls may be running: from then on none can enter. They are counted
+    /// until they end, with the next generation: to be called once, before [`Self::end_calls`].
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "no closure is called once"))]
     pub(crate) fn leave_calls(&self) {
         self.calls.fetch_add(GENERATION, Ordering::AcqRel);

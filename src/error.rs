@@ -169,8 +169,8 @@ impl<H: fmt::Debug> core::error::Error for NotReleased<H> {}
 pub enum RebindError {
     /// The new registration was refused. Nothing has changed.
     Refused(Error),
-    /// The old registration has not ended. After [`ReleaseError::InFlight`] and [`ReleaseError::OwnCall`] the entry takes
-    /// no new calls; rebinding again continues.
+    /// The old registration has not ended. After [`ReleaseError::InFlight`] and [`ReleaseError::OwnCall`] the entry
+    /// takes no new calls; rebinding again continues.
     NotEnded(ReleaseError),
     /// The old registration is [shared](crate::table::share), and others rely on it. Nothing has changed.
     Shared {

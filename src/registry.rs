@@ -8,8 +8,8 @@
 //!   the slot free.
 //! - To register again, first have whoever sees the new handler or data see the closed state, too (the fence in
 //!   `Context::open`).
-//! - To rebind, do as to release, and before the slot is free as to register again. So what holds of a slot that changes
-//!   hands holds of one that keeps its owner.
+//! - To rebind, do as to release, and before the slot is free as to register again. So what holds of a slot that
+//!   changes hands holds of one that keeps its owner.
 
 use core::ffi::c_void;
 use core::ops::Range;
@@ -565,9 +565,9 @@ impl Registry {
         self.last = index + 1;
     }
 
-    /// Ends a live registration from within a call of it, and leaves it: no other call enters, and the slot is free when
-    /// those that have entered have ended. It must be tracked, and not exclusive: an exclusive call puts the number of
-    /// calls back with the generation that it has found.
+    /// Ends a live registration from within a call of it, and leaves it: no other call enters, and the slot is free
+    /// when those that have entered have ended. It must be tracked, and not exclusive: an exclusive call puts the
+    /// number of calls back with the generation that it has found.
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "closures that are called once are in boxes"))]
     pub(crate) fn leave(&mut self, slot: SlotId) -> Result<(), ReleaseError> {
         self.uses_of(slot).ok_or(ReleaseError::NotLive)?;

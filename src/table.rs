@@ -461,8 +461,8 @@ impl Binding {
         Self { flags: self.flags | STATE_CONTAIN, unwind: seh::unwinder(), ..self }
     }
 
-    /// No handler yet: a slot that is registered with this is reserved, and [`rebind`] gives it one. Until then its calls
-    /// are stale ([`StaleReason::Unbound`](crate::StaleReason::Unbound)).
+    /// No handler yet: a slot that is registered with this is reserved, and [`rebind`] gives it one. Until then its
+    /// calls are stale ([`StaleReason::Unbound`](crate::StaleReason::Unbound)).
     ///
     /// On i686 such a call removes no arguments from the stack, as nobody knows how many there are.
     ///
@@ -782,8 +782,8 @@ pub(crate) fn try_release_slot(slot: SlotId) -> Result<(), ReleaseError> {
     try_lock().ok_or(ReleaseError::Busy)?.release(slot)
 }
 
-/// Gives a slot another handler and data: its code pointer stays, and calls the new handler once this has returned. Waits
-/// for the lock and, if the old registration is tracked or exclusive, until no call of it is running.
+/// Gives a slot another handler and data: its code pointer stays, and calls the new handler once this has returned.
+/// Waits for the lock and, if the old registration is tracked or exclusive, until no call of it is running.
 ///
 /// All that [holds](self#what-holds-while-a-slot-changes) of a release and a registration holds of this: a call never
 /// sees the handler of the one with the data of the other. A call that begins while this function runs is served by the
@@ -896,8 +896,8 @@ pub(crate) fn rebind_to(slot: SlotId, other: SlotId) -> Result<SlotId, (RebindEr
 /// the same pages. Waits for the lock.
 ///
 /// From then on whatever would change the table is refused with [`Error::Sealed`] or [`ReleaseError::Sealed`]:
-/// registering, sharing, rebinding, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or stale, and the
-/// functions that only look ([`list`], [`live_count`], [`live_slot`]) continue as before.
+/// registering, sharing, rebinding, releasing and [`set_stale_handler`](crate::set_stale_handler). Calls, live or
+/// stale, and the functions that only look ([`list`], [`live_count`], [`live_slot`]) continue as before.
 ///
 /// A page has 4096 bytes, and the range begins and ends with a whole one. (Some kernels for AArch64 have larger pages,
 /// of which the range need not be whole ones: these cannot make it read-only by itself.) Nothing else lies on them: not

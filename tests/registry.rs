@@ -1,5 +1,5 @@
-//! The registry against a model of it: any sequence of registrations, uses, rebindings and releases, by any form, and what lists
-//! and calls say after each. (The C interface, and what handlers do, are fuzzed: see `fuzz/`.)
+//! The registry against a model of it: any sequence of registrations, uses, rebindings and releases, by any form, and
+//! what lists and calls say after each. (The C interface, and what handlers do, are fuzzed: see `fuzz/`.)
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_void;

@@ -428,8 +428,8 @@ CALLTABLE_API calltable_status calltable_reserve(calltable_slot *slot);
  * the new handler once this has returned CALLTABLE_OK. What holds of a release and a registration holds of it. A call
  * that begins meanwhile is served by the one or the other, or is stale.
  *
- * As calltable_try_register and calltable_try_release: after CALLTABLE_IN_FLIGHT new calls are refused already, and it is
- * to be called again. CALLTABLE_SHARED if the registration is shared and has other uses, CALLTABLE_USED_UP.
+ * As calltable_try_register and calltable_try_release: after CALLTABLE_IN_FLIGHT new calls are refused already, and it
+ * is to be called again. CALLTABLE_SHARED if the registration is shared and has other uses, CALLTABLE_USED_UP.
  */
 CALLTABLE_API calltable_status calltable_try_rebind(calltable_slot *slot, const calltable_binding *binding);
 
@@ -514,10 +514,10 @@ CALLTABLE_API calltable_status calltable_index_of(calltable_function code, uint3
 CALLTABLE_API calltable_status calltable_locate(const void *address, uint32_t *index);
 
 /*
- * Ends all change: from now on registering, sharing, rebinding, releasing and setting the stale handler fail, and the pages from
- * `*start` up to `*end`, which say where every call goes, may be made read-only. Handlers and data of what is live must
- * stay valid for ever. No call may be running that began while a counted registration of the same slot was live. Waits
- * for the lock.
+ * Ends all change: from now on registering, sharing, rebinding, releasing and setting the stale handler fail, and the
+ * pages from `*start` up to `*end`, which say where every call goes, may be made read-only. Handlers and data of what
+ * is live must stay valid for ever. No call may be running that began while a counted registration of the same slot was
+ * live. Waits for the lock.
  *
  * CALLTABLE_NULL_POINTER, CALLTABLE_COUNTED (a registration with CALLTABLE_TRACKED or CALLTABLE_EXCLUSIVE is live, or a
  * call of one is running: each writes to those pages).

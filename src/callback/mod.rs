@@ -10,9 +10,9 @@
 //!   changes is `Send`, and its registration is exclusive.
 //! - Nobody else ends or changes the registration: its [`SlotKey`](table::SlotKey) never leaves the handle, and a
 //!   [`SlotId`] only looks.
-//! - A handle that is rebound is consumed, as by a drop: its registration ends before its closure is dropped, and that of
-//!   the other handle before its closure is called by the new code pointer. So no closure is called by two registrations,
-//!   and an exclusive one runs once at a time. The code pointer keeps its type.
+//! - A handle that is rebound is consumed, as by a drop: its registration ends before its closure is dropped, and that
+//!   of the other handle before its closure is called by the new code pointer. So no closure is called by two
+//!   registrations, and an exclusive one runs once at a time. The code pointer keeps its type.
 //! - Drop releases before the borrow ends, and before a closure that the handle owns is dropped. An exclusive or
 //!   tracked callback waits there for its running calls. For any other one the caller of the code pointer has promised
 //!   that none runs.

@@ -1,9 +1,10 @@
 //! Callbacks for one call: of a thread's start, of an APC, of a wait that ends once.
 //!
 //! # Who drops what
-//! The closure lies in a box, and calls are counted. A call takes the closure, and ends the registration before it runs:
-//! no other call is let to the box then. One that had come at the same time finds the closure taken, and stops the
-//! program: nobody knows what its caller should get. The registry says who ends the registration, the call or the handle:
+//! The closure lies in a box, and calls are counted. A call takes the closure, and ends the registration before it
+//! runs: no other call is let to the box then. One that had come at the same time finds the closure taken, and stops
+//! the program: nobody knows what its caller should get. The registry says who ends the registration, the call or the
+//! handle:
 //! - The call: then it drops the box, and with the closure whatever that captured; the slot is free when the call has
 //!   ended. The handle finds that the registration has ended, waits for the call, and touches nothing.
 //! - The handle: then no call begins any more, and the release waits for one that had begun, which has taken the
@@ -24,8 +25,9 @@ use crate::table::{self, SlotId};
 /// A closure that foreign code can call once: [`Callback::once`] makes one. With the feature `alloc`.
 ///
 /// A second call is stale (at the same moment as the first it stops the program), as is one that comes after the handle
-/// was dropped. Dropping the handle before the call releases the slot and drops the closure; while the call runs it waits, since the closure may borrow; after the call it
-/// does nothing. As a [tracked](Options::tracked) [`Callback`], it must not be dropped in its own call.
+/// was dropped. Dropping the handle before the call releases the slot and drops the closure; while the call runs it
+/// waits, since the closure may borrow; after the call it does nothing. As a [tracked](Options::tracked) [`Callback`],
+/// it must not be dropped in its own call.
 #[derive(Debug)]
 #[must_use = "dropping it before the call makes the code pointer stale"]
 pub struct Once<'a, F: FunctionPointer> {
@@ -97,8 +99,8 @@ impl<F: FunctionPointer> Callback<'_, F> {
         Self::once_with(Options::new(), closure)
     }
 
-    /// As [`Self::once`], with options; [`Self::from_ref_with`] has an example of these. (Its calls are counted whatever
-    /// they say.)
+    /// As [`Self::once`], with options; [`Self::from_ref_with`] has an example of these. (Its calls are counted
+    /// whatever they say.)
     ///
     /// # Errors
     /// [`Error::TableFull`], [`Error::Sealed`], [`Error::Busy`]; the closure is dropped.
