@@ -60,6 +60,8 @@ mod stale;
 pub mod table;
 mod types;
 
+#[cfg(feature = "std")]
+pub use callback::Here;
 #[cfg(feature = "alloc")]
 pub use callback::Once;
 pub use callback::{

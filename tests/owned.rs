@@ -335,3 +335,28 @@ fn handles_come_back_if_a_call_that_rebinds_would_wait_for_itself() {
     // SAFETY: it lives.
     assert_eq!((callback.code() as usize, unsafe { code(7) }), (code as usize, 8));
 }
+
+#[cfg(feature = "std")]
+#[test]
+fn closures_of_this_thread_are_safe_to_make() {
+    let _alone = alone();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let inner = Rc::clone(&seen);
+    let callback = Callback::<Option<Unary>>::new_here(move |number| {
+        inner.borrow_mut().push(number);
+        number
+    })
+    .unwrap();
+    let (code, other) = (callback.code().unwrap(), Callback::<Unary>::new_here(|number| number + 1).unwrap());
+    // SAFETY: both live.
+    let sum = unsafe { code(3) + other.code()(4) };
+    assert_eq!((sum, callback.slot().code().as_ptr().addr()), (8, code as usize));
+    // Others may look at it.
+    let live = thread::scope(|scope| {
+        let callback: &Callback<'_, _> = &callback;
+        scope.spawn(|| table::live_slot(callback.slot().index()).is_some()).join().unwrap()
+    });
+    assert!(live);
+    drop((callback, other));
+    assert_eq!((Rc::into_inner(seen).unwrap().into_inner(), table::live_count()), (vec![3], 0));
+}

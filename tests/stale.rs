@@ -199,6 +199,21 @@ fn run(case: &str) {
                 kept.code()();
             }
         }
+        "reserved" => {
+            let reserved = Callback::<Nullary>::unbound().unwrap();
+            // SAFETY: as above.
+            unsafe { reserved.code()() };
+        }
+        #[cfg(feature = "std")]
+        "on another thread" => {
+            let cell = std::rc::Rc::new(std::cell::Cell::new(1));
+            let callback = Callback::<Nullary>::new_here(move || cell.replace(2)).unwrap();
+            let code = callback.code();
+            // SAFETY: it lives.
+            assert_eq!(unsafe { code() }, 1);
+            // SAFETY: as above.
+            let _ = std::thread::spawn(move || unsafe { code() }).join();
+        }
         "panic" => {
             let closure = || panic!("out of the closure");
             let callback = Callback::<Nullary>::from_ref(&closure).unwrap();
@@ -278,6 +293,17 @@ fn a_callback_dropped_in_its_own_call_traps_and_says_so() {
             "was dropped in its own call, for whose end it would wait: drop it after",
         );
     }
+}
+
+#[test]
+fn a_reserved_slot_traps_and_says_so() {
+    assert_stops("reserved", INVALID_INSTRUCTION, "the callback is reserved, and nothing is bound to it yet");
+}
+
+#[cfg(feature = "std")]
+#[test]
+fn a_callback_of_one_thread_that_another_one_calls_traps_and_says_so() {
+    assert_stops("on another thread", INVALID_INSTRUCTION, "another thread than its own has called a callback");
 }
 
 #[test]

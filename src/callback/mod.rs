@@ -22,6 +22,8 @@
 
 mod contained;
 mod dynamic;
+#[cfg(feature = "std")]
+mod here;
 #[cfg(feature = "alloc")]
 mod once;
 mod options;
@@ -48,6 +50,8 @@ use crate::table::{self, Binding, SlotId};
 
 pub use contained::Contained;
 pub use dynamic::Dynamic;
+#[cfg(feature = "std")]
+pub use here::Here;
 #[cfg(feature = "alloc")]
 pub use once::Once;
 pub use options::Options;

@@ -182,7 +182,11 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     /// # Safety
     /// `bind` must make a registration that serves calls of type `F` with that data, a closure, on whatever thread it
     /// may be called; and any thread that has the handle may drop the closure.
-    unsafe fn own<C: 'a>(options: Options, closure: C, bind: impl FnOnce(*const C) -> Binding) -> Result<Self, Error> {
+    pub(super) unsafe fn own<C: 'a>(
+        options: Options,
+        closure: C,
+        bind: impl FnOnce(*const C) -> Binding,
+    ) -> Result<Self, Error> {
         let (data, owned) = Owned::new(closure);
         // SAFETY: the closure lives as long as the handle that gets it, which is dropped after the release.
         let mut callback = unsafe { Self::bind(options, bind(data.as_ptr()))? };

@@ -18,6 +18,10 @@ use crate::entry::CodePointer;
 /// | i686 | `extern "stdcall"`, `"cdecl"`, `"thiscall"`, `"fastcall"`, `"C"`, `"system"`, `"efiapi"` |
 /// | AArch64 | `extern "C"`, `"system"`, `"efiapi"` |
 ///
+/// A parameter is no reference with a lifetime of its own: of `unsafe extern "win64" fn(&T)` rustc says that a
+/// constructor is not found for the callback (E0599), or that [`HandledBy`](super::HandledBy) is "not general enough".
+/// Write `*const T`.
+///
 /// On x86_64 all of them are the Microsoft x64 convention to the foreign code. But on targets other than Windows and
 /// UEFI Rust itself (up to the 1.95 that this was tried with) passes structures by System V rules when it calls an
 /// `"efiapi"` pointer: write `"win64"` there if Rust code is to call it with structures.
