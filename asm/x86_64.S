@@ -360,7 +360,7 @@ PROC calltable_dispatch
 3:  xor     r11d, r11d                          // no context: never used, or a hook has moved the CALL
 2:
 calltable_overtaken:                            // or one that was released while we read: the other lanes come here,
-    xor     r10d, r10d                          // too, RSP as it came; the arguments no longer matter
+    xor     r10d, r10d                          // too, RSP and the arguments as they came
     jmp     calltable_refuse
 END_PROC calltable_dispatch
 
@@ -423,7 +423,7 @@ PROC calltable_frame_alone
     .cfi_adjust_cfa_offset FRAME_ROOM           // as it is where the branch comes from
 .endif
 1:  FREE    FRAME_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_overtaken
+    jmp     calltable_refused
 END_PROC calltable_frame_alone
 
 // --- calltable_select: everything else ----------------------------------------------------------------------------
@@ -466,6 +466,8 @@ calltable_lanes:                                // calltable_contain calls this
     test    r10d, STATE_FRAME
     jnz     calltable_frame
     jmp     calltable_direct
+calltable_refused:                              // from lanes that have put the arguments in memory, RSP as it came
+    lea     rax, [rsp + ARGUMENTS]
 1:  lea     rcx, [rip + calltable_stale]
     mov     rdx, r11                            // its data is the context, or null where there is none; one more says
                                                 // that the registration runs (src/stale.rs)
@@ -677,7 +679,7 @@ calltable_counting:
 .endif
 4:  inc     r11                                 // refused as running
 3:  FREE    COUNT_ROOM                          // directly before the JMP: an epilogue, to a Windows unwinder
-    jmp     calltable_overtaken                 // refused: as if not live, and not counted
+    jmp     calltable_refused                   // and not counted
 END_PROC calltable_count
 
 // A call that an exception ends is not running any more. Windows calls these with the frame of calltable_count, or

@@ -1,7 +1,8 @@
 //! Calls of entries that nobody may call now: never registered, released, exclusive and running already, or moved.
 //!
 //! A handler of these calls that returns makes up a result for a callback whose type it does not know: so it is unsafe
-//! to set one. The default does not return.
+//! to set one. The default does not return. A handler that knows the type promises it, once more, when it asks for the
+//! arguments: what has been refused is any call of any entry.
 
 use core::ffi::{CStr, c_void};
 use core::fmt::Write as _;
@@ -10,9 +11,10 @@ use core::sync::atomic::Ordering;
 use crate::context::{Context, contexts};
 use crate::entry;
 use crate::error::Error;
-use crate::frame::RawFrame;
+use crate::frame::{Frame, RawFrame};
 use crate::platform;
 use crate::registry;
+use crate::signature::Signature;
 use crate::types::Type;
 
 /// Why an entry could not be called.
@@ -34,9 +36,12 @@ pub enum StaleReason {
 }
 
 /// A call that was refused, as the stale handler sees it.
-#[derive(Clone, Copy, Debug)]
+///
+/// A handler that sets no result, neither by [`Self::set_result`] nor through a [frame](Self::frame), returns zero. The
+/// last one that was set counts.
+#[derive(Debug)]
 #[non_exhaustive]
-pub struct StaleCall {
+pub struct StaleCall<'a> {
     /// The slot's index; `None` if the entry was moved, and so nobody knows which it was.
     pub slot: Option<usize>,
     /// The entry that was called; if it was moved, the code after its CALL.
@@ -45,14 +50,90 @@ pub struct StaleCall {
     pub caller: *const c_void,
     /// Why it was refused.
     pub reason: StaleReason,
+    frame: &'a mut RawFrame,
 }
 
-/// Runs in place of a handler when an entry cannot be called. Example: [`set_stale_handler`].
-///
-/// The foreign caller receives what it returns in the integer and in the floating-point result register. On i686 the
-/// latter is ST0, which must be empty unless the result belongs there: only a call refused as
-/// [`StaleReason::Running`] gets it, if a dynamic signature says so. Memory for a result stays as it is.
-pub type StaleHandler = fn(&StaleCall) -> u64;
+impl StaleCall<'_> {
+    /// What the foreign caller receives, in the integer and in the floating-point result register; memory for a result
+    /// stays as it is. Example: [`set_stale_handler`].
+    ///
+    /// On i686 the floating-point one is ST0, which must be empty unless the result belongs there: it gets the number,
+    /// taken for the bits of a double, only if the signature of a [frame](Self::frame) says so, or that of the
+    /// registration that runs ([`StaleReason::Running`]).
+    pub fn set_result(&mut self, result: u64) {
+        self.frame.set_result(Type::U64, result.into());
+    }
+
+    /// The arguments, and the place for a result of any type: as the handler of a [`Dynamic`](crate::Dynamic) sees a
+    /// call. If the result goes through a hidden pointer, that memory is set to zero.
+    ///
+    /// So a message of a window whose procedure is gone can be given to `DefWindowProcW`:
+    ///
+    /// ```standalone_crate
+    /// use calltable::{Callback, Convention, Signature, StaleCall, Type, set_stale_handler};
+    /// # use std::ffi::c_void;
+    /// # use std::sync::OnceLock;
+    /// # unsafe extern "efiapi" fn def_window_proc(_: *mut c_void, message: u32, _: usize, l: isize) -> isize {
+    /// #     message as isize + l
+    /// # }
+    ///
+    /// type WindowProc = unsafe extern "efiapi" fn(*mut c_void, u32, usize, isize) -> isize;
+    ///
+    /// static WINDOW_PROC: OnceLock<Signature> = OnceLock::new();
+    ///
+    /// fn answer(call: &mut StaleCall<'_>) {
+    ///     let signature = WINDOW_PROC.get().unwrap();
+    ///     // SAFETY: every callback of this program is a window procedure, and nobody hooks their entries.
+    ///     let mut frame = unsafe { call.frame(signature) };
+    ///     let (window, message) = (frame.get(0).unwrap(), frame.get(1).unwrap());
+    ///     let (w, l) = (frame.get(2).unwrap(), frame.get(3).unwrap());
+    ///     // SAFETY: Windows passed all of them.
+    ///     let result: isize = unsafe { def_window_proc(window, message, w, l) };
+    ///     frame.set_result(result).unwrap();
+    /// }
+    ///
+    /// let convention = Convention::NATIVE;
+    /// # let convention = Convention::C;
+    /// let parameters = [Type::Pointer, Type::U32, Type::USIZE, Type::ISIZE];
+    /// WINDOW_PROC.set(Signature::new(convention, &parameters, Some(Type::ISIZE))?).unwrap();
+    /// // SAFETY: an `isize` is what each callback of this program returns.
+    /// unsafe { set_stale_handler(Some(answer))? };
+    ///
+    /// let callback = Callback::<WindowProc>::from_ref(&|_, _, _, _| 0)?;
+    /// let code = callback.code();
+    /// drop(callback);
+    /// // SAFETY: nobody has registered since, so the call is stale.
+    /// assert_eq!(unsafe { code(std::ptr::null_mut(), 2, 0, 40) }, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Safety
+    /// The foreign code must have called as the signature says, and the entry must not have been moved
+    /// ([`StaleReason::Moved`]): nobody knows what a hook has put on the stack.
+    #[must_use]
+    pub unsafe fn frame<'s>(&'s mut self, signature: &'s Signature) -> Frame<'s> {
+        // SAFETY: the dispatcher of this call passed the frame, which is that of a call by this signature, as the
+        // caller promises.
+        unsafe {
+            self.frame.return_as(signature);
+            Frame::new(self.frame, signature)
+        }
+    }
+
+    /// As [`Self::frame`], for the C interface.
+    ///
+    /// # Safety
+    /// As for [`Self::frame`].
+    #[doc(hidden)]
+    pub unsafe fn raw_frame(&mut self, signature: &Signature) -> *mut RawFrame {
+        // SAFETY: by the caller's promise.
+        let _ = unsafe { self.frame(signature) };
+        self.frame
+    }
+}
+
+/// Runs in place of a handler when an entry cannot be called. Examples: [`set_stale_handler`], [`StaleCall::frame`].
+pub type StaleHandler = fn(&mut StaleCall<'_>);
 
 /// Sets what runs when an entry is called that is not live, or, with `None`, sets back the default: a message and an
 /// invalid instruction, which stops the program on the spot.
@@ -66,19 +147,19 @@ pub type StaleHandler = fn(&StaleCall) -> u64;
 /// ```standalone_crate
 /// use calltable::{Callback, StaleReason, set_stale_handler};
 ///
-/// // SAFETY: each callback of this program returns nothing or a number, for which 0 is a value.
+/// // SAFETY: each callback of this program returns nothing or a number.
 /// unsafe {
 ///     set_stale_handler(Some(|call| {
 ///         assert_eq!(call.reason, StaleReason::Released);
 ///         eprintln!("slot {:?} is stale, called from {:p}", call.slot, call.caller);
-///         0
+///         call.set_result(7);
 ///     }))?;
 /// }
 /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
 /// let code = callback.code();
 /// drop(callback);
 /// // SAFETY: nobody has registered since, so the call is stale.
-/// assert_eq!(unsafe { code() }, 0);
+/// assert_eq!(unsafe { code() }, 7);
 /// # Ok::<(), calltable::Error>(())
 /// ```
 ///
@@ -86,9 +167,10 @@ pub type StaleHandler = fn(&StaleCall) -> u64;
 /// [`Error::Sealed`]: the handler stays as it is.
 ///
 /// # Safety
-/// What the handler returns must be a valid result of every callback whose call may be refused. A live one is among
-/// them, if it is exclusive and may be called while it runs. For a `bool` only 0 and 1 are valid, for a reference or
-/// for a result in memory no number is. A handler that does not return is always right.
+/// The result that the handler sets, or zero, must be a valid one of every callback whose call may be refused, or of
+/// the one whose call this was, if the handler can tell. A live one is among them, if it is exclusive and may be called
+/// while it runs. For a `bool` only 0 and 1 are valid, for a reference no number is; one in memory is set through a
+/// [frame](StaleCall::frame) alone. A handler that does not return is always right.
 pub unsafe fn set_stale_handler(handler: Option<StaleHandler>) -> Result<(), Error> {
     // SAFETY: by the caller's promise.
     unsafe { set_with_data(handler, core::ptr::null_mut()) }
@@ -148,25 +230,25 @@ unsafe fn refuse(frame: *mut RawFrame, reason: StaleReason) {
     let slot = entry::slot_returned_to(returns_to);
     let code = slot.map_or(returns_to, |slot| entry::entry(slot).as_ptr());
     let reason = if slot.is_some() { reason } else { StaleReason::Moved };
-    let call = StaleCall { slot, code, caller, reason };
-    let handler = contexts().stale_handler.load(Ordering::Acquire);
-    let result = if handler.is_null() {
-        stop(&call)
-    } else {
-        // SAFETY: it is nothing but null and what `set_stale_handler` was given.
-        let handler = unsafe { core::mem::transmute::<*mut (), StaleHandler>(handler) };
-        handler(&call)
-    };
     // SAFETY: by the caller's promise.
-    unsafe { (*frame).set_result(Type::U64, result.into()) };
+    let mut call = StaleCall { slot, code, caller, reason, frame: unsafe { &mut *frame } };
+    let handler = contexts().stale_handler.load(Ordering::Acquire);
+    if handler.is_null() {
+        stop(&call);
+    }
+    // SAFETY: it is nothing but null and what `set_stale_handler` was given.
+    let handler = unsafe { core::mem::transmute::<*mut (), StaleHandler>(handler) };
+    handler(&mut call);
 }
 
-fn stop(call: &StaleCall) -> ! {
+fn stop(call: &StaleCall<'_>) -> ! {
     let StaleCall { code, caller, .. } = *call;
     let reason = match call.reason {
         StaleReason::NeverRegistered => "was never registered",
         StaleReason::Released => "has been released",
-        StaleReason::Running => "is exclusive and already running",
+        StaleReason::Running => {
+            "is exclusive and already running: if it calls itself, use cells, and new_here or from_local"
+        }
         StaleReason::Unbound => "is reserved, and nothing is bound to it yet: rebind it before foreign code calls it",
         StaleReason::Moved => "is unknown, since a hook has moved its entry: hook the handler instead",
     };

@@ -281,9 +281,8 @@ fn set_stale_handler(handler: Option<StaleHandler>) {
     unsafe { calltable::set_stale_handler(handler).unwrap() };
 }
 
-fn on_stale(call: &StaleCall) -> u64 {
+fn on_stale(call: &mut StaleCall<'_>) {
     STALE.set(Some(call.reason));
-    0
 }
 
 /// Calls; returns why the call was stale, if it was.

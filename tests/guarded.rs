@@ -200,7 +200,7 @@ fn returns_are_those_that_a_guarded_control_stack_has() {
     // SAFETY: each thread has a block of its own; every callback of this program returns a number.
     unsafe {
         seh::declare(block).unwrap();
-        set_stale_handler(Some(|_| STALE)).unwrap();
+        set_stale_handler(Some(|call| call.set_result(STALE))).unwrap();
     }
     assert_eq!(guarded(call_all), (0, 0), "what the system says (0: it has such stacks), what is left on the stack");
     let signal = signal_of("returns_are_those_that_a_guarded_control_stack_has");

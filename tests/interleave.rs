@@ -32,6 +32,12 @@ static RAN_AS: AtomicUsize = AtomicUsize::new(0);
 static STALE: AtomicBool = AtomicBool::new(false);
 /// Whether it ran for another reason than that its registration has been released.
 static OTHER_REASON: AtomicBool = AtomicBool::new(false);
+/// The call's first argument, as the stale handler is to see it, and whether it did not.
+const ARGUMENT: u64 = 0xa26;
+static OTHER_ARGUMENT: AtomicBool = AtomicBool::new(false);
+#[cfg(target_arch = "x86_64")]
+static UNARY: std::sync::LazyLock<Signature> =
+    std::sync::LazyLock::new(|| Signature::new(Convention::C, &[Type::U64], None).unwrap());
 static TAKE_TURNS: AtomicBool = AtomicBool::new(false);
 /// How many times the handler of those ran that take turns with the slot.
 static TURNS: AtomicUsize = AtomicUsize::new(0);
@@ -85,11 +91,17 @@ fn ran(name: usize, data: *mut c_void) {
     RAN_WITH.store(data, Ordering::Relaxed);
 }
 
-fn note_stale(call: &StaleCall) -> u64 {
+fn note_stale(call: &mut StaleCall<'_>) {
     // A panic here would be one in a signal handler.
     OTHER_REASON.fetch_or(call.reason != StaleReason::Released, Ordering::Relaxed);
     STALE.store(true, Ordering::Relaxed);
-    0
+    // On i686 it is in a register by one convention and on the stack by another.
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: each call has an argument, and no entry is moved.
+        let argument = unsafe { call.frame(&UNARY) }.get(0);
+        OTHER_ARGUMENT.fetch_or(argument != Ok(ARGUMENT), Ordering::Relaxed);
+    }
 }
 
 /// Runs before each instruction while the trap flag is set.
@@ -228,6 +240,8 @@ fn interleave(old: Source, replacement: Replacement, counted: Counted) -> (usize
     }
     // SAFETY: every callback of this program returns nothing.
     unsafe { set_stale_handler(Some(note_stale)).unwrap() };
+    #[cfg(target_arch = "x86_64")]
+    std::sync::LazyLock::force(&UNARY);
     let is_counted = counted == Counted::Yes;
     TAKE_TURNS.store(matches!(replacement, Replacement::Turns), Ordering::Relaxed);
     // All slots but one are taken, so that this one is reused at once.
@@ -248,7 +262,8 @@ fn interleave(old: Source, replacement: Replacement, counted: Counted) -> (usize
         COUNTDOWN.store(step, Ordering::Relaxed);
         // SAFETY: numbers.
         let zeros: Registers = unsafe { std::mem::zeroed() };
-        let before = Registers { flags: (2 | TRAP_FLAG) as _, mxcsr: 0x1f80, x87_control: 0x37f, ..zeros };
+        let mut before = Registers { flags: (2 | TRAP_FLAG) as _, mxcsr: 0x1f80, x87_control: 0x37f, ..zeros };
+        before.general[1] = ARGUMENT as _;
         let mut after = before;
         // SAFETY: the handlers take any arguments; a trap changes nothing but the flag.
         unsafe { calltable_call_with(slot.code().as_ptr(), &before, &mut after) };
@@ -263,6 +278,8 @@ fn interleave(old: Source, replacement: Replacement, counted: Counted) -> (usize
         assert_eq!(plan.wrong, None, "before instruction {step}: one that is not running");
         let is_other = OTHER_REASON.load(Ordering::Relaxed);
         assert!(!is_other, "before instruction {step}: a call was refused as if another one was running");
+        let is_other = OTHER_ARGUMENT.load(Ordering::Relaxed);
+        assert!(!is_other, "before instruction {step}: the stale handler saw another argument");
         assert!(stale != (name != 0), "before instruction {step}: one handler runs, ran {name:#x}, stale {stale}");
         if name != 0 {
             assert_eq!(name, data, "before instruction {step}: handler of one registration, data of another");

@@ -29,7 +29,7 @@ fn expect_stale(reason: StaleReason) {
     unsafe {
         set_stale_handler(Some(|call| {
             assert_eq!(call.reason, *REASON.lock().unwrap());
-            100
+            call.set_result(100);
         }))
         .unwrap();
     }

@@ -169,13 +169,13 @@ fn writer() -> impl Fn(*const u8) -> bool {
     move |address| unsafe { code(address.cast_mut()) }
 }
 
-fn answer(call: &StaleCall) -> u64 {
+fn answer(call: &mut StaleCall<'_>) {
     let reason = match call.reason {
         StaleReason::NeverRegistered => 1000,
         StaleReason::Released => 2000,
         _ => 3000,
     };
-    reason + call.slot.unwrap() as u64
+    call.set_result(reason + call.slot.unwrap() as u64);
 }
 
 #[test]

@@ -433,10 +433,10 @@ fn set_stale_handler(handler: Option<StaleHandler>) {
     unsafe { calltable::set_stale_handler(handler).unwrap() };
 }
 
-fn refused(call: &StaleCall) -> u64 {
+fn refused(call: &mut StaleCall<'_>) {
     assert_eq!(call.reason, StaleReason::Running);
     fault(REFUSED.get());
-    2.5_f64.to_bits()
+    call.set_result(2.5_f64.to_bits());
 }
 
 #[test]

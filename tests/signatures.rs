@@ -1,11 +1,13 @@
 //! C callers, from two compilers at two levels, against handlers in both lanes: every type in every position.
 #![cfg(any(target_os = "linux", all(windows, target_env = "gnu")))]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
-use calltable::table::{self, Binding};
-use calltable::{Callback, Convention, Dynamic, Signature, Type};
+use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE, SlotKey};
+use calltable::{
+    Callback, Convention, Dynamic, RawFrame, ReleaseError, Signature, StaleReason, Type, set_stale_handler,
+};
 #[cfg(target_arch = "aarch64")]
 use calltable_callers::{Aligned, AlignedMore, Doubles3, Doubles4, Float1, Floats3, Floats4, Mixed};
 use calltable_callers::{Bytes, DoublePair, FloatPair, Function, Pattern, VARIADIC, for_each_case};
@@ -108,6 +110,32 @@ macro_rules! described {
 }
 const DATA: usize = 0xda7a_0007;
 
+thread_local! {
+    /// The entry that is called though it refuses all calls, why it does, and what the stale handler is to find.
+    static REFUSING: Cell<*const c_void> = const { Cell::new(std::ptr::null()) };
+    static REASON: Cell<Option<StaleReason>> = const { Cell::new(None) };
+    static REFUSED: RefCell<Option<(&'static str, Signature)>> = const { RefCell::new(None) };
+}
+
+/// The stale handler: the same case from its description, to an entry of another one.
+macro_rules! refused {
+    ($case:ident $abi:literal [$($caller:ident)*] ($($a:ident: $P:ty),*) -> $R:ty,
+        [$($types:expr),*], $result:expr) => {{
+        fn case() {
+            let signature = Signature::new(dynamic::convention($abi), &[$($types),*], $result).unwrap();
+            REFUSED.set(Some((stringify!($case), signature)));
+            run!(REFUSING.get(), [$($caller)*]);
+        }
+        case();
+    }};
+}
+
+fn call_every_case(entry: *const c_void, reason: StaleReason) {
+    REFUSING.set(entry);
+    REASON.set(Some(reason));
+    for_each_case!(refused);
+}
+
 #[test]
 fn typed_closures_get_every_type_in_every_position() {
     for_each_case!(typed);
@@ -121,6 +149,50 @@ fn dynamic_closures_get_every_type_in_every_position() {
 #[test]
 fn handlers_that_a_signature_describes_get_every_type_in_every_position_and_their_data() {
     for_each_case!(described);
+}
+
+#[test]
+fn the_stale_handler_gets_every_type_in_every_position_and_sets_every_result() {
+    // SAFETY: the stale handler sets a result by the signature of the case, which the C function calls by.
+    unsafe {
+        set_stale_handler(Some(|call| {
+            called();
+            assert_eq!(Some(call.reason), REASON.get());
+            REFUSED.with_borrow(|refused| {
+                let (case, signature) = refused.as_ref().unwrap();
+                dynamic::check(case, &mut call.frame(signature));
+            });
+        }))
+        .unwrap();
+    }
+    // While this one runs, its slot is nobody else's. Its result and what it removes from the stack are not those of
+    // most cases.
+    unsafe extern "efiapi" fn run(key: *mut c_void, _: *mut RawFrame) {
+        // SAFETY: it is the place of the key.
+        let key = unsafe { &mut *key.cast::<Option<SlotKey>>() };
+        let slot = key.as_ref().unwrap().slot();
+        call_every_case(slot.code().as_ptr(), StaleReason::Running);
+        let not_released = table::release_at_once(key.take().unwrap()).unwrap_err();
+        assert_eq!(not_released.error, ReleaseError::InFlight);
+        call_every_case(slot.code().as_ptr(), StaleReason::Released);
+        *key = Some(not_released.handle);
+        call_every_case(
+            slot.code().as_ptr().wrapping_byte_add((CAPACITY - 1 - slot.index()) * ENTRY_STRIDE),
+            StaleReason::NeverRegistered,
+        );
+    }
+    let signature = Signature::new(Convention::NATIVE, &[Type::I32; 3], Some(Type::F64)).unwrap();
+    let mut key = None;
+    // SAFETY: the handler takes the key's place, and runs once.
+    let binding = unsafe { Binding::frame(run, &signature, (&raw mut key).cast()) };
+    key = Some(table::register(&binding.exclusive()).unwrap());
+    #[cfg(target_arch = "x86")]
+    type Code = unsafe extern "system" fn(i32, i32, i32) -> f64;
+    #[cfg(not(target_arch = "x86"))]
+    type Code = unsafe extern "efiapi" fn(i32, i32, i32) -> f64;
+    // SAFETY: that is the signature.
+    unsafe { key.as_ref().unwrap().code().cast::<Code>()(1, 2, 3) };
+    table::release(key.unwrap()).unwrap();
 }
 
 #[test]

@@ -238,10 +238,10 @@ unsafe extern "efiapi" fn filter(item: *mut c_void, _: *const Exception, outcome
 
 const STALE: usize = usize::MAX;
 
-fn on_stale(call: &StaleCall) -> u64 {
+fn on_stale(call: &mut StaleCall<'_>) {
     STALE_REASON.set(Some(call.reason));
     STALE_RAN.fetch_add(1, Ordering::Relaxed);
-    STALE as u64
+    call.set_result(STALE as u64);
 }
 
 thread_local! {

@@ -69,7 +69,7 @@ fn retire() {
     let set = unsafe {
         calltable::set_stale_handler(Some(|call| {
             assert_eq!(call.reason, StaleReason::Released);
-            77
+            call.set_result(77);
         }))
     };
     set.unwrap();
@@ -274,7 +274,11 @@ fn the_first_slot_is_stale_before_there_are_contexts() {
 
 #[test]
 fn an_exclusive_callback_entered_again_traps_and_says_so() {
-    assert_stops("entered again", INVALID_INSTRUCTION, "the callback is exclusive and already running\n");
+    assert_stops(
+        "entered again",
+        INVALID_INSTRUCTION,
+        "the callback is exclusive and already running: if it calls itself, use cells, and new_here or from_local\n",
+    );
 }
 
 /// It would wait for its own end. Without `std` nothing unwinds the stack on Linux, and it does wait

@@ -435,17 +435,17 @@ fn callbacks_nest_ten_thousand_deep() {
 }
 
 /// Answers each stale call with its reason, and counts them.
-fn answer_stale(call: &StaleCall) -> u64 {
+fn answer_stale(call: &mut StaleCall<'_>) {
     STALE.fetch_add(1, Ordering::Relaxed);
     assert_eq!(table::slot_of(call.code), call.slot);
     assert!(!call.caller.is_null());
-    match call.reason {
+    call.set_result(match call.reason {
         StaleReason::NeverRegistered => 1,
         StaleReason::Released => 2,
         StaleReason::Running => 3,
         StaleReason::Moved => 4,
         _ => 5,
-    }
+    });
 }
 static STALE: AtomicUsize = AtomicUsize::new(0);
 
@@ -643,7 +643,7 @@ fn no_call_runs_after_a_tracked_release() {
         isize::from(late || released())
     }
     const STALE: isize = 2;
-    set_stale_handler(Some(|_| STALE as u64));
+    set_stale_handler(Some(|call| call.set_result(STALE as u64)));
     let rounds = std::env::var("CALLTABLE_ROUNDS").map_or(20_000, |rounds| rounds.parse().unwrap());
     let taken: Vec<_> = (1..CAPACITY).map(|_| table::register(&telling(1)).unwrap()).collect();
     let free = table::register(&telling(1)).unwrap();

@@ -339,7 +339,7 @@ fn trace_every_lane(program: &Program) {
 fn every_lane_returns_to_a_caller_in_assembly() {
     let _alone = alone();
     // SAFETY: every callback of this program returns a number.
-    unsafe { calltable::set_stale_handler(Some(|_| STALE)).unwrap() };
+    unsafe { calltable::set_stale_handler(Some(|call| call.set_result(STALE))).unwrap() };
     // When gdb steps through this test there are no contexts yet.
     // SAFETY: no slot is live, and the stale handler returns.
     assert_eq!(unsafe { unwind_caller((&raw const unwind_table).cast(), 0) }, STALE);

@@ -376,7 +376,7 @@ fn rtl_virtual_unwind_from_every_instruction_of_a_call() {
         table::release(key).unwrap();
     }
     // SAFETY: every registration that may be refused returns nothing.
-    unsafe { set_stale_handler(Some(|_| 0)).unwrap() };
+    unsafe { set_stale_handler(Some(|_| {})).unwrap() };
     let key = table::register(&ways()[0].1).unwrap();
     let (slot, code) = (key.index(), key.code().as_ptr());
     table::release(key).unwrap();

@@ -338,7 +338,6 @@ fn set_counting_stale_handler() {
     unsafe {
         set_stale_handler(Some(|_| {
             RAN.set(RAN.get() + 1);
-            0
         }))
         .unwrap();
     }

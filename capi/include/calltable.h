@@ -544,11 +544,33 @@ typedef struct calltable_stale_call {
     calltable_function code;
     /* where in the foreign code it would have returned to */
     const void *caller;
+    /* for the two functions below, while the handler runs */
+    void *internal;
 } calltable_stale_call;
 
-/* Runs in place of a handler. What it returns, the foreign code gets, in the integer and the floating-point result
-   register. It may be called by any thread. */
-typedef uint64_t (*calltable_stale_handler)(const calltable_stale_call *call);
+/* Runs in place of a handler. It may be called by any thread. The foreign code gets the last result that it sets, zero
+   if it sets none. */
+typedef void (*calltable_stale_handler)(const calltable_stale_call *call);
+
+/*
+ * Sets what the foreign code gets, in the integer and the floating-point result register; memory for a result stays as
+ * it is. On i686 the floating-point one is ST0: it gets the number, taken for the bits of a double, only if the
+ * signature of calltable_stale_frame says so, or that of the registration that runs (CALLTABLE_RUNNING).
+ *
+ * CALLTABLE_NULL_POINTER.
+ */
+CALLTABLE_API calltable_status calltable_stale_set(const calltable_stale_call *call, uint64_t result);
+
+/*
+ * Sets `frame` to that of a call by this signature, from which calltable_get reads the arguments, and in which
+ * calltable_set sets a result of any type. If the result goes through a hidden pointer, that memory is set to zero. The
+ * foreign code must have called as the signature says, and the reason must not be CALLTABLE_MOVED: nobody knows what a
+ * hook has put on the stack.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_BAD_SIGNATURE.
+ */
+CALLTABLE_API calltable_status calltable_stale_frame(
+    const calltable_stale_call *call, const calltable_signature *signature, calltable_frame **frame);
 
 /*
  * Sets what runs when an entry is called that is not live; null sets back the default: a message, where there is

@@ -27,7 +27,7 @@ pub use calltable::seh::ThreadBlock;
 pub enum ThreadBlock {}
 
 pub type FindBlock = Option<unsafe extern "efiapi" fn() -> *mut ThreadBlock>;
-pub type StaleHandler = Option<unsafe extern "C" fn(call: *const StaleCall) -> u64>;
+pub type StaleHandler = Option<unsafe extern "C" fn(call: *const StaleCall)>;
 
 pub const VERSION: u32 = 1;
 pub const NOT_COUNTED: u32 = u32::MAX;
@@ -186,6 +186,18 @@ pub struct StaleCall {
     pub reason: i32,
     pub code: Function,
     pub caller: *const c_void,
+    /// A `calltable::StaleCall`.
+    pub internal: *mut c_void,
+}
+
+impl StaleCall {
+    /// # Safety
+    /// The pointer must be null or the one that the stale handler which is running got.
+    unsafe fn get<'a>(call: *const Self) -> Result<&'a mut calltable::StaleCall<'a>, NotOk> {
+        // SAFETY: by the caller's promise; the handler's functions are the only ones that use it.
+        unsafe { call.as_ref().and_then(|call| call.internal.cast::<calltable::StaleCall<'_>>().as_mut()) }
+            .ok_or(NotOk(NULL_POINTER))
+    }
 }
 
 impl From<Error> for NotOk {
@@ -687,13 +699,13 @@ pub unsafe extern "C" fn calltable_seal(start: *mut *const c_void, end: *mut *co
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calltable_set_stale_handler(handler: StaleHandler) -> Status {
     let data = handler.map_or(core::ptr::null_mut(), |handler| handler as *mut ());
-    // SAFETY: as the header says; what that handler returns is what the foreign code gets.
+    // SAFETY: as the header says; what that handler sets is what the foreign code gets.
     let set =
         unsafe { internal::set_stale_handler(handler.map(|_| call_stale_handler as calltable::StaleHandler), data) };
     status(set.map_err(NotOk::from))
 }
 
-fn call_stale_handler(call: &calltable::StaleCall) -> u64 {
+fn call_stale_handler(call: &mut calltable::StaleCall<'_>) {
     let call = StaleCall {
         index: call.slot.map_or(u32::MAX, |slot| slot as u32),
         reason: match call.reason {
@@ -705,12 +717,30 @@ fn call_stale_handler(call: &calltable::StaleCall) -> u64 {
         },
         code: function(call.code),
         caller: call.caller,
+        internal: (&raw mut *call).cast(),
     };
     // SAFETY: it holds null or what `calltable_set_stale_handler` was given, which may be called by every thread.
     unsafe {
-        let handler = core::mem::transmute::<*mut (), StaleHandler>(internal::stale_data());
-        handler.map_or(0, |handler| handler(&call))
+        if let Some(handler) = core::mem::transmute::<*mut (), StaleHandler>(internal::stale_data()) {
+            handler(&call);
+        }
     }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_stale_set(call: *const StaleCall, result: u64) -> Status {
+    // SAFETY: as the header says.
+    status(unsafe { StaleCall::get(call) }.map(|call| call.set_result(result)))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_stale_frame(
+    call: *const StaleCall,
+    signature: *const Signature,
+    frame: *mut *mut RawFrame,
+) -> Status {
+    // SAFETY: as the header says.
+    unsafe { give(frame, || Ok(StaleCall::get(call)?.raw_frame(Signature::get(signature)?))) }
 }
 
 cfg_if::cfg_if! {

@@ -111,7 +111,7 @@ fn assertions() -> String {
     assert_layout!(text, capi::Binding, "calltable_binding": version options handler data signature convention
         positions);
     assert_layout!(text, capi::LiveSlot, "calltable_live_slot": slot code handler data uses in_flight);
-    assert_layout!(text, capi::StaleCall, "calltable_stale_call": index reason code caller);
+    assert_layout!(text, capi::StaleCall, "calltable_stale_call": index reason code caller internal);
     assert_layout!(text, seh::ExceptionRecord, "calltable_exception_record": code flags nested address parameter_count
         parameters);
     assert_layout!(text, seh::ThreadBlock, "calltable_thread_block": head stack_base stack_limit);

@@ -208,15 +208,16 @@ unsafe extern "win64" fn frame_handler(data: *mut c_void, frame: *mut RawFrame) 
     unsafe { (*frame).result = [result, 0] };
 }
 
-unsafe extern "C" fn stale_handler(call: *const capi::StaleCall) -> u64 {
+unsafe extern "C" fn stale_handler(call: *const capi::StaleCall) {
     // SAFETY: the table calls with a call.
+    assert_eq!(unsafe { capi::calltable_stale_set(call, 0x57a1e) }, capi::OK);
+    // SAFETY: as above.
     let call = unsafe { &*call };
     let mut model = model();
     let (index, reason, code) = model.stale.take().expect("a call of a stale slot");
     let found = (call.index, call.reason, address(call.code));
     assert_eq!(found, (index, reason, code));
     assert!(!call.caller.is_null());
-    0x57a1e
 }
 
 fn address(code: Function) -> usize {

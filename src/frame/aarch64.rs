@@ -141,6 +141,9 @@ impl RawFrame {
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
 
+    /// How the dispatcher of a refused call returns: as it does for every signature.
+    pub(crate) unsafe fn return_as(&mut self, _signature: &Signature) {}
+
     /// The same call before it has a result.
     pub(crate) fn without_result(&self) -> Self {
         let &Self { arguments, memory, registers, floats, .. } = self;

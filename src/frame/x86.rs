@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
 
-use crate::abi::{Location, locate, registers};
+use crate::abi::{Location, Shape, locate, registers, shape_of_frame};
 use crate::layout::*;
 use crate::signature::Signature;
 use crate::types::Type;
@@ -70,6 +70,24 @@ impl RawFrame {
     ) -> *const u8 {
         // SAFETY: by the caller's promise.
         unsafe { self.at(signature, index).cast() }
+    }
+
+    /// Has the dispatcher of a refused call, which may know of no registration or of another one, return as a signature
+    /// says: with a result in ST0 or with none, and without the arguments that the callee removes.
+    ///
+    /// # Safety
+    /// The frame must be the one that the dispatcher gave to the handler of a refused call, and the foreign code must
+    /// have called as the signature says.
+    pub(crate) unsafe fn return_as(&mut self, signature: &Signature) {
+        let Shape { flags, cleanup, .. } = shape_of_frame(&signature.prototype());
+        let locals = self.arguments.wrapping_byte_sub(FROM_EBP_ARGUMENTS + LOCALS_SIZE);
+        // SAFETY: by the caller's promise the dispatcher's locals are there, which it reads when the handler has
+        // returned.
+        unsafe {
+            locals.byte_add(LOCALS_CLEANUP).write(cleanup);
+            let state = locals.byte_add(LOCALS_STATE);
+            state.write(state.read() & !(STATE_FLOAT as u32) | (flags & STATE_FLOAT) as u32);
+        }
     }
 
     /// The address for a result that is returned in memory: the first word, or what follows a method's `this`.

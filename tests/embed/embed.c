@@ -35,9 +35,35 @@ static calltable_slot register_or_fail(const char *name, const calltable_binding
 
 static calltable_stale_call last_stale;
 
-static uint64_t stale(const calltable_stale_call *call) {
+/* Who is to get a refused call's frame, and with what. */
+static calltable_frame_handler stale_reader;
+static const calltable_signature *stale_signature;
+static void *stale_data;
+
+static void read_stale_calls(calltable_frame_handler reader, const calltable_signature *signature, void *data) {
+    stale_reader = reader;
+    stale_signature = signature;
+    stale_data = data;
+}
+
+static void stale(const calltable_stale_call *call) {
+    calltable_frame *frame;
     last_stale = *call;
-    return 4711;
+    calltable_stale_set(call, 4711);
+    if (stale_reader != NULL) {
+        expect("the frame of a refused call", calltable_stale_frame(call, stale_signature, &frame), CALLTABLE_OK);
+        stale_reader(stale_data, frame);
+    }
+}
+
+static void stale_no_call(const calltable_stale_call *call) {
+    calltable_signature none = {0, {0}};
+    calltable_frame *frame;
+    expect("a frame of no signature", calltable_stale_frame(call, &none, &frame), CALLTABLE_BAD_SIGNATURE);
+    expect("a frame of a null signature", calltable_stale_frame(call, NULL, &frame), CALLTABLE_NULL_POINTER);
+    expect("a frame and nowhere to put it", calltable_stale_frame(call, &none, NULL), CALLTABLE_NULL_POINTER);
+    expect("a frame of no call", calltable_stale_frame(NULL, &none, &frame), CALLTABLE_NULL_POINTER);
+    expect("a result of no call", calltable_stale_set(NULL, 1), CALLTABLE_NULL_POINTER);
 }
 
 /* Statuses and versions. */
@@ -239,6 +265,13 @@ static void CALLTABLE_CALL return_value(void *data, calltable_frame *frame) {
         got = CAST(callback, slot)();                                                                                 \
         check(#code ": result", self.well && is_same(&got, &want, sizeof got));                                       \
         expect(#code ": release", calltable_release(slot), CALLTABLE_OK);                                             \
+        self.well = 0;                                                                                                \
+        read_stale_calls(return_value, &self.signature, &self);                                                       \
+        for (int call = 0; call < 9; call += 1) { /* one more than ST0 to ST7 hold */                                 \
+            got = CAST(callback, slot)();                                                                             \
+            check(#code ": result of a refused call", self.well && is_same(&got, &want, sizeof got));                 \
+        }                                                                                                             \
+        read_stale_calls(NULL, NULL, NULL);                                                                           \
     } while (0)
 
 static int is_same(const void *a, const void *b, size_t size) {
@@ -279,6 +312,16 @@ static void frames(void) {
     check("every type: result", CALL_ALL() == -77);
     check("every type: arguments", self.well);
     expect("every type: release", calltable_release(slot), CALLTABLE_OK);
+    expect("a stale handler", calltable_set_stale_handler(stale), CALLTABLE_OK);
+    self.well = 0;
+    read_stale_calls(read_all, &self.signature, &self);
+    check("every type, refused: result", CALL_ALL() == -77);
+    check("every type, refused: arguments", self.well);
+    read_stale_calls(NULL, NULL, NULL);
+    check("a result that is a number", CALL_ALL() == 4711);
+    expect("a stale handler that sets none", calltable_set_stale_handler(stale_no_call), CALLTABLE_OK);
+    check("it is zero", CALL_ALL() == 0);
+    expect("the stale handler again", calltable_set_stale_handler(stale), CALLTABLE_OK);
 #if defined(__linux__) || defined(__x86_64__)
     {
         calltable_binding plain = CALLTABLE_FRAME(plain_handler, &self.signature, &self);
@@ -378,7 +421,6 @@ static void lives(void) {
     one code;
     calltable_binding binding = CALLTABLE_DIRECT(release_myself, 1, &tracked);
     binding.options = CALLTABLE_TRACKED;
-    expect("a stale handler", calltable_set_stale_handler(stale), CALLTABLE_OK);
     /* Slots are numbered from 1 before they have been released. */
     code = CAST(one, calltable_capacity());
     check("a slot that nobody has had is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_NEVER_REGISTERED);

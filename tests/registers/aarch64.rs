@@ -232,9 +232,9 @@ pub fn after_a_fault() {
 /// Nobody knows whether Windows code makes a stale call.
 pub fn stale_call() {
     // SAFETY: it may be called from anywhere, and looks at nothing.
-    let wreck: StaleHandler = |_| unsafe {
+    let wreck: StaleHandler = |call| unsafe {
         calltable_wreck_x18();
-        RESULT[0]
+        call.set_result(RESULT[0]);
     };
     // SAFETY: nothing here calls an entry whose result is not a number.
     assert_eq!(unsafe { set_stale_handler(Some(wreck)) }, Ok(()));

@@ -1,11 +1,11 @@
 //! Windows of the desktop: enumerations, messages, timers, hooks.
 
 use std::ptr::{null, null_mut};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use calltable::Callback;
+use calltable::{Callback, Convention, Signature, StaleReason, Type, set_stale_handler};
 use windows_sys::Win32::Foundation::{HWND, LPARAM, LRESULT, WPARAM};
 use windows_sys::Win32::System::LibraryLoader::GetModuleHandleW;
 use windows_sys::Win32::System::Threading::GetCurrentThreadId;
@@ -192,6 +192,72 @@ fn a_window_class_whose_messages_arrive_in_a_closure() {
         assert_eq!(seen.iter().filter(|found| **found == message).count(), 1, "{name}");
     }
     assert_eq!(seen.last(), Some(&WM_NCDESTROY));
+}
+
+/// A window outlives its procedure, and sends to itself while that may run once at a time.
+#[test]
+fn refused_messages_of_a_window_go_to_its_default_procedure() {
+    const LENGTH_FROM_WITHIN: u32 = WM_APP;
+    static SIGNATURE: OnceLock<Signature> = OnceLock::new();
+    static REFUSED: Mutex<Vec<(StaleReason, u32)>> = Mutex::new(Vec::new());
+    let parameters = [Type::Pointer, Type::U32, Type::USIZE, Type::ISIZE];
+    let signature = Signature::new(Convention::NATIVE, &parameters, Some(Type::ISIZE)).unwrap();
+    SIGNATURE.set(signature).unwrap();
+    // SAFETY: this test alone makes calls that are refused, of window procedures, which may return what the default one
+    // does.
+    unsafe {
+        set_stale_handler(Some(|call| {
+            let reason = call.reason;
+            let mut frame = call.frame(SIGNATURE.get().unwrap());
+            let (window, message) = (frame.get::<HWND>(0).unwrap(), frame.get(1).unwrap());
+            REFUSED.lock().unwrap().push((reason, message));
+            let result: LRESULT = DefWindowProcW(window, message, frame.get(2).unwrap(), frame.get(3).unwrap());
+            frame.set_result(result).unwrap();
+        }))
+        .unwrap();
+    }
+    let mut calls = 0;
+    let mut procedure = |window: HWND, message: u32, wide: WPARAM, long: LPARAM| -> LRESULT {
+        calls += 1;
+        // SAFETY: as for any window procedure.
+        unsafe {
+            match message {
+                LENGTH_FROM_WITHIN => SendMessageW(window, WM_GETTEXTLENGTH, 0, 0),
+                _ => DefWindowProcW(window, message, wide, long),
+            }
+        }
+    };
+    let callback = Callback::<WindowProc>::from_mut(&mut procedure).unwrap();
+    let class = w!("calltable test of refused messages");
+    // SAFETY: as above, but that the callback ends before the window: then its procedure is the stale handler.
+    unsafe {
+        let mut description: WNDCLASSW = std::mem::zeroed();
+        description.lpfnWndProc = Some(callback.code());
+        description.lpszClassName = class;
+        description.hInstance = GetModuleHandleW(null());
+        assert_ne!(RegisterClassW(&description), 0);
+        let window = Window::new(class, null_mut()).unwrap();
+        REFUSED.lock().unwrap().clear(); // Windows, too, sends from within
+        assert_eq!(SendMessageW(window.0, LENGTH_FROM_WITHIN, 0, 0), 9, "the length of its name");
+        assert_eq!(*REFUSED.lock().unwrap(), [(StaleReason::Running, WM_GETTEXTLENGTH)]);
+
+        drop(callback);
+        assert_ne!(calls, 0);
+        REFUSED.lock().unwrap().clear();
+        let mut text = [0; 20];
+        assert_ne!(SetWindowTextW(window.0, w!("another name")), 0);
+        let length = SendMessageW(window.0, WM_GETTEXT, text.len(), text.as_mut_ptr().addr() as LPARAM);
+        assert_eq!(String::from_utf16_lossy(&text[..length as usize]), "another name");
+        assert_eq!(SendMessageW(window.0, LENGTH_FROM_WITHIN, 1, 1), 0, "the default procedure does not know it");
+        drop(window);
+        assert_ne!(UnregisterClassW(class, GetModuleHandleW(null())), 0);
+        set_stale_handler(None).unwrap();
+    }
+    let refused = REFUSED.lock().unwrap();
+    assert!(refused.iter().all(|(reason, _)| *reason == StaleReason::Released), "{refused:?}");
+    for message in [WM_SETTEXT, WM_GETTEXT, LENGTH_FROM_WITHIN, WM_DESTROY, WM_NCDESTROY] {
+        assert_eq!(refused.iter().filter(|(_, found)| *found == message).count(), 1, "{message:#x} in {refused:?}");
+    }
 }
 
 #[test]

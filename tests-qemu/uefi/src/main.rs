@@ -139,8 +139,8 @@ fn every_slot() {
 
 fn stale() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
-    fn note(_: &StaleCall) -> u64 {
-        CALLS.fetch_add(1, Ordering::SeqCst) as u64 + 77
+    fn note(call: &mut StaleCall<'_>) {
+        call.set_result(CALLS.fetch_add(1, Ordering::SeqCst) as u64 + 77);
     }
     // SAFETY: every callback of this application that may be refused returns a number.
     make(unsafe { set_stale_handler(Some(note)) });

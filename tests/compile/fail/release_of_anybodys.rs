@@ -9,7 +9,7 @@ fn looks(callback: Callback<'_, CodePointer>) {
 fn promises(callback: Callback<'_, CodePointer>) {
     let _ = table::release(callback.slot().key());
     let _ = table::SlotKey::from_raw(1);
-    let _ = calltable::set_stale_handler(Some(|_| 7));
+    let _ = calltable::set_stale_handler(Some(|_| {}));
 }
 
 fn releases_twice(key: table::SlotKey) {

@@ -72,14 +72,14 @@ conventions!("stdcall" Stdcall 2, "cdecl" Cdecl 2, "thiscall" Thiscall 1, "fastc
 #[cfg(target_arch = "aarch64")]
 conventions!("C" Aapcs64 2);
 
-fn note(call: &StaleCall) -> u64 {
+fn note(call: &mut StaleCall<'_>) {
     let reason = match call.reason {
         StaleReason::NeverRegistered => 1,
         StaleReason::Released => 2,
         StaleReason::Running => 3,
         _ => 4,
     };
-    reason * 0x10_0000 + call.slot.expect("the entry stays in its place") as u64
+    call.set_result(reason * 0x10_0000 + call.slot.expect("the entry stays in its place") as u64);
 }
 
 fn entry(slot: usize) -> *const c_void {

@@ -345,7 +345,7 @@ fn is_stale() -> bool {
     let live = unsafe { code(null_mut()) };
     drop(callback);
     // SAFETY: every callback that may be refused returns a number.
-    unsafe { set_stale_handler(Some(|_| 77)).unwrap() };
+    unsafe { set_stale_handler(Some(|call| call.set_result(77))).unwrap() };
     // SAFETY: stale, and the stale handler returns.
     let result = unsafe { code(null_mut()) };
     // SAFETY: the default does not return.
