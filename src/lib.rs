@@ -22,7 +22,7 @@
 //!
 //! | layer | modules |
 //! | --- | --- |
-//! | 0 | `layout`, `types`, `convention`, `platform` |
+//! | 0 | `layout`, `types`, `convention`, `name`, `platform` |
 //! | 1 | `error`, `entry`, `lock`, `caught` |
 //! | 2 | `context`, `abi`, `own_call` |
 //! | 3 | `registry`, `signature` |
@@ -51,6 +51,7 @@ mod frame;
 pub mod guides;
 mod layout;
 mod lock;
+mod name;
 mod own_call;
 mod platform;
 mod registry;

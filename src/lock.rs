@@ -96,8 +96,8 @@ impl<T: Recover> Lock<T> {
     /// # Safety
     /// No thread of this process may hold the lock or take it meanwhile.
     unsafe fn recover(&self) {
-        // SAFETY: by the caller's promise nobody else has a reference. The contents are valid whatever store was the
-        // last one, being numbers that `recover` makes anew; they are unlocked last, in case that this thread ends,
+        // SAFETY: by the caller's promise nobody else has a reference. Whatever store was the last one, `recover` makes
+        // anew what is not whole, before anybody reads it; the lock is given back last, in case that this thread ends,
         // too.
         unsafe {
             (*self.inner.as_mut_ptr()).recover();

@@ -24,6 +24,7 @@ use crate::entry::{self, CodePointer};
 use crate::error::{Error, RebindError, ReleaseError};
 use crate::layout::*;
 use crate::lock::{Lock, Recover};
+use crate::name::Name;
 
 /// One registration of a slot: what identifies it, and anybody may have. Only its [`SlotKey`] releases it.
 ///
@@ -207,6 +208,7 @@ pub struct Binding {
     pub(crate) flags: usize,
     /// Of a contained one, what unwinds the stack when an exception ends.
     pub(crate) unwind: *mut (),
+    pub(crate) name: Name,
 }
 
 impl Binding {
@@ -235,6 +237,8 @@ pub struct LiveSlot {
     pub uses: u32,
     /// The number of calls that are running; `None` if they are not counted.
     pub in_flight: Option<u32>,
+    /// What it is [named](Binding::named); always `None` without the feature `names`.
+    pub name: Option<&'static str>,
 }
 
 /// Runs what changes the contexts' pages, under the lock, unless they are sealed.
@@ -278,6 +282,8 @@ pub(crate) struct Registry {
     /// Calls of it ran when this process, a child of `fork`, began to use the table; their threads may be the parent's.
     pub(crate) may_be_lost: [bool; CAPACITY],
     buckets: [u32; BUCKETS],
+    /// Of each slot's last registration.
+    names: [Name; CAPACITY],
 }
 
 static REGISTRY: Lock<Registry> = Lock::new(Registry {
@@ -290,6 +296,7 @@ static REGISTRY: Lock<Registry> = Lock::new(Registry {
     uses: [0; CAPACITY],
     may_be_lost: [false; CAPACITY],
     buckets: [0; BUCKETS],
+    names: [Name::NONE; CAPACITY],
 });
 
 impl Recover for Registry {
@@ -336,10 +343,11 @@ impl Registry {
         self.buckets = [0; BUCKETS];
         for (index, context) in (0..).zip(self.contexts()) {
             let (state, is_running) = (context.load_state(), context.running() != 0);
-            let (Some(next), Some(uses), Some(may_be_lost)) = (
+            let (Some(next), Some(uses), Some(may_be_lost), Some(name)) = (
                 self.next.get_mut(index as usize),
                 self.uses.get_mut(index as usize),
                 self.may_be_lost.get_mut(index as usize),
+                self.names.get_mut(index as usize),
             ) else {
                 return;
             };
@@ -356,6 +364,7 @@ impl Registry {
                 continue;
             }
             *uses = 0;
+            *name = Name::NONE; // it may have been written in half
             if is_running {
                 if *next == LEFT {
                     self.left += 1;
@@ -435,6 +444,9 @@ impl Registry {
         }
         if shape & STATE_CONTAIN != 0 {
             context::contexts().set_unwinder(binding.unwind);
+        }
+        if let Some(name) = self.names.get_mut(index as usize) {
+            *name = binding.name;
         }
         context.open(binding.target(), shape);
         SlotId { index, generation: context.load_state().generation }
@@ -618,7 +630,8 @@ impl Registry {
         let context = self.context(slot.index)?;
         let (state, Target { handler, data, cleanup }) = (context.load_state(), context.target());
         let shape = Shape { positions: 0, flags: 0, cleanup };
-        let binding = Binding { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind };
+        let name = *self.names.get(slot.index())?;
+        let binding = Binding { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind, name };
         (state.is_live() && state.generation == slot.generation).then_some((binding, state.shape))
     }
 
@@ -632,8 +645,24 @@ impl Registry {
             data,
             uses: self.uses.get(index).copied().unwrap_or_default(),
             in_flight: (state.shape & STATE_COUNTED != 0).then(|| context.running()),
+            name: self.name(index),
         })
     }
+
+    fn name(&self, index: usize) -> Option<&'static str> {
+        self.names.get(index)?.get()
+    }
+}
+
+/// What the registration is called whose call has been refused, if that can be told without waiting for the lock. It is
+/// the slot's last one; but if that is live, and not what refused the call, the call was one of another.
+pub(crate) fn try_name(index: usize, is_its_own: bool) -> Option<&'static str> {
+    if !cfg!(feature = "names") {
+        return None;
+    }
+    let registry = try_lock()?;
+    let is_live = registry.contexts().get(index)?.load_state().is_live();
+    if is_live && !is_its_own { None } else { registry.name(index) }
 }
 
 /// Multiplicative hashing: the high bits of a product depend on all bits of the factors.

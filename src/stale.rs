@@ -50,6 +50,10 @@ pub struct StaleCall<'a> {
     pub caller: *const c_void,
     /// Why it was refused.
     pub reason: StaleReason,
+    /// The [name](crate::table::Binding::named) of the slot's last registration, whose callback most likely was called.
+    /// `None` if it has none, if the slot is live for somebody else by now, if the table is locked (a call does not
+    /// wait for that), and always without the feature `names`.
+    pub name: Option<&'static str>,
     frame: &'a mut RawFrame,
 }
 
@@ -231,7 +235,9 @@ unsafe fn refuse(frame: *mut RawFrame, reason: StaleReason) {
     let code = slot.map_or(returns_to, |slot| entry::entry(slot).as_ptr());
     let reason = if slot.is_some() { reason } else { StaleReason::Moved };
     // SAFETY: by the caller's promise.
-    let mut call = StaleCall { slot, code, caller, reason, frame: unsafe { &mut *frame } };
+    let frame = unsafe { &mut *frame };
+    let name = slot.and_then(|slot| registry::try_name(slot, matches!(reason, StaleReason::Running | StaleReason::Unbound)));
+    let mut call = StaleCall { slot, code, caller, reason, name, frame };
     let handler = contexts().stale_handler.load(Ordering::Acquire);
     if handler.is_null() {
         stop(&call);
@@ -240,6 +246,9 @@ unsafe fn refuse(frame: *mut RawFrame, reason: StaleReason) {
     let handler = unsafe { core::mem::transmute::<*mut (), StaleHandler>(handler) };
     handler(&mut call);
 }
+
+/// Bytes of the message that 60 characters of a name take at most, with quotes and a space.
+const NAME_BYTES: usize = if cfg!(feature = "names") { 60 * 4 + 3 } else { 0 };
 
 fn stop(call: &StaleCall<'_>) -> ! {
     let StaleCall { code, caller, .. } = *call;
@@ -252,12 +261,15 @@ fn stop(call: &StaleCall<'_>) -> ! {
         StaleReason::Unbound => "is reserved, and nothing is bound to it yet: rebind it before foreign code calls it",
         StaleReason::Moved => "is unknown, since a hook has moved its entry: hook the handler instead",
     };
-    let mut message = heapless::String::<192>::new();
+    let mut message = heapless::String::<{ 192 + NAME_BYTES }>::new();
     // It fails only when the buffer is full, and then there is no zero at the end: the longest message fits.
     let _ = match call.slot {
         Some(slot) => write!(message, "calltable: stale call of slot {slot} "),
         None => write!(message, "calltable: stale call "),
     };
+    if let Some(name) = call.name {
+        let _ = write!(message, "\"{name:.60}\" ");
+    }
     let _ = write!(message, "({code:p}) from {caller:p}: the callback {reason}\n\0");
     platform::stop(CStr::from_bytes_until_nul(message.as_bytes()).unwrap_or_default())
 }

@@ -41,6 +41,7 @@ use crate::entry;
 use crate::error::{Error, NotRebound, NotReleased, RebindError, ReleaseError};
 use crate::frame::RawFrame;
 use crate::layout::*;
+use crate::name::Name;
 use crate::own_call;
 use crate::platform::{self, Wait};
 use crate::registry::{Registry, lock, try_lock};
@@ -100,7 +101,15 @@ impl Binding {
     /// While the registration lives, `handler` must be callable that way, by every thread that calls the entry.
     #[must_use]
     pub unsafe fn direct(convention: Convention, handler: *const c_void, positions: usize, data: *mut c_void) -> Self {
-        Self { handler, data, convention, shape: abi::shape_of(convention, positions), flags: 0, unwind: null_mut() }
+        Self {
+            handler,
+            data,
+            convention,
+            shape: abi::shape_of(convention, positions),
+            flags: 0,
+            unwind: null_mut(),
+            name: Name::NONE,
+        }
     }
 
     /// Direct lane: as [`Self::direct`], for a callback of that signature, whatever its types. `handler` has the
@@ -152,7 +161,7 @@ impl Binding {
     /// As for [`Self::direct`].
     #[inline]
     pub(crate) unsafe fn direct_in_shape(shape: Shape, handler: *const c_void, data: *mut c_void) -> Self {
-        Self { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind: null_mut() }
+        Self { handler, data, convention: Convention::NATIVE, shape, flags: 0, unwind: null_mut(), name: Name::NONE }
     }
 
     /// Frame lane: `handler` gets the data and the call's arguments in memory, and puts the result there.
@@ -232,6 +241,7 @@ impl Binding {
             shape: abi::shape_of_frame(&signature.prototype()),
             flags: STATE_FRAME | STATE_SAVE,
             unwind: null_mut(),
+            name: Name::NONE,
         }
     }
 
@@ -392,6 +402,31 @@ impl Binding {
         Self { flags: self.flags | abi::X18, ..self }
     }
 
+    /// What the registration is called where somebody looks for whose it is: [`LiveSlot::name`], the message about a
+    /// stale call, [`StaleCall::name`](crate::StaleCall::name). Of a [shared](share) one the first name stays.
+    ///
+    /// Names are kept with the feature `names`: it takes 16 bytes for each slot, 8 on i686. Without it this method
+    /// changes nothing. So a library names what it registers, and the program decides whether that is worth the memory.
+    ///
+    /// ```
+    /// # use calltable::Convention;
+    /// # use calltable::table::{self, Binding};
+    /// # use core::ffi::c_void;
+    /// # unsafe extern "efiapi" fn double(number: i32, _: *mut c_void) -> i32 { 2 * number }
+    /// # let (handler, data) = (double as *const c_void, core::ptr::null_mut());
+    /// // SAFETY: the handler takes one position and any data.
+    /// let binding = unsafe { Binding::direct(Convention::C, handler, 1, data).named("my-library: doubling") };
+    /// let key = table::register(&binding)?;
+    /// let name = table::live_slot(key.index()).unwrap().name;
+    /// assert_eq!(name, if cfg!(feature = "names") { Some("my-library: doubling") } else { None });
+    /// table::release(key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name: Name::new(name), ..self }
+    }
+
     /// Exceptions of the handler may end at this call: the [`ExceptionFilter`](seh::ExceptionFilter) at the start of
     /// the data decides. It is asked in the order in which the system asks handlers: after vectored ones, before those
     /// of the foreign caller. What an exception that has ended leaves behind: [`seh`].
@@ -489,7 +524,15 @@ impl Binding {
     pub(crate) fn unbound_in_shape(shape: Shape) -> Self {
         let (handler, data) = (stale::unbound as *const c_void, null_mut());
         let shape = Shape { positions: 0, flags: 0, ..shape };
-        Self { handler, data, convention: Convention::NATIVE, shape, flags: STATE_FRAME, unwind: null_mut() }
+        Self {
+            handler,
+            data,
+            convention: Convention::NATIVE,
+            shape,
+            flags: STATE_FRAME,
+            unwind: null_mut(),
+            name: Name::NONE,
+        }
     }
 
     /// The low bits of the context's state.
@@ -575,7 +618,8 @@ pub(crate) fn register_as(binding: &Binding, no_wait: bool, tell: impl FnOnce(Sl
 }
 
 /// Registers, or counts one more use of a live registration that was made by this function and is equal: same
-/// handler, data, convention, lane, positions and options. [`release`] is to be called once for each use.
+/// handler, data, convention, lane, positions and options. [`release`] is to be called once for each use. The name may
+/// differ: the first one stays.
 ///
 /// Handlers are equal if their addresses are. A Rust function may have more than one, unless it is
 /// `#[inline(never)]` and not generic.
@@ -1041,12 +1085,14 @@ pub fn try_live_slot(index: usize) -> Result<Option<LiveSlot>, Error> {
 /// table may change in between.
 ///
 /// ```
-/// use calltable::{Callback, table};
+/// use calltable::{Callback, Options, table};
 ///
-/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref(&|| 42)?;
+/// let options = Options::new().named("the answer");
+/// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42)?;
 /// let found: Vec<table::LiveSlot> = table::list().filter(|live| live.slot == callback.slot()).collect();
 /// assert_eq!(found.len(), 1);
-/// println!("slot {} is live: handler {:p}, data {:p}", found[0].slot.index(), found[0].handler, found[0].data);
+/// let name = found[0].name.unwrap_or("without a name"); // as all are where the feature `names` is not on
+/// println!("slot {}, {name}: handler {:p}, data {:p}", found[0].slot.index(), found[0].handler, found[0].data);
 /// # Ok::<(), calltable::Error>(())
 /// ```
 pub fn list() -> impl Iterator<Item = LiveSlot> {

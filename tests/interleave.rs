@@ -38,6 +38,8 @@ static OTHER_ARGUMENT: AtomicBool = AtomicBool::new(false);
 #[cfg(target_arch = "x86_64")]
 static UNARY: std::sync::LazyLock<Signature> =
     std::sync::LazyLock::new(|| Signature::new(Convention::C, &[Type::U64], None).unwrap());
+/// Whether it was told the name of whoever has the slot now.
+static OTHER_NAME: AtomicBool = AtomicBool::new(false);
 static TAKE_TURNS: AtomicBool = AtomicBool::new(false);
 /// How many times the handler of those ran that take turns with the slot.
 static TURNS: AtomicUsize = AtomicUsize::new(0);
@@ -94,6 +96,7 @@ fn ran(name: usize, data: *mut c_void) {
 fn note_stale(call: &mut StaleCall<'_>) {
     // A panic here would be one in a signal handler.
     OTHER_REASON.fetch_or(call.reason != StaleReason::Released, Ordering::Relaxed);
+    OTHER_NAME.fetch_or(call.name == Some("new"), Ordering::Relaxed);
     STALE.store(true, Ordering::Relaxed);
     // On i686 it is in a register by one convention and on the stack by another.
     #[cfg(target_arch = "x86_64")]
@@ -280,6 +283,8 @@ fn interleave(old: Source, replacement: Replacement, counted: Counted) -> (usize
         assert!(!is_other, "before instruction {step}: a call was refused as if another one was running");
         let is_other = OTHER_ARGUMENT.load(Ordering::Relaxed);
         assert!(!is_other, "before instruction {step}: the stale handler saw another argument");
+        let is_other = OTHER_NAME.load(Ordering::Relaxed);
+        assert!(!is_other, "before instruction {step}: a refused call has the name of another registration");
         assert!(stale != (name != 0), "before instruction {step}: one handler runs, ran {name:#x}, stale {stale}");
         if name != 0 {
             assert_eq!(name, data, "before instruction {step}: handler of one registration, data of another");
@@ -318,7 +323,8 @@ enum Counted {
 type Shape = fn(Binding) -> Binding;
 
 fn run(case: &str, pair: [Binding; 2], shape: Shape, counted: Counted) {
-    run_sources(case, pair.map(|binding| Source::Binding(shape(binding))), counted);
+    let [old, new] = pair.map(shape);
+    run_sources(case, [old.named("old"), new.named("new")].map(Source::Binding), counted);
 }
 
 fn run_sources(case: &str, [old, new]: [Source; 2], counted: Counted) {

@@ -371,15 +371,21 @@ typedef struct calltable_binding {
     /* direct lane without a signature */
     uint32_t convention;
     uint32_t positions;
+    /* What the registration is called in lists and for stale calls; null or empty for no name. The first 255 bytes of
+       it count, and as much of these as is UTF-8. The string must be there for ever, as literals are: a call after the
+       release is told it, too. Of a shared registration the first name stays. A library that was built without the
+       feature `names` does not look at it. */
+    const char *name;
 } calltable_binding;
 
 /* Initializers: of the direct lane for CALLTABLE_C, or as a signature says, and of the frame lane. */
 #define CALLTABLE_DIRECT(handler, positions, data) \
-    {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, NULL, CALLTABLE_C, positions}
+    {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, NULL, CALLTABLE_C, positions, NULL}
 #define CALLTABLE_DIRECT_AS(handler, signature, data) \
-    {CALLTABLE_VERSION, CALLTABLE_DIRECT_LANE, (calltable_function)(handler), data, signature, CALLTABLE_C, 0}
+    {CALLTABLE_VERSION, CALLTABLE_DIRECT_LANE, (calltable_function)(handler), data, signature, CALLTABLE_C, 0, \
+     NULL}
 #define CALLTABLE_FRAME(handler, signature, data) \
-    {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, signature, CALLTABLE_C, 0}
+    {CALLTABLE_VERSION, 0, (calltable_function)(handler), data, signature, CALLTABLE_C, 0, NULL}
 
 /* One registration of a slot. A released one is told from later ones of the same slot. */
 typedef uint64_t calltable_slot;
@@ -404,8 +410,8 @@ CALLTABLE_API calltable_status calltable_try_register(
 
 /*
  * Registers, or counts one more use of a live registration that was made by this function and is equal (handler, data,
- * convention, lane, positions, options): then the slot is the same. To be released once for each use. Waits for the
- * lock.
+ * convention, lane, positions, options): then the slot is the same, and so is its name. To be released once for each
+ * use. Waits for the lock.
  *
  * As calltable_register, and CALLTABLE_TOO_MANY_USES.
  */
@@ -479,6 +485,10 @@ typedef struct calltable_live_slot {
     uint32_t uses;
     /* calls that run now; CALLTABLE_NOT_COUNTED without CALLTABLE_TRACKED and CALLTABLE_EXCLUSIVE */
     uint32_t in_flight;
+    /* its name, and the bytes of that: it need not end in a zero, since one that Rust code gave does not; null and 0 if
+       it has none */
+    const char *name;
+    size_t name_size;
 } calltable_live_slot;
 
 #define CALLTABLE_NOT_COUNTED 0xffffffffu
@@ -546,6 +556,10 @@ typedef struct calltable_stale_call {
     const void *caller;
     /* for the two functions below, while the handler runs */
     void *internal;
+    /* the name of the slot's last registration, as in calltable_live_slot; null and 0 if it has none, if the slot is
+       live for somebody else by now, or if the table is locked, for which a call does not wait */
+    const char *name;
+    size_t name_size;
 } calltable_stale_call;
 
 /* Runs in place of a handler. It may be called by any thread. The foreign code gets the last result that it sets, zero

@@ -33,6 +33,8 @@ pub const VERSION: u32 = 1;
 pub const NOT_COUNTED: u32 = u32::MAX;
 pub const NO_SLOT: u64 = 0;
 pub const NO_INDEX: u32 = u32::MAX;
+/// As many bytes of a name are read.
+const NAME_BYTES: usize = 255;
 
 /// Numbers of the interface, and for the test `header` their list.
 macro_rules! numbers {
@@ -168,6 +170,7 @@ pub struct Binding {
     pub signature: *const Signature,
     pub convention: u32,
     pub positions: u32,
+    pub name: *const c_char,
 }
 
 #[repr(C)]
@@ -178,6 +181,8 @@ pub struct LiveSlot {
     pub data: *mut c_void,
     pub uses: u32,
     pub in_flight: u32,
+    pub name: *const c_char,
+    pub name_size: usize,
 }
 
 #[repr(C)]
@@ -188,6 +193,8 @@ pub struct StaleCall {
     pub caller: *const c_void,
     /// A `calltable::StaleCall`.
     pub internal: *mut c_void,
+    pub name: *const c_char,
+    pub name_size: usize,
 }
 
 impl StaleCall {
@@ -355,7 +362,7 @@ impl Binding {
             if (&raw const (*binding).version).read() != VERSION {
                 return Err(NotOk(OTHER_VERSION));
             }
-            let Self { options, handler, data, signature, convention, positions, .. } = *binding;
+            let Self { options, handler, data, signature, convention, positions, name, .. } = *binding;
             if options & !ALL_OPTIONS != 0 {
                 return Err(NotOk(UNKNOWN_OPTION));
             }
@@ -390,9 +397,33 @@ impl Binding {
             if options & CONTAINED != 0 {
                 binding = binding.contained();
             }
+            if let Some(name) = name_of(name) {
+                binding = binding.named(name);
+            }
             Ok(binding)
         }
     }
+}
+
+/// A name that a C program gives, as far as it is UTF-8, and no more of it than the header says.
+///
+/// # Safety
+/// The pointer must be null or that of a string that is there for ever.
+unsafe fn name_of(name: *const c_char) -> Option<&'static str> {
+    if name.is_null() || !cfg!(feature = "names") {
+        return None;
+    }
+    // SAFETY: by the caller's promise, and no byte after the zero is read.
+    unsafe {
+        let size = (0..NAME_BYTES).find(|at| name.add(*at).read() == 0).unwrap_or(NAME_BYTES);
+        let bytes = core::slice::from_raw_parts(name.cast::<u8>(), size);
+        bytes.utf8_chunks().next().map(|chunk| chunk.valid()).filter(|name| !name.is_empty())
+    }
+}
+
+/// A name for a C program, whose strings end in a zero, and Rust's do not: so with its size.
+fn name_and_size(name: Option<&str>) -> (*const c_char, usize) {
+    name.map_or((core::ptr::null(), 0), |name| (name.as_ptr().cast(), name.len()))
 }
 
 /// # Safety
@@ -408,6 +439,7 @@ fn function(address: *const c_void) -> Function {
 }
 
 fn live_slot_of(index: u32, found: Option<table::LiveSlot>) -> Result<LiveSlot, NotOk> {
+    let (name, name_size) = name_and_size(found.and_then(|live| live.name));
     match found {
         Some(live) => Ok(LiveSlot {
             // SAFETY: C programs see to it themselves that nobody relies on what they release.
@@ -417,6 +449,8 @@ fn live_slot_of(index: u32, found: Option<table::LiveSlot>) -> Result<LiveSlot, 
             data: live.data,
             uses: live.uses,
             in_flight: live.in_flight.unwrap_or(NOT_COUNTED),
+            name,
+            name_size,
         }),
         None if index as usize >= CAPACITY => Err(NotOk(NO_SUCH_SLOT)),
         None => Err(NotOk(NOT_LIVE)),
@@ -706,6 +740,7 @@ pub unsafe extern "C" fn calltable_set_stale_handler(handler: StaleHandler) -> S
 }
 
 fn call_stale_handler(call: &mut calltable::StaleCall<'_>) {
+    let (name, name_size) = name_and_size(call.name);
     let call = StaleCall {
         index: call.slot.map_or(u32::MAX, |slot| slot as u32),
         reason: match call.reason {
@@ -718,6 +753,8 @@ fn call_stale_handler(call: &mut calltable::StaleCall<'_>) {
         code: function(call.code),
         caller: call.caller,
         internal: (&raw mut *call).cast(),
+        name,
+        name_size,
     };
     // SAFETY: it holds null or what `calltable_set_stale_handler` was given, which may be called by every thread.
     unsafe {

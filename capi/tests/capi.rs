@@ -6,6 +6,22 @@ use std::sync::Mutex;
 use calltable::{CAPACITY, RawFrame};
 use calltable_capi::{self as capi, Binding, Signature, Status};
 
+unsafe extern "C" fn handler() {}
+
+/// A registration in the direct lane.
+fn plain() -> Binding {
+    Binding {
+        version: capi::VERSION,
+        options: 0,
+        handler: Some(handler),
+        data: std::ptr::null_mut(),
+        signature: std::ptr::null(),
+        convention: capi::C,
+        positions: 0,
+        name: std::ptr::null(),
+    }
+}
+
 fn signature(convention: u32, result: u32) -> (Status, Signature) {
     let mut signature = Signature { mark: 0, words: MaybeUninit::uninit() };
     // SAFETY: room for a signature, and no parameters.
@@ -63,7 +79,6 @@ fn a_slot_that_is_not_live_is_not_one_that_is_none() {
 #[test]
 fn who_gets_no_slot_gets_the_number_of_none() {
     let _alone = TABLE.lock();
-    unsafe extern "C" fn handler() {}
     type Giver = unsafe extern "C" fn(*const Binding, *mut u64) -> Status;
     let givers: [(&str, Giver); 4] = [
         ("register", capi::calltable_register),
@@ -71,15 +86,6 @@ fn who_gets_no_slot_gets_the_number_of_none() {
         ("share", capi::calltable_share),
         ("try_share", capi::calltable_try_share),
     ];
-    let plain = || Binding {
-        version: capi::VERSION,
-        options: 0,
-        handler: Some(handler),
-        data: std::ptr::null_mut(),
-        signature: std::ptr::null(),
-        convention: capi::C,
-        positions: 0,
-    };
     let unfilled = Signature { mark: 0, words: MaybeUninit::uninit() };
     // On i686, too, as many words as the direct lane does not pass on.
     let mut long = Signature { mark: 0, words: MaybeUninit::uninit() };
@@ -122,5 +128,37 @@ fn who_gets_no_slot_gets_the_number_of_none() {
         give(&Some(Binding { options: capi::TRACKED, ..plain() }), capi::TABLE_FULL);
         // SAFETY: they are this test's own.
         slots.iter().for_each(|slot| assert_eq!(unsafe { capi::calltable_release(*slot) }, capi::OK));
+    }
+}
+
+#[test]
+fn of_a_name_that_is_too_long_or_no_text_the_beginning_counts() {
+    let _alone = TABLE.lock();
+    const LONG: [u8; 300] = [b'n'; 300];
+    let long = std::ffi::CString::new(LONG).unwrap();
+    let cases = [
+        (c"a name", Some(&b"a name"[..])),
+        (c"", None),
+        (c"na\xc3\xafve", Some(b"na\xc3\xafve")),
+        (c"half \xc3", Some(b"half ")),
+        (c"\xff", None),
+        (&long, Some(&LONG[..255])),
+    ];
+    for (name, shown) in cases {
+        let binding = Binding { name: name.as_ptr(), ..plain() };
+        let (mut slot, mut index, mut live) = (0, 0, MaybeUninit::uninit());
+        // SAFETY: the handler takes anything, there is room for each result, and the names outlive their slots' use.
+        let live = unsafe {
+            assert_eq!(capi::calltable_register(&binding, &mut slot), capi::OK);
+            assert_eq!(capi::calltable_index_of(capi::calltable_code(slot), &mut index), capi::OK);
+            assert_eq!(capi::calltable_live_slot_at(index, live.as_mut_ptr()), capi::OK);
+            live.assume_init()
+        };
+        // SAFETY: that many bytes are there if there is a name.
+        let found = (!live.name.is_null())
+            .then(|| unsafe { std::slice::from_raw_parts(live.name.cast::<u8>(), live.name_size) });
+        assert_eq!(found, if cfg!(feature = "names") { shown } else { None }, "{name:?}");
+        // SAFETY: it is this test's own.
+        assert_eq!(unsafe { capi::calltable_release(slot) }, capi::OK);
     }
 }

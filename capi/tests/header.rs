@@ -109,9 +109,11 @@ fn assertions() -> String {
     }
     assert_layout!(text, capi::Signature, "calltable_signature": mark words);
     assert_layout!(text, capi::Binding, "calltable_binding": version options handler data signature convention
-        positions);
-    assert_layout!(text, capi::LiveSlot, "calltable_live_slot": slot code handler data uses in_flight);
-    assert_layout!(text, capi::StaleCall, "calltable_stale_call": index reason code caller internal);
+        positions name);
+    assert_layout!(text, capi::LiveSlot, "calltable_live_slot": slot code handler data uses in_flight name
+        name_size);
+    assert_layout!(text, capi::StaleCall, "calltable_stale_call": index reason code caller internal name
+        name_size);
     assert_layout!(text, seh::ExceptionRecord, "calltable_exception_record": code flags nested address parameter_count
         parameters);
     assert_layout!(text, seh::ThreadBlock, "calltable_thread_block": head stack_base stack_limit);
@@ -263,13 +265,13 @@ int main(void) {
     calltable_binding described = CALLTABLE_DIRECT_AS(a_filter, &signature, &data);
     int well = direct.version == CALLTABLE_VERSION && direct.options == 0 && direct.data == &data
         && direct.handler == (calltable_function)filter && direct.signature == NULL
-        && direct.convention == CALLTABLE_C && direct.positions == 3;
+        && direct.convention == CALLTABLE_C && direct.positions == 3 && direct.name == NULL;
     well = well && framed.version == CALLTABLE_VERSION && framed.options == 0 && framed.data == &data
         && framed.handler == (calltable_function)frame_handler && framed.signature == &signature
-        && framed.convention == CALLTABLE_C && framed.positions == 0;
+        && framed.convention == CALLTABLE_C && framed.positions == 0 && framed.name == NULL;
     well = well && described.version == CALLTABLE_VERSION && described.options == CALLTABLE_DIRECT_LANE
         && described.data == &data && described.handler == (calltable_function)filter
-        && described.signature == &signature;
+        && described.signature == &signature && described.name == NULL;
     return well && a_find() == NULL ? 0 : 1;
 }
 "#;

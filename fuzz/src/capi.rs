@@ -267,8 +267,18 @@ fn bind(bind: &Bind) {
     // SAFETY: a function pointer that may be null; the handler takes what it is called with below.
     let handler_of_c = unsafe { std::mem::transmute::<*const c_void, Function>(handler) };
     let data_of_c = without_provenance_mut(data);
-    let binding =
-        capi::Binding { version, options, handler: handler_of_c, data: data_of_c, signature, convention, positions };
+    // Nothing depends on it.
+    let name = if bind.data % 2 == 1 { c"not \xff UTF-8".as_ptr() } else { null() };
+    let binding = capi::Binding {
+        version,
+        options,
+        handler: handler_of_c,
+        data: data_of_c,
+        signature,
+        convention,
+        positions,
+        name,
+    };
     let given = if bind.wrong % 16 == 2 { null() } else { &raw const binding };
     let mut slot = 0xbad;
     let at = if bind.wrong % 16 == 3 { null_mut() } else { &raw mut slot };

@@ -273,6 +273,7 @@ pub fn test(input: Input) {
         signature: &*for_c,
         convention: 0,
         positions: 0,
+        name: std::ptr::null(),
     };
     if status != capi::OK {
         // SAFETY: a registration that is refused.

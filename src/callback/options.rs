@@ -1,6 +1,7 @@
 //! How a callback is registered.
 
 use crate::error::Error;
+use crate::name::Name;
 #[cfg(feature = "alloc")]
 use crate::table::SlotId;
 use crate::table::{self, Binding, SlotKey};
@@ -13,6 +14,7 @@ pub struct Options {
     framed: bool,
     keeping_x18: bool,
     no_wait: bool,
+    name: Name,
 }
 
 impl Options {
@@ -27,7 +29,7 @@ impl Options {
     /// # Ok::<(), calltable::Error>(())
     /// ```
     pub const fn new() -> Self {
-        Self { tracked: false, framed: false, keeping_x18: false, no_wait: false }
+        Self { tracked: false, framed: false, keeping_x18: false, no_wait: false, name: Name::NONE }
     }
 
     /// Counts the calls that are running, so that a drop waits until there are none. What that costs a call, and what
@@ -79,6 +81,22 @@ impl Options {
         Self { keeping_x18: true, ..self }
     }
 
+    /// What the registration is called in leak reports ([`table::list`]) and for calls after its end, with the feature
+    /// `names`. Without it this changes nothing: more at [`Binding::named`].
+    ///
+    /// ```
+    /// use calltable::{Callback, Options, table};
+    ///
+    /// let options = Options::new().named("the answer");
+    /// let callback = Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42)?;
+    /// let name = table::live_slot(callback.slot().index()).unwrap().name;
+    /// assert_eq!(name, if cfg!(feature = "names") { Some("the answer") } else { None });
+    /// # Ok::<(), calltable::Error>(())
+    /// ```
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name: Name::new(name), ..self }
+    }
+
     /// Has the constructor fail with [`Error::Busy`] at once if the table's lock is taken; for interrupt handlers. A
     /// drop still waits: use [`Callback::try_release`](crate::Callback::try_release).
     ///
@@ -109,6 +127,7 @@ impl Options {
     }
 
     fn apply(self, binding: Binding) -> Binding {
+        let binding = Binding { name: self.name, ..binding };
         let binding = if self.tracked { binding.tracked() } else { binding };
         let binding = if self.framed { binding.framed() } else { binding };
         if self.keeping_x18 { binding.keeping_x18() } else { binding }

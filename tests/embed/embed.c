@@ -415,12 +415,17 @@ static int32_t CALLTABLE_CALL identity(int32_t number, void *data) {
     return number;
 }
 
+static int has_name(const char *name, size_t size, const char *wanted) {
+    return name != NULL && wanted[size] == 0 && is_same(name, wanted, size);
+}
+
 static void lives(void) {
     guest tracked = {CALLTABLE_NO_SLOT, CALLTABLE_OK, 0, 0};
     guest exclusive = tracked;
     one code;
     calltable_binding binding = CALLTABLE_DIRECT(release_myself, 1, &tracked);
     binding.options = CALLTABLE_TRACKED;
+    binding.name = "releases itself";
     /* Slots are numbered from 1 before they have been released. */
     code = CAST(one, calltable_capacity());
     check("a slot that nobody has had is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_NEVER_REGISTERED);
@@ -434,6 +439,7 @@ static void lives(void) {
     check("tracked: a call of a closed slot is stale", code(1) == 4711 && last_stale.reason == CALLTABLE_RELEASED);
     check("tracked: the stale call names the entry", last_stale.code == (calltable_function)code
         && last_stale.caller != NULL);
+    check("tracked: and the registration", has_name(last_stale.name, last_stale.name_size, "releases itself"));
     expect("tracked: release when it has returned", calltable_release_and_wait(tracked.slot), CALLTABLE_OK);
     expect("tracked: double release", calltable_release(tracked.slot), CALLTABLE_NOT_LIVE);
     expect("tracked: double release, waiting", calltable_release_and_wait(tracked.slot), CALLTABLE_NOT_LIVE);
@@ -442,9 +448,11 @@ static void lives(void) {
     binding.handler = (calltable_function)call_myself;
     binding.data = &exclusive;
     binding.options = CALLTABLE_EXCLUSIVE;
+    binding.name = NULL;
     exclusive.slot = register_or_fail("exclusive", &binding);
     check("exclusive: outer call", CAST(one, exclusive.slot)(5) == 7);
     check("exclusive: inner call is stale", exclusive.inner == 4711 && last_stale.reason == CALLTABLE_RUNNING);
+    check("exclusive: nobody has named it", last_stale.name == NULL && last_stale.name_size == 0);
     expect("exclusive: release", calltable_release_and_wait(exclusive.slot), CALLTABLE_OK);
     check("nothing is live", calltable_live_count() == 0);
 }
@@ -487,6 +495,7 @@ static void shares(void) {
     calltable_slot first, second, third;
     calltable_binding binding = CALLTABLE_DIRECT(identity, 1, &datum);
     expect("shared", calltable_share(&binding, &first), CALLTABLE_OK);
+    binding.name = "it has one, or none";
     expect("shared again", calltable_try_share(&binding, &second), CALLTABLE_OK);
     check("shared: it is the same", first == second && calltable_live_count() == 1);
     binding.data = NULL;
@@ -508,6 +517,7 @@ static void lists(void) {
         calltable_binding binding = CALLTABLE_DIRECT(identity, 1, NULL);
         binding.data = &data[i];
         binding.options = i == 2 ? CALLTABLE_TRACKED : 0;
+        binding.name = i == 1 ? "the second" : NULL;
         expect("listed", calltable_try_register(&binding, &slots[i]), CALLTABLE_OK);
     }
     for (uint32_t index = 0; index < calltable_capacity(); index += 1) {
@@ -520,6 +530,7 @@ static void lists(void) {
             found += status == CALLTABLE_OK && entry.slot == slots[i] && entry.code == calltable_code(slots[i])
                 && entry.handler == (calltable_function)identity && entry.data == &data[i] && entry.uses == 0
                 && entry.in_flight == (i == 2 ? 0 : CALLTABLE_NOT_COUNTED)
+                && (i == 1 ? has_name(entry.name, entry.name_size, "the second") : entry.name == NULL)
                 && calltable_index_of(entry.code, &own) == CALLTABLE_OK && own == index
                 && calltable_try_live_slot_at(index, &entry) == CALLTABLE_OK;
         }

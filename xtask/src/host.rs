@@ -26,6 +26,7 @@ const RUNNING: &[&str] = &[
     "unwind",
     "faults",
     "waits",
+    "names",
 ];
 
 /// Those that look at what compilers make, and call nothing.
@@ -47,6 +48,7 @@ const RUNNING_ON_I686: &[&str] = &[
     "soak",
     "waits",
     "owned",
+    "names",
 ];
 
 const RUNNING_ON_AARCH64: &[&str] = &[
@@ -62,6 +64,7 @@ const RUNNING_ON_AARCH64: &[&str] = &[
     "seh",
     "waits",
     "owned",
+    "names",
     "header",
     "capi",
 ];

@@ -32,6 +32,9 @@ pub fn text_per_slot(stride: u64) -> f64 {
 /// Bytes for each slot of memory that starts as zeros.
 pub const BSS_PER_SLOT: f64 = 47.0;
 
+/// And with the feature `names`, which the C interface has by default.
+pub const NAMED_BSS_PER_SLOT: f64 = BSS_PER_SLOT + 16.0;
+
 /// The repository's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")

@@ -25,6 +25,7 @@ const TESTS: &[&str] = &[
     "stale",
     "panics",
     "waits",
+    "names",
     "unwind_arm64",
     "windows",
 ];

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, Register};
 use object::{Object, ObjectSection, ObjectSymbol, elf};
 use serde::Serialize;
-use xtask::{BSS_PER_SLOT, dist, text_per_slot};
+use xtask::{NAMED_BSS_PER_SLOT, dist, text_per_slot};
 
 use super::artefact::{Component, Target, access};
 use super::image::{Code, references};
@@ -262,7 +262,7 @@ fn sections(component: &Component) -> Vec<Finding> {
     vec![
         Finding::nothing("writable code", wx),
         bound("text per slot", table, text_per_slot(component.target.entries().stride)),
-        bound("bss per slot", bss, BSS_PER_SLOT + largest_page as f64 / component.capacity as f64),
+        bound("bss per slot", bss, NAMED_BSS_PER_SLOT + largest_page as f64 / component.capacity as f64),
         Finding::new("text of Rust", text, None),
         Finding::new("data", data, None),
         Finding::new("constants", constants, None),

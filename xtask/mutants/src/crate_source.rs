@@ -21,6 +21,7 @@ const TESTS: [&[&str]; 2] = [
         "--test=registry",
         "--test=table",
         "--test=stale",
+        "--test=names",
         "--test=results",
         "--test=sealed",
         "--test=seh",

@@ -24,6 +24,8 @@ mod error;
 mod flaws;
 #[path = "../../../../src/layout.rs"]
 mod layout;
+#[path = "../../../../src/name.rs"]
+mod name;
 mod neighbours;
 #[path = "../../../../src/registry.rs"]
 #[allow(dead_code, reason = "some of it is for other modules of the crate")]
