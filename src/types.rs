@@ -111,7 +111,9 @@ impl Type {
 
     /// The type of a structure or union of that size and alignment that consists of these numbers and pointers, all of
     /// them, in whatever structures and arrays they are within it. `align` is the largest alignment of its members: not
-    /// that which `alignas` gives to the structure as a whole, but on Windows. (What has vectors in it, name yourself.)
+    /// that which `alignas` gives to the structure as a whole, but on Windows. (Name yourself what has vectors in it,
+    /// and what is longer by `alignas` and has a union in it: the number of elements does not tell how many of them lie
+    /// side by side.)
     ///
     /// ```
     /// use calltable::{Element, Type};

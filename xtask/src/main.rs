@@ -107,7 +107,7 @@ enum SuiteName {
     Races,
     /// The same as `windows` on ARM64, with a Wine of that processor in an emulator
     WindowsArm64,
-    /// Random signatures between C compilers and every lane, on Linux and Windows, both widths
+    /// Random signatures between C compilers and every lane, on Linux and Windows, x86 and AArch64
     Torture,
     /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE;
     /// x86_64, i686, AArch64
@@ -190,7 +190,8 @@ impl SuiteName {
     fn packages(self) -> Vec<Package> {
         match self {
             Self::Host => setup::HOST.to_vec(),
-            Self::Windows | Self::Torture => [setup::HOST, setup::WINDOWS].concat(),
+            Self::Windows => [setup::HOST, setup::WINDOWS].concat(),
+            Self::Torture => [setup::HOST, setup::WINDOWS, setup::WINDOWS_ARM64].concat(),
             Self::WindowsArm64 => [setup::HOST, setup::WINDOWS_ARM64].concat(),
             Self::Bare | Self::Uefi | Self::Cet => setup::BARE.to_vec(),
             Self::Embed => [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED].concat(),

@@ -62,7 +62,8 @@ pub const WINDOWS: &[Package] = &[
     package("rust-web-clippy", DEBIAN_CLIPPY),
 ];
 
-/// For the suite `windows-arm64`, beside those of `host`. What these do not have is loaded without installing it.
+/// For the suites `windows-arm64` and `torture`, beside those of `host`. What these do not have is loaded without
+/// installing it.
 pub const WINDOWS_ARM64: &[Package] = &[
     package("lld-19", "lld-link-19"),
     package("llvm-19", "llvm-readobj-19"),

@@ -90,7 +90,7 @@ pub struct Torture {
     /// Makes the same signatures again
     #[arg(long)]
     pub seed: Option<u64>,
-    /// As Rust calls it; may be repeated; all four if none is named
+    /// As Rust calls it; may be repeated; all if none is named
     #[arg(long = "target")]
     pub targets: Vec<String>,
 }

@@ -38,6 +38,7 @@ pub fn run() -> Result<bool> {
     suite.check("lints", || {
         let lints = ["--", "-Dwarnings", "-Aclippy::missing_const_for_thread_local"];
         quietly(gnullvm::cargo("clippy", "")?.arg("--all-features").args(tests()).args(lints))?;
+        quietly(gnullvm::cargo("clippy", "")?.arg("--package=calltable-torture").args(lints))?;
         quietly(windows::msvc(ARCH, "clippy", "rustc")?.args(["--", "-Dwarnings"])).map(drop)
     });
     suite.tests_of(&format!("tests, among them real APIs, C callers and Microsoft's DLLs, {TARGET}"), || {

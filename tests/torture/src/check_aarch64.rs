@@ -39,6 +39,8 @@ pub struct State {
     pub before: Registers,
     pub after: Registers,
     return_address: usize,
+    /// X18 at the call, before a handler with a wrapper, and after the call.
+    x18: [usize; 3],
 }
 
 /// What the wrapper before a handler is told, and what it has seen.
@@ -71,6 +73,7 @@ pub static mut STATE: State = State {
     before: NOTHING,
     after: NOTHING,
     return_address: 0,
+    x18: [0; 3],
 };
 
 /// Rounds toward zero.
@@ -101,6 +104,11 @@ pub fn registers(state: &State, _is_float: bool) -> Result<(), String> {
     }
     if after.fpcr != before.fpcr {
         return Err(format!("FPCR is {:#x} after the call", after.fpcr));
+    }
+    // The thread's block, which is never anything else.
+    let [block, inside, outside] = state.x18;
+    if cfg!(windows) && [inside, outside] != [block; 2] {
+        return Err(format!("X18 is {block:#x}, {inside:#x} in the handler, {outside:#x} after the call"));
     }
     Ok(())
 }
@@ -161,6 +169,8 @@ global_asm!(
     "mov x10, sp",
     "str x10, [x9, #{sp}]",
     "str x8, [x9, #{first}]",
+    "str x18, [x9, #{x18}]",
+    "str x18, [x9, #{x18} + 8]", // if the handler has no wrapper
     "add x10, x9, #{outer}",
     "TORTURE_STORE x10",
     "TORTURE_GUARDS {guards}",
@@ -173,6 +183,7 @@ global_asm!(
     "add x9, x9, :lo12:{state}",
     "mov x10, sp",
     "str x10, [x9, #{sp_after}]",
+    "str x18, [x9, #{x18} + 16]",
     "add x10, x9, #{after}",
     "TORTURE_STORE x10",
     "ldr x10, [x9, #{sp}]",
@@ -185,6 +196,9 @@ global_asm!(
     ".globl torture_wreck",
     ".p2align 2",
     "torture_wreck:",
+    "adrp x9, {state}",
+    "add x9, x9, :lo12:{state}",
+    "str x18, [x9, #{x18} + 8]",
     "adrp x9, {wreck}",
     "add x9, x9, :lo12:{wreck}",
     "mov x10, sp",
@@ -213,7 +227,10 @@ global_asm!(
     ".endr",
     "cmp x11, #2",
     "b.lo 2f",
-    ".irp number, 18,19,20,21,22,23,24,25,26,27,28,29",
+    ".if {is_x18_free}",
+    "mov x18, x10",
+    ".endif",
+    ".irp number, 19,20,21,22,23,24,25,26,27,28,29",
     "mov x\\number, x10",
     ".endr",
     ".irp number, 8,9,10,11,12,13,14,15",
@@ -240,6 +257,8 @@ global_asm!(
     before = const offset_of!(State, before),
     after = const offset_of!(State, after),
     target = const offset_of!(State, target),
+    x18 = const offset_of!(State, x18),
+    is_x18_free = const !cfg!(windows) as usize,
     wreck_return = const offset_of!(Wreck, return_address),
     wreck_target = const offset_of!(Wreck, target),
     wreck_sp = const offset_of!(Wreck, sp),

@@ -131,12 +131,33 @@ macro_rules! typed {
     }};
 }
 
+/// Ends the program at the first exception. Nothing else would: what stands between caller and entry has no unwind
+/// data, so who looks for a handler finds the same frame for ever.
+#[cfg(all(windows, target_arch = "aarch64"))]
+fn end_at_exceptions() {
+    unsafe extern "system" {
+        fn AddVectoredExceptionHandler(is_first: u32, handler: unsafe extern "system" fn(*const *const u32) -> i32);
+        fn TerminateProcess(process: isize, code: u32) -> i32;
+    }
+    unsafe extern "system" fn end(pointers: *const *const u32) -> i32 {
+        // SAFETY: the first of them leads to the record, which begins with the exception's code.
+        let code = unsafe { **pointers };
+        eprintln!("exception {code:#x}");
+        // SAFETY: -1 is this process.
+        unsafe { TerminateProcess(-1, code) }
+    }
+    // SAFETY: such a handler, which stays.
+    unsafe { AddVectoredExceptionHandler(1, end) };
+}
+
 /// Runs the cases of the file that the command line names; with `--verbose` names each before it runs. Prints a line
 /// for each that fails, and how many calls there were.
 ///
 /// # Safety
 /// Tables and closures must be those of the cases.
 pub unsafe fn run(tables: &[*const Entry], typed: &[(usize, Typed)]) -> ExitCode {
+    #[cfg(all(windows, target_arch = "aarch64"))]
+    end_at_exceptions();
     let mut arguments = std::env::args().skip(1);
     let text = std::fs::read_to_string(arguments.next().expect("a file")).expect("cases");
     let is_verbose = arguments.next().is_some();
@@ -412,13 +433,24 @@ fn closure(case: &Case, caller: Caller, typed: Typed) -> Outcome {
 }
 
 fn type_of(ty: &Type) -> calltable::Type {
-    if let (Some((element, count)), true) = (ty.homogeneous(PLATFORM), ty.has(VECTORS)) {
-        let element = if element.name == "v64" { Element::Vector8 } else { Element::Vector16 };
+    let is_padded_union = ty.any(&|ty| matches!(ty, Type::Union(_))) && ty.any(&|ty| matches!(ty, Type::Aligned(..)));
+    // `Type::structure` cannot tell.
+    if let (Some((element, count)), true) = (ty.homogeneous(PLATFORM), ty.has(VECTORS) || is_padded_union) {
+        let element = match element.name {
+            "f32" => Element::F32,
+            "f64" => Element::F64,
+            "v64" => Element::Vector8,
+            _ => Element::Vector16,
+        };
         return calltable::Type::Homogeneous { element, count: count as u8 };
     }
     let Type::Scalar(scalar) = ty else {
         let (size, align) = (ty.size(PLATFORM) as u32, ty.align(PLATFORM) as u32);
-        let members: Vec<_> = ty.leaves(PLATFORM, 0).iter().map(|leaf| type_of(&Type::Scalar(leaf.scalar))).collect();
+        let mut members: Vec<_> =
+            ty.leaves(PLATFORM, 0).iter().map(|leaf| type_of(&Type::Scalar(leaf.scalar))).collect();
+        if is_padded_union {
+            members.clear(); // and so it is not homogeneous
+        }
         // Of i686 nothing but the size counts, and compilers do not agree on more.
         return calltable::Type::structure(size, if PLATFORM.is_64_bit { align } else { 1 }, &members);
     };

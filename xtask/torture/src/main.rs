@@ -26,7 +26,7 @@ use fastrand::Rng;
 use xtask::suite::{self, OTHER_FOLDER, Suite, cargo_for, folder, variable};
 use xtask::tools::Torture;
 use xtask::wine::{Wine, for_windows};
-use xtask::{mingw, setup};
+use xtask::{arm64, gnullvm, mingw, setup};
 
 #[path = "../../../tests/torture/src/case.rs"]
 mod case;
@@ -42,7 +42,10 @@ const REGRESSIONS: &str = "tests/torture/regressions.txt";
 const MOST_TYPED: usize = 16;
 
 const LEVELS: &[&str] = &["O0", "O2", "Os"];
+/// Windows on ARM64 has no GCC: there Zig's Clang, which follows MinGW, takes its place.
 const COMPILERS: &[&str] = &["gcc", "clang"];
+/// The name of Zig's Clang among commands: it is wherever its package has been unpacked.
+const ZIG: &str = "zig cc";
 
 #[derive(Clone, Copy)]
 struct Target {
@@ -50,6 +53,8 @@ struct Target {
     platform: Platform,
     /// In the order of [`COMPILERS`].
     compilers: [&'static [&'static str]; 2],
+    /// How many the suite makes, of either kind.
+    signatures: usize,
 }
 
 const TARGETS: &[Target] = &[
@@ -57,12 +62,14 @@ const TARGETS: &[Target] = &[
         name: "x86_64-unknown-linux-gnu",
         platform: Platform { is_64_bit: true, is_windows: false, is_aarch64: false },
         compilers: [&["gcc"], &["clang-19"]],
+        signatures: 3000,
     },
     Target {
         name: "i686-unknown-linux-gnu",
         platform: Platform { is_64_bit: false, is_windows: false, is_aarch64: false },
         // As on Windows.
         compilers: [&["gcc", "-m32", "-freg-struct-return"], &["clang-19", "-m32", "-freg-struct-return"]],
+        signatures: 3000,
     },
     // Clang compiles for the MSVC target: objects of the two fit together.
     Target {
@@ -72,16 +79,25 @@ const TARGETS: &[Target] = &[
             &["x86_64-w64-mingw32-gcc"],
             &["clang-19", "--target=x86_64-pc-windows-msvc", "-mno-stack-arg-probe"],
         ],
+        signatures: 3000,
     },
     Target {
         name: "i686-pc-windows-gnu",
         platform: Platform { is_64_bit: false, is_windows: true, is_aarch64: false },
         compilers: [&["i686-w64-mingw32-gcc"], &["clang-19", "--target=i686-pc-windows-msvc", "-mno-stack-arg-probe"]],
+        signatures: 3000,
     },
     Target {
         name: suite::AARCH64_LINUX,
         platform: Platform { is_64_bit: true, is_windows: false, is_aarch64: true },
         compilers: [&[setup::GCC_FOR_AARCH64], &["clang-19", "--target=aarch64-linux-gnu"]],
+        signatures: 3000,
+    },
+    Target {
+        name: gnullvm::TARGET,
+        platform: Platform { is_64_bit: true, is_windows: true, is_aarch64: true },
+        compilers: [&[ZIG], &["clang-19", "--target=aarch64-pc-windows-msvc", "-mno-stack-arg-probe"]],
+        signatures: 1000, // each program takes seconds to start
     },
 ];
 
@@ -130,7 +146,6 @@ fn run(options: &Torture) -> Result<()> {
 /// The suite: what failed once, a seed that stays, and a new one.
 fn run_suite() -> Result<()> {
     const FIXED: u64 = 20_130_513;
-    const SIGNATURES: usize = 3000;
     install()?;
     let mut suite = Suite::new("torture", TARGETS.len() * 3);
     for target in TARGETS {
@@ -138,7 +153,7 @@ fn run_suite() -> Result<()> {
         suite.check(&format!("what has failed once, {}", target.name), || bench.regressions());
         let seed = fresh_seed();
         for (title, seed) in [("the same signatures each time", FIXED), ("new signatures", seed)] {
-            suite.check(&format!("{title}, {}", target.name), || bench.hunt(seed, SIGNATURES));
+            suite.check(&format!("{title}, {}", target.name), || bench.hunt(seed, target.signatures));
         }
     }
     ensure!(suite.finish(), "calls went wrong");
@@ -147,7 +162,8 @@ fn run_suite() -> Result<()> {
 
 fn install() -> Result<()> {
     setup::install(setup::HOST)?;
-    setup::install(setup::WINDOWS)
+    setup::install(setup::WINDOWS)?;
+    setup::install(setup::WINDOWS_ARM64)
 }
 
 fn fresh_seed() -> u64 {
@@ -169,24 +185,40 @@ struct Outcome {
     failures: Vec<Failure>,
 }
 
-/// All that the programs of one target are made with.
+/// All that the programs of one target are made and run with.
 struct Bench {
     target: Target,
     /// The compiler, and what it needs to find the fixed part.
     rustc: PathBuf,
     arguments: Vec<String>,
-    wine: Option<(Wine, String)>,
+    runner: Runner,
+}
+
+/// What runs them.
+enum Runner {
+    /// What stands before the program's name; nothing for the machine itself.
+    Linux(&'static str),
+    /// Wine, and what `WINEPATH` is to be.
+    Windows(Wine, String),
+    /// This one limits the time itself, from when it is the program's turn.
+    Arm64(arm64::Wine),
 }
 
 impl Bench {
     fn new(target: Target) -> Result<Self> {
-        let mut cargo = if target.platform.is_windows {
-            mingw::gnu(target.name.split_once('-').context("a target's name")?.0, "build")?
-        } else if target.platform.is_aarch64 {
-            setup::unpack_gcc_for_aarch64()?;
-            suite::cargo_for_aarch64_linux("build", "")?
-        } else {
-            cargo_for(target.name, "build", "")?
+        let arch = target.name.split_once('-').context("a target's name")?.0;
+        let (mut cargo, runner) = match target.platform {
+            Platform { is_windows: true, is_aarch64: true, .. } => {
+                (gnullvm::cargo("build", "")?, Runner::Arm64(arm64::Wine::install()?))
+            }
+            Platform { is_windows: true, .. } => {
+                (mingw::gnu(arch, "build")?, Runner::Windows(Wine::start()?, mingw::random(arch)?))
+            }
+            Platform { is_aarch64: true, .. } => {
+                setup::unpack_gcc_for_aarch64()?;
+                (suite::cargo_for_aarch64_linux("build", "")?, Runner::Linux(suite::RUN_AARCH64_LINUX))
+            }
+            _ => (cargo_for(target.name, "build", "")?, Runner::Linux("")),
         };
         if !target.platform.is_windows && target.name != "x86_64-unknown-linux-gnu" {
             cargo.args(["--target-dir", OTHER_FOLDER]);
@@ -204,6 +236,8 @@ impl Bench {
         let rustc = PathBuf::from(value("RUSTC").unwrap_or_else(|| "rustc".into()));
         let flags = value(&variable(target.name, "RUSTFLAGS")).unwrap_or_default();
         arguments.extend(flags.to_string_lossy().split_whitespace().map(String::from));
+        let linker = value(&variable(target.name, "LINKER"));
+        arguments.extend(linker.map(|linker| format!("-Clinker={}", linker.to_string_lossy())));
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let message: serde_json::Value = serde_json::from_str(line)?;
             let name = message["target"]["name"].as_str().unwrap_or_default();
@@ -223,14 +257,10 @@ impl Bench {
                 }
             }
         }
-        let mut wine = None;
-        if target.platform.is_windows {
-            let arch = target.name.split_once('-').context("a target's name")?.0;
-            wine = Some((Wine::start()?, mingw::random(arch)?));
-        } else if !target.platform.is_64_bit {
+        if !target.platform.is_windows && !target.platform.is_64_bit {
             arguments.push("-Crelocation-model=static".into()); // the checker names memory by its address
         }
-        Ok(Self { target, rustc, arguments, wine })
+        Ok(Self { target, rustc, arguments, runner })
     }
 
     /// Runs the cases that have failed once.
@@ -350,7 +380,10 @@ impl Bench {
                 let object = source.with_extension("o");
                 let flags =
                     ["-c", "-w", "-std=gnu11", "-ffreestanding", "-fno-strict-aliasing", "-fno-stack-protector"];
-                let mut compile = Command::new(command[0]);
+                let mut compile = match command[0] {
+                    ZIG => Command::new(gnullvm::compiler("cc")?),
+                    program => Command::new(program),
+                };
                 compile.args(&command[1..]).args(flags).arg(format!("-{level}")).arg("-o").arg(&object).arg(&source);
                 silently(&mut compile)?;
                 objects.push(object);
@@ -369,17 +402,15 @@ impl Bench {
         let run = |verbose: bool| {
             let mut command = Command::new("timeout");
             command.arg("120");
-            match &self.wine {
-                Some((wine, random)) => {
-                    wine.set(&mut command).arg(wine.program()).env("WINEPATH", random);
-                    command.arg(&program).arg(for_windows(&list));
+            match &self.runner {
+                Runner::Linux(before) => _ = command.args(before.split_whitespace()),
+                Runner::Windows(wine, random) => {
+                    _ = wine.set(&mut command).arg(wine.program()).env("WINEPATH", random);
                 }
-                None => {
-                    let runner = if self.target.platform.is_aarch64 { suite::RUN_AARCH64_LINUX } else { "" };
-                    command.args(runner.split_whitespace());
-                    command.arg(&program).arg(&list);
-                }
+                Runner::Arm64(wine) => command = Command::new(wine.runner()),
             }
+            command.arg(&program);
+            command.arg(if self.target.platform.is_windows { for_windows(&list).into() } else { list.clone() });
             if verbose {
                 command.arg("--verbose");
             }
@@ -445,9 +476,29 @@ fn random_scalar(rng: &mut Rng, platform: Platform) -> Type {
     }
 }
 
-/// A structure or union of at most 64 bytes, small ones as often as large ones; many of one type alone, and, where
-/// alignment counts, some that are aligned.
+/// A structure or union of at most 64 bytes; where alignment counts, one in three is aligned as a whole, or within
+/// another.
 fn random_aggregate(rng: &mut Rng, platform: Platform) -> Type {
+    loop {
+        let ty = random_plain_aggregate(rng, platform);
+        if !platform.is_aarch64 || rng.usize(..3) > 0 {
+            return ty;
+        }
+        let mut ty = Type::Aligned([8, 16, 16, 16, 16, 32][rng.usize(..6)], Box::new(ty));
+        if rng.usize(..4) == 0 {
+            // Alone, before a scalar, or in an array that may be homogeneous.
+            let more = (rng.usize(..3) == 0).then(|| (random_scalar(rng, platform), 1));
+            ty = Type::Struct(std::iter::once((ty, rng.usize(1..=2))).chain(more).collect());
+        }
+        if ty.size(platform) <= ROOM {
+            return ty;
+        }
+    }
+}
+
+/// The same without an alignment of its own: small ones as often as large ones, many of one type alone, and, where
+/// alignment counts, some with a member that is aligned.
+fn random_plain_aggregate(rng: &mut Rng, platform: Platform) -> Type {
     let most = [1, 2, 3, 4, 4, 8, 8, 8, 12, 16, 24, ROOM][rng.usize(..12)];
     let kind = rng.usize(..8);
     if platform.is_aarch64 && kind == 0 {
@@ -545,6 +596,9 @@ fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool)
             *parameter = random_scalar(rng, platform);
         }
     }
+    while platform.is_aarch64 && !platform.is_windows && case.has_aligned_members_on_stack(platform) {
+        case.parameters.retain(|parameter| parameter.align(platform) <= 8);
+    }
     // `MAX_POSITIONS` of i686.
     while !platform.is_64_bit && !is_long && case.positions(platform) > 128 {
         case.parameters.pop();
@@ -584,7 +638,9 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
         && match case.convention.as_str() {
             // rustc has rules of its own for vectors in structures.
             "aapcs64" => {
-                platform.is_aarch64 && !(case.lanes.contains(&"typed") && types.clone().any(|ty| ty.has(VECTORS)))
+                platform.is_aarch64
+                    && !(case.lanes.contains(&"typed") && types.clone().any(|ty| ty.has(VECTORS)))
+                    && (platform.is_windows || !case.has_aligned_members_on_stack(platform))
             }
             _ if platform.is_aarch64 => false,
             "win64" => platform.is_64_bit,
@@ -622,7 +678,7 @@ fn is_returned_alike(ty: &Type, platform: Platform) -> bool {
 }
 
 fn fits_registers(ty: &Type, platform: Platform) -> bool {
-    let (Type::Struct(members) | Type::Union(members)) = ty else { return true };
+    let Some((members, _)) = ty.members() else { return true };
     matches!(ty.size(platform), 1 | 2 | 4 | 8)
         && members.iter().all(|(member, count)| {
             matches!(count * member.size(platform), 1 | 2 | 4 | 8) && fits_registers(member, platform)
@@ -665,6 +721,11 @@ fn simpler(case: &Case) -> Vec<Case> {
 }
 
 fn plainer(ty: Option<&Type>) -> Vec<Type> {
+    if let Some(Type::Aligned(least, ty)) = ty {
+        let same = plainer(Some(ty)).into_iter().filter(Type::is_aggregate);
+        let aligned = same.map(|plain| Type::Aligned(*least, Box::new(plain)));
+        return [scalar("i32"), (**ty).clone()].into_iter().chain(aligned).collect();
+    }
     let (Some(Type::Struct(members)) | Some(Type::Union(members))) = ty else {
         return ty.iter().filter(|ty| !ty.is_scalar(&["i32"])).map(|_| scalar("i32")).collect();
     };
@@ -704,7 +765,7 @@ impl Types {
     }
 
     fn add(&mut self, ty: &Type) {
-        let (Type::Struct(members) | Type::Union(members)) = ty else { return };
+        let Some((members, _)) = ty.members() else { return };
         if !self.names.contains_key(ty) {
             members.iter().for_each(|(member, _)| self.add(member));
             self.names.insert(ty.clone(), format!("T{}", self.order.len()));
@@ -712,12 +773,13 @@ impl Types {
         }
     }
 
-    /// Each with the word that declares it, in C as in Rust, and its members.
-    fn aggregates(&self) -> impl Iterator<Item = (&Type, &'static str, &Vec<(Type, usize)>)> {
-        self.order.iter().filter_map(|ty| match ty {
-            Type::Union(members) => Some((ty, "union", members)),
-            Type::Struct(members) => Some((ty, "struct", members)),
-            Type::Scalar(_) => None,
+    /// Each with the word that declares it, in C as in Rust, its members, and the alignment of the whole, if it has one
+    /// of its own.
+    fn aggregates(&self) -> impl Iterator<Item = (&Type, &'static str, &Vec<(Type, usize)>, Option<usize>)> {
+        self.order.iter().filter_map(|ty| {
+            let (members, is_union) = ty.members()?;
+            let least = if let Type::Aligned(least, _) = ty { Some(*least) } else { None };
+            Some((ty, if is_union { "union" } else { "struct" }, members, least))
         })
     }
 
@@ -748,11 +810,12 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
     if variant == "clang-O0" && platform.is_windows {
         text += "int _fltused;\n"; // which Clang's code asks for with MSVC's library in mind
     }
-    for (ty, word, members) in types.aggregates() {
+    for (ty, word, members, least) in types.aggregates() {
         let members = members.iter().enumerate();
         let members = members.map(|(index, (member, count))| format!("{} m{index}[{count}]; ", types.c(member)));
         let (name, size) = (types.c(ty), ty.size(platform));
-        writeln!(text, "typedef {word} {{ {}}} {name};", members.collect::<String>()).unwrap();
+        let aligned = least.map_or(String::new(), |least| format!("__attribute__((aligned({least})))"));
+        writeln!(text, "typedef {word} {aligned} {{ {}}} {name};", members.collect::<String>()).unwrap();
         writeln!(text, "_Static_assert(sizeof({name}) == {size}, \"\");").unwrap();
     }
     let mut table = String::new();
@@ -796,16 +859,12 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
 /// The typed closures, and the program.
 fn rust_source(cases: &[Case], types: &Types) -> String {
     let mut text = String::new();
-    for (ty, word, members) in types.aggregates() {
+    for (ty, word, members, least) in types.aggregates() {
         let members = members.iter().enumerate();
         let members = members.map(|(index, (member, count))| format!("m{index}: [{}; {count}], ", types.rust(member)));
-        writeln!(
-            text,
-            "#[repr(C)] #[derive(Clone, Copy)] {word} {} {{ {}}}",
-            types.rust(ty),
-            members.collect::<String>()
-        )
-        .unwrap();
+        let (name, members) = (types.rust(ty), members.collect::<String>());
+        let aligned = least.map_or(String::new(), |least| format!(", align({least})"));
+        writeln!(text, "#[repr(C{aligned})] #[derive(Clone, Copy)] {word} {name} {{ {members}}}").unwrap();
     }
     let mut list = String::new();
     for (index, case) in cases.iter().enumerate().filter(|(_, case)| case.lanes.contains(&"typed")) {
@@ -853,14 +912,42 @@ mod tests {
 
     #[test]
     fn what_is_simpler_becomes_simplest() {
-        let platform = TARGETS[0].platform;
-        for case in batch_of(7, 0, 20, platform) {
-            let (mut case, mut steps) = (case, 0);
-            while let Some(simpler) = simpler(&case).into_iter().find(|case| is_agreed(case, platform)) {
-                (case, steps) = (simpler, steps + 1);
-                assert!(steps < 1000, "{case}");
+        for platform in [TARGETS[0].platform, WINDOWS] {
+            for case in batch_of(7, 0, 20, platform) {
+                let (mut case, mut steps) = (case, 0);
+                while let Some(simpler) = simpler(&case).into_iter().find(|case| is_agreed(case, platform)) {
+                    (case, steps) = (simpler, steps + 1);
+                    assert!(steps < 1000, "{case}");
+                }
+                assert!(case.parameters.is_empty() && case.result.is_none(), "{case}");
             }
-            assert!(case.parameters.is_empty() && case.result.is_none(), "{case}");
         }
+    }
+
+    const WINDOWS: Platform = Platform { is_64_bit: true, is_windows: true, is_aarch64: true };
+    const LINUX: Platform = Platform { is_windows: false, ..WINDOWS };
+
+    #[test]
+    fn on_aarch64_some_structures_are_aligned_as_a_whole() {
+        for platform in [LINUX, WINDOWS] {
+            let cases = batch_of(7, 0, 100, platform);
+            let is_aligned = |ty: &Type| matches!(ty, Type::Aligned(16, _)) && ty.size(platform) <= 16;
+            for lane in ["direct", "frame", "typed"] {
+                let mut cases = cases.iter().filter(|case| case.lanes.contains(&lane));
+                assert!(cases.any(|case| case.parameters.iter().any(is_aligned)), "{lane}");
+            }
+        }
+        // What that means: on Windows the first word stays empty; elsewhere two are taken.
+        let words = |ty: &str, platform| {
+            let line = format!(
+                "aapcs64 gcc-O0 gcc-O0 frame keeping intact uncounted 1 : {}i64 {ty} -> void",
+                "f64 ".repeat(8) + &"i64 ".repeat(8)
+            );
+            Case::parse(&line).expect("a case").words_on_aarch64(platform)
+        };
+        assert_eq!([words("@16 { i64 i32 }", LINUX), words("@16 { i64 i32 }", WINDOWS)], [3, 4]);
+        // Where a member has the alignment, both agree; a homogeneous one has that of its elements.
+        assert_eq!([words("{ @16 { i64 } }", LINUX), words("{ @16 { i64 } }", WINDOWS)], [4, 4]);
+        assert_eq!([words("@16 { f64 f64 }", LINUX), words("@16 { f64 f64 }", WINDOWS)], [3, 3]);
     }
 }
