@@ -125,6 +125,24 @@ impl Type {
         all
     }
 
+    /// The same with integers where floating-point numbers were.
+    fn with_integers(&self) -> Self {
+        let all = |members: &[(Self, usize)]| members.iter().map(|(ty, count)| (ty.with_integers(), *count)).collect();
+        match self {
+            Self::Scalar(Scalar { name: "f32", .. }) => Self::named("u32").expect("a scalar's name"),
+            Self::Scalar(Scalar { name: "f64", .. }) => Self::named("u64").expect("a scalar's name"),
+            Self::Scalar(_) => self.clone(),
+            Self::Struct(members) => Self::Struct(all(members)),
+            Self::Union(members) => Self::Union(all(members)),
+            Self::Aligned(least, ty) => Self::Aligned(*least, Box::new(ty.with_integers())),
+        }
+    }
+
+    /// A scalar, if there is one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        SCALARS.iter().find(|scalar| scalar.name == name).map(Self::Scalar)
+    }
+
     /// Whether such a scalar is in it.
     pub fn has(&self, names: &[&str]) -> bool {
         self.any(&|ty| ty.is_scalar(names))
@@ -332,10 +350,32 @@ impl Case {
         !platform.is_aarch64 && in_registers == registers
     }
 
+    /// How many parameters a variadic prototype names, and a prototype of another kind has.
+    #[allow(dead_code, reason = "only the program that makes the cases declares functions")]
+    pub fn named_parameters(&self) -> usize {
+        let count = self.parameters.len();
+        if self.convention == "variadic" { count.min(1 + usize::from(self.seed % 4)) } else { count }
+    }
+
+    /// The case as the one who is called sees it: Windows on ARM64 passes floating-point numbers to variadic functions
+    /// as integers, those that the prototype names, too.
+    pub fn received(&self, platform: Platform) -> Self {
+        let mut case = self.clone();
+        if platform.is_aarch64 && platform.is_windows && self.convention == "variadic" {
+            case.parameters = self.parameters.iter().map(Type::with_integers).collect();
+        }
+        case
+    }
+
     /// Words of 8 bytes on the stack, by the rules of AArch64.
     pub fn words_on_aarch64(&self, platform: Platform) -> usize {
+        self.places_on_aarch64(self.parameters.len(), platform).1
+    }
+
+    /// The registers for integers that the first `count` parameters take, and the words on the stack.
+    fn places_on_aarch64(&self, count: usize, platform: Platform) -> (usize, usize) {
         let (mut integers, mut floats, mut words) = (0_usize, 0, 0_usize);
-        for ty in &self.parameters {
+        for ty in &self.parameters[..count] {
             let size = ty.size(platform);
             // Registers of which class and from which on; words on the stack, and from which on.
             let (taken, count, align, own, own_align) = match ty.homogeneous(platform) {
@@ -351,19 +391,25 @@ impl Case {
                 words = words.next_multiple_of(own_align) + own;
             }
         }
-        words
+        (integers, words)
     }
 
-    /// Whether an argument on the stack is homogeneous and has a member of more alignment than its elements: of these
-    /// AArch64 Linux alone has a rule, which no signature says.
+    /// What no signature says of AArch64: on Linux a homogeneous structure on the stack that has a member of more
+    /// alignment than its elements; on Windows one of which a variadic function gets a half in X7, the other on the
+    /// stack (by Microsoft's rules; Clang passes the whole on the stack).
     #[allow(dead_code, reason = "only the program that makes the cases asks")]
-    pub fn has_aligned_members_on_stack(&self, platform: Platform) -> bool {
-        (0..self.parameters.len()).any(|index| {
-            let ty = &self.parameters[index];
-            let upto = |count| Self { parameters: self.parameters[..count].to_vec(), ..self.clone() };
-            let element = ty.homogeneous(platform).map(|(element, _)| element.size);
-            element.is_some_and(|size| ty.align(platform) > size.max(8))
-                && upto(index).words_on_aarch64(platform) < upto(index + 1).words_on_aarch64(platform)
+    pub fn is_beyond_signatures(&self, platform: Platform) -> bool {
+        let received = self.received(platform);
+        received.parameters.iter().enumerate().any(|(index, ty)| {
+            let (integers, words) = received.places_on_aarch64(index, platform);
+            let is_on_stack = words < received.places_on_aarch64(index + 1, platform).1;
+            match ty.homogeneous(platform) {
+                Some((element, _)) => !platform.is_windows && is_on_stack && ty.align(platform) > element.size.max(8),
+                None => {
+                    let is_pair = matches!(ty.size(platform), 9..=16) && ty.align(platform) < 16;
+                    platform.is_windows && self.convention == "variadic" && is_pair && integers == 7
+                }
+            }
         })
     }
 }
@@ -376,7 +422,7 @@ fn parse_type<'a>(first: &str, word: &mut dyn FnMut() -> Option<&'a str>) -> Opt
             let least = aligned[1..].parse().ok().filter(|least: &usize| least.is_power_of_two())?;
             return Some(Type::Aligned(least, Box::new(parse_type(word()?, word)?)));
         }
-        name => return SCALARS.iter().find(|scalar| scalar.name == name).map(Type::Scalar),
+        name => return Type::named(name),
     };
     let mut members: Vec<(Type, usize)> = Vec::new();
     loop {

@@ -178,7 +178,7 @@ pub unsafe fn run(tables: &[*const Entry], typed: &[(usize, Typed)]) -> ExitCode
     }
     let (mut calls, mut failed) = ([0; 3], 0);
     for (index, line) in text.lines().enumerate() {
-        let case = Case::parse(line).expect("a case");
+        let case = Case::parse(line).expect("a case").received(PLATFORM);
         for lane in &case.lanes {
             if is_verbose {
                 println!("RUN {index} {lane}");

@@ -370,7 +370,7 @@ impl Bench {
         let lines: Vec<_> = cases.iter().map(ToString::to_string).collect();
         let list = folder.join("cases.txt");
         fs::write(&list, lines.join("\n"))?;
-        let types = Types::of(cases);
+        let types = Types::of(cases, self.target.platform);
         let mut objects = Vec::new();
         for (compiler, command) in COMPILERS.iter().zip(self.target.compilers) {
             for level in LEVELS {
@@ -390,7 +390,7 @@ impl Bench {
             }
         }
         let source = folder.join("main.rs");
-        fs::write(&source, rust_source(cases, &types))?;
+        fs::write(&source, rust_source(cases, &types, self.target.platform))?;
         let program = folder.join("program.exe");
         let mut rustc = Command::new(&self.rustc);
         rustc.env("RUSTC_BOOTSTRAP", "1").args(&self.arguments).arg(&source).arg("-o").arg(&program);
@@ -486,7 +486,11 @@ fn random_aggregate(rng: &mut Rng, platform: Platform) -> Type {
         }
         let mut ty = Type::Aligned([8, 16, 16, 16, 16, 32][rng.usize(..6)], Box::new(ty));
         if rng.usize(..4) == 0 {
-            // Alone, before a scalar, or in an array that may be homogeneous.
+            // In an array, alone or before a scalar; many of them homogeneous.
+            if rng.bool() {
+                let (element, count) = [("f32", 4), ("f64", 2), ("v64", 2)][rng.usize(..3)];
+                ty = Type::Aligned(16, Box::new(Type::Struct(vec![(scalar(element), count)])));
+            }
             let more = (rng.usize(..3) == 0).then(|| (random_scalar(rng, platform), 1));
             ty = Type::Struct(std::iter::once((ty, rng.usize(1..=2))).chain(more).collect());
         }
@@ -551,12 +555,27 @@ fn random_members(rng: &mut Rng, platform: Platform, depth: usize, in_union: boo
 }
 
 fn scalar(name: &str) -> Type {
-    Type::Scalar(SCALARS.iter().find(|scalar| scalar.name == name).expect("a scalar's name"))
+    Type::named(name).expect("a scalar's name")
+}
+
+/// What C passes in place of a type where no prototype names one.
+fn promoted(ty: &Type) -> Type {
+    match ty {
+        _ if ty.is_scalar(&["bool", "i8", "u8", "i16", "u16"]) => scalar("i32"),
+        _ if ty.is_scalar(&["f32"]) => scalar("f64"),
+        _ => ty.clone(),
+    }
+}
+
+/// Whether a variadic function takes them as they are; who wants vectors is none.
+fn has_variadic_types(case: &Case) -> bool {
+    let mut others = case.parameters.iter().skip(case.named_parameters());
+    others.all(|ty| promoted(ty) == *ty) && !case.parameters.iter().any(|ty| ty.has(VECTORS))
 }
 
 fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool) -> Case {
     let conventions: &[&str] = match platform {
-        Platform { is_aarch64: true, .. } => &["aapcs64"],
+        Platform { is_aarch64: true, .. } => &["aapcs64", "aapcs64", "aapcs64", "variadic"],
         Platform { is_64_bit: true, .. } => &["win64"],
         _ => &["stdcall", "cdecl", "thiscall", "fastcall"],
     };
@@ -596,8 +615,15 @@ fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool)
             *parameter = random_scalar(rng, platform);
         }
     }
-    while platform.is_aarch64 && !platform.is_windows && case.has_aligned_members_on_stack(platform) {
-        case.parameters.retain(|parameter| parameter.align(platform) <= 8);
+    if case.convention == "variadic" {
+        case.parameters.retain(|parameter| !parameter.has(VECTORS));
+        let named = case.named_parameters();
+        for parameter in &mut case.parameters[named..] {
+            *parameter = promoted(parameter);
+        }
+    }
+    while platform.is_aarch64 && case.is_beyond_signatures(platform) {
+        case.parameters.pop();
     }
     // `MAX_POSITIONS` of i686.
     while !platform.is_64_bit && !is_long && case.positions(platform) > 128 {
@@ -637,10 +663,11 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
     has_types
         && match case.convention.as_str() {
             // rustc has rules of its own for vectors in structures.
-            "aapcs64" => {
+            convention @ ("aapcs64" | "variadic") => {
                 platform.is_aarch64
                     && !(case.lanes.contains(&"typed") && types.clone().any(|ty| ty.has(VECTORS)))
-                    && (platform.is_windows || !case.has_aligned_members_on_stack(platform))
+                    && !case.is_beyond_signatures(platform)
+                    && (convention == "aapcs64" || has_variadic_types(case))
             }
             _ if platform.is_aarch64 => false,
             "win64" => platform.is_64_bit,
@@ -753,12 +780,14 @@ struct Types {
 }
 
 impl Types {
-    fn of(cases: &[Case]) -> Self {
+    fn of(cases: &[Case], platform: Platform) -> Self {
         let mut types = Self::default();
         let mut known = HashSet::new();
-        for ty in cases.iter().flat_map(|case| case.parameters.iter().chain(&case.result)) {
-            if known.insert(ty) {
-                types.add(ty);
+        let all = cases.iter().flat_map(|case| [case.clone(), case.received(platform)]);
+        for ty in all.flat_map(|case| case.parameters.into_iter().chain(case.result)) {
+            if !known.contains(&ty) {
+                types.add(&ty);
+                known.insert(ty);
             }
         }
         types
@@ -795,7 +824,7 @@ impl Types {
 fn attribute(convention: &str) -> String {
     match convention {
         "win64" => "__attribute__((ms_abi))".into(),
-        "cdecl" | "aapcs64" => String::new(),
+        "cdecl" | "aapcs64" | "variadic" => String::new(),
         other => format!("__attribute__(({other}))"),
     }
 }
@@ -822,15 +851,18 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
     for (index, case) in cases.iter().enumerate() {
         let attribute = attribute(&case.convention);
         let result = case.result.as_ref().map_or("void", |ty| types.c(ty));
-        let list = |of: &dyn Fn(usize, &str) -> String| {
+        let list = |case: &Case, of: &dyn Fn(usize, &str) -> String| {
             let parameters = case.parameters.iter().enumerate().map(|(index, ty)| of(index, types.c(ty)));
-            parameters.collect::<Vec<_>>().join(", ")
+            parameters.collect::<Vec<_>>()
         };
         let mut names = ["0".to_string(), "0".to_string()];
         if case.caller == variant {
-            let parameters = if case.parameters.is_empty() { "void".into() } else { list(&|_, ty| ty.into()) };
+            let mut parameters = list(case, &|_, ty| ty.into());
+            parameters.truncate(case.named_parameters());
+            parameters.extend((case.convention == "variadic" && !parameters.is_empty()).then(|| "...".into()));
+            let parameters = if parameters.is_empty() { "void".into() } else { parameters.join(", ") };
             let store = case.result.as_ref().map_or(String::new(), |_| format!("A({result}, {MOST}) = "));
-            let arguments = list(&|index, ty| format!("A({ty}, {index})"));
+            let arguments = list(case, &|index, ty| format!("A({ty}, {index})")).join(", ");
             // Of the handlers' convention: GCC takes four times as long where functions of two take turns.
             let own = if platform.is_64_bit { attribute.as_str() } else { "" };
             writeln!(text, "static {own} void c{index}({result} ({attribute} *f)({parameters}), P b) {{").unwrap();
@@ -838,10 +870,11 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
             names[0] = format!("c{index}");
         }
         if case.handler == variant && case.lanes.contains(&"direct") {
-            let parameters = list(&|index, ty| format!("{ty} a{index}"));
+            let received = case.received(platform);
+            let parameters = list(&received, &|index, ty| format!("{ty} a{index}")).join(", ");
             let comma = if parameters.is_empty() { "" } else { ", " };
             writeln!(text, "static {attribute} {result} h{index}({parameters}{comma}P b) {{").unwrap();
-            for (index, ty) in case.parameters.iter().enumerate() {
+            for (index, ty) in received.parameters.iter().enumerate() {
                 write!(text, "A({}, {index}) = a{index}; ", types.c(ty)).unwrap();
             }
             let end = case.result.as_ref().map_or(String::new(), |_| format!("return A({result}, {MOST}); "));
@@ -857,7 +890,7 @@ fn c_source(cases: &[Case], types: &Types, variant: &str, platform: Platform) ->
 }
 
 /// The typed closures, and the program.
-fn rust_source(cases: &[Case], types: &Types) -> String {
+fn rust_source(cases: &[Case], types: &Types, platform: Platform) -> String {
     let mut text = String::new();
     for (ty, word, members, least) in types.aggregates() {
         let members = members.iter().enumerate();
@@ -874,9 +907,10 @@ fn rust_source(cases: &[Case], types: &Types) -> String {
             1 => "from_ref_with",
             _ => "from_mut",
         };
-        let parameters = case.parameters.iter().enumerate();
+        let received = case.received(platform);
+        let parameters = received.parameters.iter().enumerate();
         let parameters = parameters.map(|(index, ty)| format!("{index} a{index} {}, ", types.rust(ty)));
-        let convention = if case.convention == "aapcs64" { "C" } else { &case.convention };
+        let convention = if platform.is_aarch64 { "C" } else { &case.convention };
         let parameters = parameters.collect::<String>();
         let result = case.result.as_ref().map_or("()", |ty| types.rust(ty));
         writeln!(text, "calltable_torture::typed! {{ t{index} {convention:?} {constructor} ({parameters}) {result} }}")
@@ -949,5 +983,19 @@ mod tests {
         // Where a member has the alignment, both agree; a homogeneous one has that of its elements.
         assert_eq!([words("{ @16 { i64 } }", LINUX), words("{ @16 { i64 } }", WINDOWS)], [4, 4]);
         assert_eq!([words("@16 { f64 f64 }", LINUX), words("@16 { f64 f64 }", WINDOWS)], [3, 3]);
+    }
+
+    #[test]
+    fn variadic_functions_of_windows_on_arm64_get_integers() {
+        let line = |types| format!("variadic gcc-O0 gcc-O0 frame keeping intact uncounted 1 : {types} -> f64");
+        let case = Case::parse(&line("f32 @16 { f64 f64 }")).expect("a case");
+        assert!(is_agreed(&case, LINUX) && is_agreed(&case, WINDOWS));
+        assert_eq!(case.received(LINUX), case);
+        assert_eq!(case.received(WINDOWS).to_string(), line("u32 @16 { u64 u64 }"));
+        // The third parameter has no name, and comes as a `double`; a half of the eighth would be in X7.
+        for wrong in ["i32 i32 f32", "i32 i64 i64 i64 i64 i64 i64 { i64 i32 }"] {
+            assert!(!is_agreed(&Case::parse(&line(wrong)).expect("a case"), WINDOWS), "{wrong}");
+        }
+        assert!(batch_of(7, 0, 100, WINDOWS).iter().any(|case| *case != case.received(WINDOWS)));
     }
 }
