@@ -19,6 +19,8 @@ mod com;
 mod contained;
 #[path = "windows/gui.rs"]
 mod gui;
+#[path = "windows/guide/mod.rs"]
+mod guide;
 #[cfg(target_arch = "aarch64")]
 #[path = "windows/microsoft.rs"]
 mod microsoft;

@@ -7,7 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#define COBJMACROS
+#include <initguid.h>
 #include <windows.h>
+#include <objidl.h>
 #undef cdecl // an empty macro in MinGW's headers; here the name of a convention
 
 #define JOIN_(a, b) a##_##b
@@ -165,6 +168,25 @@ i64 EXPORT(in_new_thread)(LPTHREAD_START_ROUTINE callback, void *parameter) {
         return -1;
     CloseHandle(thread);
     return code;
+}
+
+// Calls each method of a sink; gives the number of references to it, or 0 if a result is wrong.
+uint32_t EXPORT(call_sink)(IAdviseSink *sink) {
+    void *found, *none;
+    FORMATETC format = {0};
+    STGMEDIUM medium = {0};
+    if (IAdviseSink_QueryInterface(sink, &IID_IAdviseSink, &found) != S_OK || found != sink)
+        return 0;
+    if (IAdviseSink_QueryInterface(sink, &IID_IStream, &none) != E_NOINTERFACE || none != NULL)
+        return 0;
+    if (IAdviseSink_AddRef(sink) != 3 || IAdviseSink_Release(sink) != 2)
+        return 0;
+    IAdviseSink_OnDataChange(sink, &format, &medium);
+    IAdviseSink_OnViewChange(sink, DVASPECT_ICON, -1);
+    IAdviseSink_OnRename(sink, NULL);
+    IAdviseSink_OnSave(sink);
+    IAdviseSink_OnClose(sink);
+    return IAdviseSink_Release(sink);
 }
 
 // Handlers of the direct lane, whose data comes last, that raise an exception: software's and hardware's.

@@ -1,0 +1,55 @@
+//! A timer of the message loop.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::null_mut;
+use std::rc::Rc;
+
+use calltable::{Callback, Error};
+use windows_sys::Win32::UI::WindowsAndMessaging::*;
+
+struct Timer {
+    id: usize,
+    _procedure: Callback<'static, TIMERPROC>,
+    _here: PhantomData<*const ()>, // not `Send`
+}
+
+impl Timer {
+    /// Counts ticks, and ends the message loop at the third.
+    fn new(ticks: Rc<Cell<u32>>) -> Result<Self, Error> {
+        let procedure = move |_window, _message, _timer, _time| {
+            ticks.set(ticks.get() + 1);
+            if ticks.get() == 3 {
+                // SAFETY: it takes a number.
+                unsafe { PostQuitMessage(0) };
+            }
+        };
+        // SAFETY: the loop of this thread calls it, and `Self` stays there.
+        let procedure = unsafe { Callback::<TIMERPROC>::new_local(procedure)? };
+        // SAFETY: the procedure lives until the timer is off.
+        let id = unsafe { SetTimer(null_mut(), 0, 10, procedure.code()) };
+        Ok(Self { id, _procedure: procedure, _here: PhantomData })
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // SAFETY: it is ours.
+        unsafe { KillTimer(null_mut(), self.id) };
+    }
+}
+
+pub fn run() -> Result<(), Error> {
+    let ticks = Rc::new(Cell::new(0));
+    let timer = Timer::new(Rc::clone(&ticks))?;
+    let mut message = MSG::default();
+    // SAFETY: the message is ours.
+    unsafe {
+        while GetMessageW(&mut message, null_mut(), 0, 0) > 0 {
+            DispatchMessageW(&message); // calls the procedure
+        }
+    }
+    drop(timer);
+    assert_eq!(ticks.get(), 3);
+    Ok(())
+}
