@@ -1,5 +1,10 @@
 //! Longer texts, each about one use of this crate; and what it promises when something goes wrong.
 
+// Its code is that of programs which the tests run on Windows: `tests/windows/guide`.
+#[cfg(not(doctest))]
+#[doc = include_str!("../docs/windows.md")]
+pub mod windows_in_ten_minutes {}
+
 #[doc = include_str!("../docs/embed-in-a-runtime.md")]
 pub mod embed_in_a_runtime {}
 

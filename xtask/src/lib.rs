@@ -7,6 +7,8 @@ pub mod debian;
 pub mod dist;
 pub mod emulator;
 pub mod gnullvm;
+#[cfg(test)]
+mod guides;
 pub mod library;
 pub mod mingw;
 #[cfg(test)]
