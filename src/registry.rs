@@ -481,12 +481,9 @@ impl Registry {
 
     #[inline]
     pub(crate) fn release(&mut self, slot: SlotId) -> Result<(), ReleaseError> {
-        if let Some(uses @ 2..) = self.uses_of(slot) {
-            *uses -= 1;
-            return Ok(());
+        if let Some(context) = self.end(slot)? {
+            self.rest(slot.index, context);
         }
-        let context = self.end(slot)?;
-        self.rest(slot.index, context);
         Ok(())
     }
 
@@ -501,17 +498,23 @@ impl Registry {
         (state.is_live() && state.generation == slot.generation).then_some(self.uses.get_mut(slot.index())?)
     }
 
-    /// Closes a registration, whatever its uses, and ends the counting of its calls: then the slot is nobody's, and is
-    /// to be released or rebound. While calls are running, this is to be called again.
+    /// Ends one use, with the last one the registration, and the counting of its calls: then the slot is nobody's, and
+    /// is to be released or rebound. While calls are running, this is to be called again.
     #[inline]
-    pub(crate) fn end(&mut self, slot: SlotId) -> Result<&'static Context, ReleaseError> {
+    pub(crate) fn end(&mut self, slot: SlotId) -> Result<Option<&'static Context>, ReleaseError> {
         if context::is_sealed() {
             return Err(ReleaseError::Sealed);
         }
         let context = self.context(slot.index).ok_or(ReleaseError::NotLive)?;
+        let uses = self.uses.get_mut(slot.index()).ok_or(ReleaseError::NotLive)?;
         let state = context.load_state();
-        if let Some(uses) = self.uses_of(slot) {
-            if core::mem::take(uses) != 0 {
+        if state.is_live() && state.generation == slot.generation {
+            if *uses > 1 {
+                *uses -= 1;
+                return Ok(None);
+            }
+            if *uses == 1 {
+                *uses = 0;
                 self.unchain(slot.index, context, state.shape);
             }
             *self.next(slot.index).ok_or(ReleaseError::NotLive)? = CLOSED;
@@ -525,7 +528,7 @@ impl Registry {
         if !context.end_calls(slot.generation) {
             return Err(ReleaseError::InFlight);
         }
-        Ok(context)
+        Ok(Some(context))
     }
 
     /// Ends a registration, and makes another one of the same slot: its entry stays what foreign code calls.
@@ -536,7 +539,7 @@ impl Registry {
         if slot.generation + 1 == LAST_GENERATION {
             return Err(RebindError::UsedUp);
         }
-        let context = self.end(slot)?;
+        let context = self.end(slot)?.ok_or(ReleaseError::NotLive)?;
         if let Some(next) = self.next(slot.index) {
             *next = 0;
         }
