@@ -146,6 +146,7 @@ pub(crate) const X86_64: Architecture = Architecture {
             "Positions of a handler that the dispatcher jumps to; the data is the next.",
         ),
         ("ENTRY_FRAME", 8 * (JUMP_POSITIONS + 1), "Bytes of stack that an entry takes: that handler's arguments."),
+        ("EXCLUSIVE_CONTEXT", 8 * (JUMP_POSITIONS + 1), "Offset of the context in the frame of an exclusive call."),
         ("MAX_POSITIONS", 64, "Argument positions of one call in the direct lane, a hidden result pointer included."),
         ("GENERATION", 1 << 24, "One generation in the state and in the word of running calls."),
         ("LAST_GENERATION", (1 << 40) - 1, "The generation that no registration gets: a slot that has it is retired."),
@@ -408,6 +409,7 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(rustc_assembler)");
     println!("cargo::rustc-check-cfg=cfg(soft_float)");
     println!("cargo::rustc-check-cfg=cfg(split_state)");
+    println!("cargo::rustc-check-cfg=cfg(dwarf_unwinder)");
 
     let capacity = capacity();
     let version = env::var("CARGO_PKG_VERSION").unwrap().replace(['.', '-', '+'], "_");
@@ -427,6 +429,10 @@ fn main() {
     }
     let is_of_system = |format: &&Format| format.systems.is_empty() || format.systems.contains(&system.as_str());
     let format = FORMATS.iter().find(is_of_system).expect("the last is for all");
+    let has_unwinder = format.is_elf && !is_bare;
+    if has_unwinder {
+        println!("cargo::rustc-cfg=dwarf_unwinder");
+    }
     let numbers = numbers(architecture, format.is_windows);
     fs::write(out.join("layout.rs"), layout_for_rust(capacity, &numbers)).unwrap();
     let (is_coff, is_i686) = (!format.is_elf, architecture.name == "x86");
@@ -444,6 +450,8 @@ fn main() {
         ("ELF", format.is_elf.into()),
         ("WINDOWS", format.is_windows.into()),
         ("CFI", cfi.into()),
+        // Programs of a system may have what unwinds by that: then calls know when an exception ends them.
+        ("UNWINDER", has_unwinder.into()),
         ("FPU", has_feature(architecture.floats).into()), // kernels are built without
         // Rust names no feature for what CET needs of an older processor: that it takes the new instructions for NOPs,
         // as those from i686 on do. FXSR came soon after; targets below i686, and processors that are asked for, lack

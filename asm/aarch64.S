@@ -81,10 +81,12 @@
 
 // Names the function that Windows calls when an exception leaves the function just opened: while it looks for somebody
 // to handle it, and again when the frame is about to go. (There is one bit for both: LLVM sets it by @except alone.) It
-// gets as the frame SP as it was at entry.
+// gets as the frame SP as it was at entry. Elsewhere all have the same one.
 .macro ON_EXCEPTION name
 .if WINDOWS
     .seh_handler \name, @unwind, @except
+.else
+    PERSONALITY
 .endif
 .endm
 
@@ -344,6 +346,8 @@
     .hidden calltable_resume
     .hidden calltable_text_end
     .hidden calltable_counting
+    .hidden calltable_containing
+    .hidden calltable_personality
 .else
     .text
 .endif
@@ -859,6 +863,8 @@ PROC calltable_contain
 .endif
     PUSH_RECORD LINKED_RECORD, 1
 2:  bl      calltable_lanes
+    .globl  calltable_containing                // src/seh/unwound.rs: here the handler's frames are gone
+calltable_containing:
     b       6f                                  // what follows a BL is no epilogue, or no handler would be asked
     .globl  calltable_resume
 calltable_resume:
@@ -914,6 +920,31 @@ END_PROC calltable_contain
 
     .globl  calltable_text_end                  // src/entry.rs, locate
 calltable_text_end:
+
+// --- What the unwinder is asked (src/seh/unwound.rs) ---------------------------------------------------------------
+
+// Calls a function of the unwinder that runs; no other one needs to be linked. 0 if it is not known here: the image was
+// linked or loaded without it.
+.macro ASK_UNWINDER name, function
+    .weak   \function
+    .globl  \name
+    .hidden \name
+PROC \name
+    hint    #34                                 // bti c: Rust may call it through a pointer in memory
+    adrp    x16, :got:\function
+    ldr     x16, [x16, :got_lo12:\function]
+    cbz     x16, 1f
+    br      x16
+1:  mov     x0, #0
+    RETURN
+END_PROC \name
+.endm
+
+.if UNWINDER
+    .text                                       // no part of the dispatchers
+    ASK_UNWINDER calltable_unwinder_place, _Unwind_GetIP
+    ASK_UNWINDER calltable_unwinder_stack, _Unwind_GetCFA
+.endif
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 

@@ -45,6 +45,14 @@ calltable_entry_\slot:
 .endif
 .endm
 
+// ELF files of systems: the unwinder (of a panic, a C++ exception, `pthread_exit`) calls this function when something
+// leaves the function just opened, and again when the frame is about to go (src/seh/unwound.rs).
+.macro PERSONALITY
+.if UNWINDER
+    .cfi_personality 0x1b, calltable_personality    // relative to this place, in 32 bits
+.endif
+.endm
+
 // ELF: no executable stack is needed.
 .macro STACK_NOTE
 .if ELF

@@ -92,13 +92,14 @@
     .cfi_offset ebp, -FROM_EBP_CALLER
 .endif
 .ifeq \unasked
+    CPP_PERSONALITY
     PERSONALITY
 .endif
 .endm
 
 // Names the function that looks at exceptions of C++ when they leave the function just opened: GCC for i686 Windows
 // does not make SEH exceptions of them.
-.macro PERSONALITY
+.macro CPP_PERSONALITY
 .if CFI & WINDOWS
     .cfi_personality 0, calltable_personality
 .endif
@@ -150,6 +151,7 @@
     .hidden calltable_exception
     .hidden calltable_end
     .hidden calltable_resume
+    .hidden calltable_personality
 .else
     .text
 .endif
@@ -864,6 +866,30 @@ END_PROC calltable_resume
 
     .globl  calltable_text_end                  // src/entry.rs, locate
 calltable_text_end:
+
+// --- What the unwinder is asked (src/seh/unwound.rs) ---------------------------------------------------------------
+
+.if UNWINDER
+    .text                                       // no part of the dispatchers
+// The value of a register, by a function of the unwinder that runs; no other one needs to be linked. 0 if it is not
+// known here: the image was linked or loaded without it.
+    .weak   _Unwind_GetGR
+    .globl  calltable_unwinder_register
+    .hidden calltable_unwinder_register
+PROC calltable_unwinder_register
+    LANDING_PAD                                 // Rust may call it through a pointer in memory
+    call    calltable_here
+.att_syntax prefix
+    addl    $_GLOBAL_OFFSET_TABLE_, %eax        // from this instruction, which is what the linker puts there
+    movl    _Unwind_GetGR@GOT(%eax), %eax
+.intel_syntax noprefix
+    test    eax, eax
+    jz      1f
+    jmp     eax
+1:  ret
+    int3
+END_PROC calltable_unwinder_register
+.endif
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 

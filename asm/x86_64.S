@@ -66,10 +66,12 @@
 .endm
 
 // Names the function that Windows calls when an exception leaves the function just opened (@except: while it looks
-// for somebody to handle it; @unwind: when the frame is about to go).
+// for somebody to handle it; @unwind: when the frame is about to go). Elsewhere all have the same one.
 .macro ON_EXCEPTION name, kinds:vararg
 .if WINDOWS
     .seh_handler \name, \kinds
+.else
+    PERSONALITY
 .endif
 .endm
 
@@ -263,6 +265,8 @@
     .hidden calltable_text_end
     .hidden calltable_counting
     .hidden calltable_counting_exclusive
+    .hidden calltable_containing
+    .hidden calltable_personality
 .else
     .text
 .endif
@@ -588,8 +592,7 @@ END_PROC calltable_enchain
 //   rsp+0x28    context
 //   rsp+0x20    position 4 of the handler: the data
 //   rsp+0x00    home space of the handler
-.set EXCLUSIVE_CONTEXT, 0x28
-.set EXCLUSIVE_CALLS,   0x30
+.set EXCLUSIVE_CALLS,   EXCLUSIVE_CONTEXT + 8
 .set EXCLUSIVE_ROOM,    0x38
 
 PROC calltable_exclusive
@@ -806,6 +809,8 @@ calltable_resume:
 .endif
     jmp     4f
 3:  call    calltable_lanes
+    .globl  calltable_containing                // src/seh/unwound.rs: here the handler's frames are gone
+calltable_containing:
     nop                                         // or the return address would look like an epilogue, for which no
                                                 // handler is asked
 4:  POP_RECORD LINKED_RECORD
@@ -928,6 +933,30 @@ END_PROC calltable_saving
 
     .globl  calltable_text_end                  // src/entry.rs, locate
 calltable_text_end:
+
+// --- What the unwinder is asked (src/seh/unwound.rs) ---------------------------------------------------------------
+
+// Calls a function of the unwinder that runs; no other one needs to be linked. 0 if it is not known here: the image was
+// linked or loaded without it.
+.macro ASK_UNWINDER name, function
+    .weak   \function
+    .globl  \name
+    .hidden \name
+PROC \name
+    endbr64                                     // Rust may call it through a pointer in memory
+    mov     rax, [rip + \function@GOTPCREL]
+    test    rax, rax
+    jz      1f
+    jmp     rax
+1:  RETURN
+END_PROC \name
+.endm
+
+.if UNWINDER
+    .text                                       // no part of the dispatchers
+    ASK_UNWINDER calltable_unwinder_place, _Unwind_GetIP
+    ASK_UNWINDER calltable_unwinder_stack, _Unwind_GetCFA
+.endif
 
 // --- Notes for the linker -----------------------------------------------------------------------------------------
 

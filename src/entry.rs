@@ -8,6 +8,8 @@ use crate::layout::{CAPACITY, ENTRY_RETURN, ENTRY_STRIDE};
 cfg_if::cfg_if! {
     if #[cfg(all(target_arch = "x86_64", target_pointer_width = "64", not(target_vendor = "apple")))] {
         mod x86_64;
+        #[cfg(dwarf_unwinder)]
+        pub(crate) use x86_64::returns_to_exclusive;
         pub(crate) use x86_64::{entry_before, returns_to_count};
     } else if #[cfg(all(target_arch = "x86", not(target_vendor = "apple")))] {
         mod x86;

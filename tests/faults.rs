@@ -428,7 +428,7 @@ fn a_handler_may_fill_the_table() {
 /// `pthread_exit` unwinds the stack, and finds its way through table and dispatchers.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
+fn a_thread_that_ends_in_a_handler_leaves_nothing() {
     #[cfg(target_arch = "x86_64")]
     type Handler = unsafe extern "win64-unwind" fn(*mut c_void);
     #[cfg(target_arch = "x86")]
@@ -464,8 +464,8 @@ fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
     let data = std::ptr::without_provenance_mut(0xda7a);
     // SAFETY: the handler takes any data.
     let plain = unsafe { Binding::direct(Convention::C, handler as *const c_void, 0, data) };
-    for (index, binding) in [plain, plain.saving(), plain.tracked()].iter().enumerate() {
-        let slot = table::register(binding).unwrap();
+    for binding in [plain, plain.saving(), plain.tracked(), plain.exclusive(), plain.saving().exclusive()] {
+        let slot = table::register(&binding).unwrap();
         // SAFETY: the thread has ended when this is over; unwinding passes `start`, which is C to its caller.
         unsafe {
             let start: extern "C" fn(*mut c_void) -> *mut c_void = std::mem::transmute(start as *const c_void);
@@ -475,7 +475,8 @@ fn a_thread_that_ends_in_a_handler_leaves_nothing_but_its_count() {
             assert_eq!(libc::pthread_join(thread, &mut result), 0);
             assert_eq!(result, data);
         }
-        assert_left(slot, index);
+        assert_eq!(table::live_slot(slot.index()).unwrap().in_flight.unwrap_or(0), 0, "{binding:?}");
+        table::release(slot).unwrap();
     }
     set_stale_handler(None);
 }

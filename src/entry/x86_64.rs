@@ -14,7 +14,13 @@ unsafe extern "C" {
 /// Whether what pushes this return address is the dispatcher of a counted call. Never inlined, as in `entry`.
 #[inline(never)]
 pub(crate) fn returns_to_count(address: *const c_void) -> bool {
-    [&raw const COUNTING, &raw const COUNTING_EXCLUSIVE].iter().any(|place| place.addr() == address.addr())
+    (&raw const COUNTING).addr() == address.addr() || returns_to_exclusive(address)
+}
+
+/// Whether it is that of exclusive calls with 4 positions.
+#[inline(never)]
+pub(crate) fn returns_to_exclusive(address: *const c_void) -> bool {
+    (&raw const COUNTING_EXCLUSIVE).addr() == address.addr()
 }
 
 /// The return address in the entry, which is what a walk finds after the dispatcher's.

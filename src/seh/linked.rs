@@ -200,6 +200,60 @@ unsafe extern "C" fn uncount(
     CONTINUE_SEARCH
 }
 
+#[cfg(dwarf_unwinder)]
+impl ChainRecord {
+    /// Takes it off the chain, as the dispatcher does, and with it whatever the handler has left before it.
+    ///
+    /// # Safety
+    /// It must be that of a call whose handler's frames are gone.
+    unsafe fn take_off(&self) {
+        if !self.block.is_null() {
+            // SAFETY: by the caller's promise it is in that chain.
+            unsafe { (*self.block).head = self.record.next };
+        }
+    }
+}
+
+/// What the dispatcher would do after the handler that an unwinder ends. Only where the handler was called is there
+/// something to do: nothing else of the dispatcher's raises exceptions.
+///
+/// # Safety
+/// `context` must be what the unwinder passes of a dispatcher's frame that is about to go.
+#[cfg(dwarf_unwinder)]
+pub(super) unsafe fn ended(context: *mut c_void) {
+    use core::ptr::{with_exposed_provenance, without_provenance};
+
+    use crate::entry;
+
+    unsafe extern "C" {
+        /// The address where the frame would continue.
+        #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_unwinder_place")]
+        fn place(context: *mut c_void) -> usize;
+        /// The stack pointer that it would have there.
+        #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_unwinder_stack")]
+        fn stack(context: *mut c_void) -> usize;
+        /// Where the handler of a contained call returns to.
+        #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_containing")]
+        static CONTAINING: u8;
+    }
+    // SAFETY: by the caller's promise. At those places the frame is what the dispatcher has laid down, a counted call
+    // is counted, and contexts are static.
+    unsafe {
+        let (place, stack) = (without_provenance(place(context)), with_exposed_provenance::<u8>(stack(context)));
+        #[cfg(target_arch = "x86_64")]
+        if entry::returns_to_exclusive(place) {
+            return (*stack.add(EXCLUSIVE_CONTEXT).cast::<*const Context>().read()).leave();
+        }
+        if entry::returns_to_count(place) {
+            let record = &*stack.cast::<ChainRecord>();
+            record.take_off();
+            (*record.context).leave();
+        } else if (&raw const CONTAINING).addr() == place.addr() {
+            (*stack.add(LINKED_RECORD).cast::<ChainRecord>()).take_off();
+        }
+    }
+}
+
 /// Whether this record is that of a counted call of the context.
 ///
 /// # Safety

@@ -99,6 +99,8 @@
 
 mod ask;
 mod policy;
+#[cfg(dwarf_unwinder)]
+mod unwound;
 
 pub use policy::{Exception, ExceptionFilter, ExceptionRecord, Outcome, Verdict};
 
@@ -112,6 +114,8 @@ cfg_if::cfg_if! {
         mod x86;
         #[cfg(not(windows))]
         pub use x86::declare;
+        #[cfg(dwarf_unwinder)]
+        use x86::ended;
         use x86::{block, context_of, counts, set_head};
         pub(crate) use x86::{is_available, unwinder};
     } else if #[cfg(all(windows, target_pointer_width = "64"))] {
@@ -123,6 +127,8 @@ cfg_if::cfg_if! {
         mod call;
         mod linked;
         mod record;
+        #[cfg(dwarf_unwinder)]
+        use linked::ended;
         use linked::{block, context_of, counts, set_head};
         pub use linked::{FindBlock, declare};
         pub(crate) use linked::{is_available, unwinder};

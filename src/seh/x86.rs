@@ -128,6 +128,32 @@ pub(super) unsafe fn context_of(record: *const Record) -> Option<*const Context>
     }
 }
 
+/// What the dispatcher would do after the handler that an unwinder ends.
+///
+/// # Safety
+/// `context` must be what the unwinder passes of a lane's frame that is about to go.
+#[cfg(dwarf_unwinder)]
+pub(super) unsafe fn ended(context: *mut c_void) {
+    unsafe extern "C" {
+        /// The value of a register.
+        #[link_name = concat!("calltable_", env!("CALLTABLE_SYMBOL_VERSION"), "_unwinder_register")]
+        fn register(context: *mut c_void, number: i32) -> usize;
+    }
+    /// As unwinders number it ("System V ABI, Intel386 Architecture Processor Supplement").
+    const EBP: i32 = 5;
+    // SAFETY: by the caller's promise; EBP points to what follows the locals.
+    unsafe {
+        let frame = register(context, EBP);
+        if frame != 0 {
+            let locals = core::ptr::with_exposed_provenance_mut::<Locals>(frame - LOCALS_SIZE);
+            if (*locals).record.handler.is_some() {
+                set_head((*locals).record.next);
+            }
+            (*locals).uncount();
+        }
+    }
+}
+
 cfg_if::cfg_if! {
     if #[cfg(windows)] {
         crate::platform::import! { "ntdll":

@@ -201,7 +201,8 @@ fn symbols(component: &Component, header: &str) -> [Finding; 4] {
     let all = || component.objects.iter().flat_map(|object| object.symbols());
     let defined: BTreeSet<_> =
         all().filter(|s| s.is_global() && !s.is_undefined()).map(|s| name_of(&s).to_owned()).collect();
-    let undefined = all().filter(|s| s.is_undefined()).map(|s| name_of(&s).to_owned());
+    // A weak symbol is not wanted: where nothing defines it, the library does without.
+    let undefined = all().filter(|s| s.is_undefined() && !s.is_weak()).map(|s| name_of(&s).to_owned());
     let given = |name: &String| defined.contains(name) || component.given.contains(name);
     let undefined: BTreeSet<_> = undefined.filter(|name| !name.is_empty() && !given(name)).collect();
 
