@@ -44,6 +44,12 @@ const CONVENTIONS: &[Convention] =
 type Unary = unsafe extern "stdcall" fn(i32) -> i64;
 #[cfg(target_arch = "x86")]
 type Binary<R> = unsafe extern "stdcall" fn(f64, i32) -> R;
+#[cfg(target_arch = "x86")]
+type Passing = unsafe extern "stdcall-unwind" fn(i32) -> i64;
+#[cfg(target_arch = "x86_64")]
+type Passing = unsafe extern "win64-unwind" fn(i32) -> i64;
+#[cfg(target_arch = "aarch64")]
+type Passing = unsafe extern "C-unwind" fn(i32) -> i64;
 
 #[cfg(target_pointer_width = "64")]
 const CONVENTIONS: &[Convention] = &[Convention::C];
@@ -141,6 +147,62 @@ fn what_a_handler_leaves_on_the_chain_goes_with_its_record() {
     // SAFETY: it lives.
     unsafe { callback.code()() };
     assert_eq!(head(), CHAIN_END.addr());
+}
+
+/// A panic asks no filter: it is nothing that the embedder has reported.
+#[test]
+fn what_a_panic_passes_leaves_no_record_and_is_not_counted() {
+    declare();
+    let empty = head();
+    let records = AtomicUsize::new(0);
+    let dropped = AtomicUsize::new(0);
+    struct Part<'a>(&'a AtomicUsize);
+    impl Drop for Part<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let serve = |kind: i32| {
+        let _part = Part(&dropped);
+        records.store(chain().len(), Ordering::Relaxed);
+        if kind < 0 {
+            std::panic::resume_unwind(Box::new(kind));
+        }
+        i64::from(kind)
+    };
+    let asked = |_: &Exception| -> Option<i64> { std::process::abort() };
+    let mut alone = serve;
+    let mut exclusive = Contained::new(serve, asked);
+    let shared = Contained::new(serve, asked);
+    let (tracked, framed) = (Options::new().tracked(), Options::new().framed());
+    // SAFETY: no exception ends within the closures.
+    let ways = unsafe {
+        [
+            (1, Callback::<Passing>::from_mut(&mut alone).unwrap().untyped()),
+            (1, Callback::<Passing>::from_ref_with(tracked, &serve).unwrap().untyped()),
+            (usize::from(EVERY_FRAME), Callback::<Passing>::from_ref_with(framed, &serve).unwrap().untyped()),
+            (1, Callback::<Passing>::from_contained(&shared).unwrap().untyped()),
+            (
+                if EVERY_FRAME { 1 } else { 2 },
+                Callback::<Passing>::from_contained_mut(&mut exclusive).unwrap().untyped(),
+            ),
+        ]
+    };
+    for (expected, callback) in ways {
+        // SAFETY: that is its type.
+        let code = unsafe { callback.code().cast::<Passing>() };
+        for round in 1..100 {
+            // SAFETY: it lives.
+            let call = |kind| std::panic::catch_unwind(|| unsafe { code(kind) });
+            assert_eq!(call(-round).unwrap_err().downcast_ref(), Some(&-round));
+            assert_eq!(head(), empty, "a record is left");
+            assert_eq!(records.load(Ordering::Relaxed), expected);
+            assert_idle(callback.slot());
+            assert_eq!(call(round).unwrap(), i64::from(round));
+            assert_eq!(head(), empty);
+        }
+    }
+    assert_eq!(dropped.load(Ordering::Relaxed), 5 * 2 * 99);
 }
 
 /// That no call of a slot is counted as running. If one is, releases would wait for ever, so this does not panic.

@@ -276,31 +276,47 @@ pub(crate) fn returns_through_pointer<R>() -> bool {
 /// The arguments: the shape, if it decides (`shape`); those of `thunk`, after the convention names that are not used
 /// here (`x86_64.rs`), and after the parameters the data.
 macro_rules! handler {
-    ([$shape:ident] "stdcall" $pads:tt $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
+    ([$shape:ident] "stdcall" $($rest:tt)*) => {
+        crate::abi::handler! { data_first $shape "stdcall" "thiscall" $($rest)* }
+    };
+    ([$shape:ident] "stdcall-unwind" $($rest:tt)*) => {
+        crate::abi::handler! { data_first $shape "stdcall-unwind" "thiscall-unwind" $($rest)* }
+    };
+    ([$shape:ident] "thiscall" $($rest:tt)*) => {
+        crate::abi::handler! { data_second $shape "thiscall" "fastcall" $($rest)* }
+    };
+    ([$shape:ident] "thiscall-unwind" $($rest:tt)*) => {
+        crate::abi::handler! { data_second $shape "thiscall-unwind" "fastcall-unwind" $($rest)* }
+    };
+    (data_first $shape:ident $abi:tt $with_data:tt $pads:tt $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
         $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {
         if $shape.flags & crate::layout::STATE_DATA_ECX != 0 {
             crate::abi::thunk! {
-                "thiscall" $generics $generic ($data: $Data, $($parameter: $P,)*) $R, $bounds $body
+                $with_data $generics $generic ($data: $Data, $($parameter: $P,)*) $R, $bounds $body
             }
         } else {
             crate::abi::handler! {
-                [] "stdcall" $pads $generics $generic ($($parameter: $P,)*) $data: $Data, $R, $bounds $body
+                [] $abi $pads $generics $generic ($($parameter: $P,)*) $data: $Data, $R, $bounds $body
             }
         }
     };
-    ([$shape:ident] "thiscall" $pads:tt $generics:tt $generic:tt ($this:tt: $This:ty, $($parameter:tt: $P:ty,)*)
-        $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {
+    (data_second $shape:ident $abi:tt $with_data:tt $pads:tt $generics:tt $generic:tt
+        ($this:tt: $This:ty, $($parameter:tt: $P:ty,)*) $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {
         if $shape.flags & crate::layout::STATE_DATA_EDX != 0 {
             crate::abi::thunk! {
-                "fastcall" $generics $generic ($this: $This, $data: $Data, $($parameter: $P,)*) $R, $bounds $body
+                $with_data $generics $generic ($this: $This, $data: $Data, $($parameter: $P,)*) $R, $bounds $body
             }
         } else {
             crate::abi::handler! {
-                [] "thiscall" $pads $generics $generic
+                [] $abi $pads $generics $generic
                 ($this: $This, $($parameter: $P,)*) $data: $Data, $R, $bounds $body
             }
         }
     };
+    (data_second $shape:ident $abi:tt $with_data:tt $pads:tt $generics:tt $generic:tt () $($rest:tt)*) => {{
+        let _ = $shape; // there is no `this`
+        crate::abi::handler! { [] $abi $pads $generics $generic () $($rest)* }
+    }};
     ([$($shape:ident)?] $abi:tt $pads:tt $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
         $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {{
         $(let _ = $shape;)?

@@ -76,6 +76,11 @@ pub(crate) use shape;
 /// The arguments: the shape, if the registration is not contained; those of `thunk`, and after the convention names for
 /// the unnamed parameters, after the parameters the data.
 macro_rules! handler {
+    ([$($shape:ident)?] $abi:literal [] $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
+        $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {{
+        $(let _ = $shape;)?
+        crate::abi::thunk! { $abi $generics $generic ($($parameter: $P,)* $data: $Data) $R, $bounds $body }
+    }};
     ([$($shape:ident)?] $abi:literal [$($pad:ident)*] $generics:tt $generic:tt ($($parameter:tt: $P:ty,)*)
         $data:ident: $Data:ty, $R:ty, $bounds:tt $body:expr) => {{
         $(let _ = $shape;)?

@@ -16,7 +16,8 @@ use crate::table::Binding;
 ///
 /// The policy sees each exception that leaves the closure, on the stack of the exception. It may end it: then the
 /// callback returns the policy's value. What that leaves behind, and what the closure must not hold at that moment:
-/// [`seh`](crate::seh).
+/// [`seh`](crate::seh). A panic, which passes if the ABI of `F` ends in `-unwind`, is such an exception on Windows
+/// alone. A policy returns `None` for it: one that is ended aborts the program.
 ///
 /// ```
 /// use calltable::seh::ACCESS_VIOLATION;

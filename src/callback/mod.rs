@@ -16,7 +16,12 @@
 //! - Drop releases before the borrow ends, and before a closure that the handle owns is dropped. An exclusive or
 //!   tracked callback waits there for its running calls. For any other one the caller of the code pointer has promised
 //!   that none runs.
-//! - A panic does not unwind into foreign frames: the handlers are functions of an ABI that aborts.
+//! - A panic does not unwind into foreign frames: the handlers are functions of an ABI that aborts. Where the function
+//!   pointer's own ABI says that it does (`-unwind`), so does the handler's. That the frames further out can be
+//!   unwound, whoever calls has to know. Nothing of the registration is left half done: a counted call is taken off the
+//!   count on the way (`seh::unwound`, on Windows the dispatcher's own handlers). Where that cannot be (see "Limits and
+//!   other tools"), it counts for ever: an exclusive callback refuses further calls, and a drop waits, so the closure
+//!   stays.
 //! - What could drop frames of safe code, a contained exception, or make up results, the stale handler, is unsafe to
 //!   set up.
 
@@ -93,8 +98,43 @@ pub use thunks::{HandledBy, HandledByMut, HandledByOnce, HandledWith};
 /// ```
 ///
 /// # Panics in a closure
-/// A panic never leaves a handler into foreign frames: it aborts the program. With the feature `std`,
+/// A panic does not leave a handler into foreign frames: it aborts the program. With the feature `std`,
 /// `scope` and `scope_mut` carry it past them.
+///
+/// A function pointer whose ABI ends in `-unwind` says that they can be unwound. Then a panic, or an exception of C++
+/// that the closure's own calls throw, passes through them; destructors run, those of the closure and those of the
+/// foreign code. The callback is as before: the call is not counted any more, and the next one runs the same closure,
+/// with what the panic has left in it. Whoever calls the pointer, or passes it on, has to know that every frame up to
+/// the one that catches lets exceptions pass: a Rust function that is `extern "C"` without `-unwind` aborts, and code
+/// in C wants unwind data (`-fexceptions`). On x86_64 systems other than Windows foreign code may lose floating-point
+/// numbers ("Limits and other tools" in the guides).
+///
+/// ```
+/// use std::panic::catch_unwind;
+///
+/// use calltable::Callback;
+///
+/// # #[cfg(target_arch = "x86_64")]
+/// type Divide = unsafe extern "win64-unwind" fn(i32, i32) -> i32;
+/// # #[cfg(not(target_arch = "x86_64"))]
+/// # type Divide = unsafe extern "C-unwind" fn(i32, i32) -> i32;
+///
+/// let mut calls = 0;
+/// let mut divide = |left: i32, right: i32| {
+///     calls += 1;
+///     left / right
+/// };
+/// let callback = Callback::<Divide>::from_mut(&mut divide)?;
+/// let code = callback.code();
+/// # std::panic::set_hook(Box::new(|_| {}));
+/// // SAFETY: the callback lives, and a panic may pass here.
+/// assert!(catch_unwind(|| unsafe { code(84, 0) }).is_err());
+/// // SAFETY: as above.
+/// assert_eq!(unsafe { code(84, 2) }, 42); // the call before does not count as running
+/// drop(callback);
+/// assert_eq!(calls, 2);
+/// # Ok::<(), calltable::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it makes the code pointer stale"]
 pub struct Callback<'a, F: FunctionPointer> {

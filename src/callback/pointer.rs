@@ -18,6 +18,9 @@ use crate::entry::CodePointer;
 /// | i686 | `extern "stdcall"`, `"cdecl"`, `"thiscall"`, `"fastcall"`, `"C"`, `"system"`, `"efiapi"` |
 /// | AArch64 | `extern "C"`, `"system"`, `"efiapi"` |
 ///
+/// Each but `"efiapi"`, which has none, also with `-unwind`: a panic or another exception of the closure passes into
+/// the foreign code ([`Callback`](super::Callback#panics-in-a-closure)).
+///
 /// A parameter is no reference with a lifetime of its own: of `unsafe extern "win64" fn(&T)` rustc says that a
 /// constructor is not found for the callback (E0599), or that [`HandledBy`](super::HandledBy) is "not general enough".
 /// Write `*const T`.
@@ -33,8 +36,8 @@ use crate::entry::CodePointer;
             \"efiapi\"",
     note = "a callback has at most 16 parameters, and none of them is a reference with a lifetime of its own: pass \
             a raw pointer",
-    note = "of an ABI that ends in \"-unwind\" write the one without: a panic does not leave a callback; and of a function \
-            with a variable number of arguments those that you read, or use a `Dynamic`"
+    note = "all but \"efiapi\" may end in \"-unwind\": then a panic of the closure passes into the foreign code",
+    note = "of a function with a variable number of arguments write those that you read, or use a `Dynamic`"
 )]
 pub trait FunctionPointer: Copy + sealed::Sealed {
     /// What it returns. A [`CodePointer`] returns what its signature says, which is known only at run time: it has a

@@ -24,7 +24,9 @@ impl<C, R> Holds<R> for Guarded<C, R> {
 impl<F: FunctionPointer> Callback<'_, F> {
     /// Registers a closure, gives its code pointer to `foreign`, and releases it when that returns. If the closure
     /// panics, the callback returns what `fallback` gives, then and in every later call, and the panic continues when
-    /// `foreign` has returned.
+    /// `foreign` has returned. So it is with a type whose ABI ends in `-unwind`, too: none of the closure's panics
+    /// passes through the foreign code. (One of `fallback` does. An exception of C++ stops the program: Rust cannot
+    /// catch it.)
     ///
     /// ```
     /// use calltable::Callback;

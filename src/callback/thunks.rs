@@ -12,6 +12,9 @@
 //! | [`HandledByOnce`] | a closure that one call takes |
 //! | [`HandledWith`] | a function, with data that it borrows |
 //! | `FunctionPointer::answering` | the value that a policy gives for an exception |
+//!
+//! A thunk of a type whose ABI ends in "-unwind" has that ABI, too, so that a panic passes. Types of one convention
+//! share what they can, since what the compiler has to look at here, everybody's builds wait for.
 
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
@@ -180,45 +183,61 @@ impl PassedAlike<NotByValueOnThisTargetPassAPointer> for f32 {}
 #[cfg(soft_float)]
 impl PassedAlike<NotByValueOnThisTargetPassAPointer> for f64 {}
 
-/// A function pointer of nothing but types that are passed alike, in these ways.
+/// Of functions whose types are passed alike, in these ways, whatever their convention.
 pub trait AllPassedAlike<Ways> {}
 #[cfg(not(soft_float))]
 impl<F> AllPassedAlike<()> for F {}
 
-/// Says so of one. On i686 parameters are on the stack whatever their type: only results differ.
+/// Says so, for each number of parameters up to that. On i686 parameters are on the stack whatever their type: only
+/// results differ.
 #[cfg(soft_float)]
 macro_rules! all_passed_alike {
-    ($F:ty, ($($P:ident $p:ident)*) $R:ident) => {
+    ($($P:ident $p:ident)*) => {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         #[allow(non_camel_case_types, reason = "the ways are named as the parameters are")]
-        impl<$($P: PassedAlike<$p>, $p,)* $R: PassedAlike<Way>, Way> AllPassedAlike<(Way, $($p,)*)> for $F {}
+        impl<$($P: PassedAlike<$p>, $p,)* R, Way> AllPassedAlike<(Way, $($p,)*)> for fn($($P),*) -> R
+        where
+            R: PassedAlike<Way>,
+        {
+        }
         #[cfg(target_arch = "x86")]
-        impl<$($P,)* $R: PassedAlike<Way>, Way> AllPassedAlike<Way> for $F {}
+        impl<$($P,)* R: PassedAlike<Way>, Way> AllPassedAlike<Way> for fn($($P),*) -> R {}
+        all_passed_alike! { less $($P $p)* }
+    };
+    (less) => {};
+    (less $A:ident $a:ident $($P:ident $p:ident)*) => {
+        all_passed_alike! { $($P $p)* }
     };
 }
-#[cfg(not(soft_float))]
-macro_rules! all_passed_alike {
-    ($($unused:tt)*) => {}; // of every type already
-}
+#[cfg(soft_float)]
+all_passed_alike! { A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u }
 
 /// For one convention and one number of parameters, two types of function pointers: of functions and of methods.
 /// `#[doc(hidden)]` hides them in the documentation; two stand for all there.
 ///
-/// The arguments: the convention, as the type names it; the same for the thunks, by the name that serves on every
-/// system; names for parameters that thunks have more (`abi::handler`); the parameters, each a type and a name.
+/// The arguments: what the type shares with that of another convention, for the compiler's sake; the convention, as the
+/// type names it; the other one; the convention of the thunks, by the name that serves on every system; names for
+/// parameters that thunks have more (`abi::handler`); the parameters, each a type and a name.
+///
+/// | shares | which is | and has of its own |
+/// | --- | --- | --- |
+/// | `nothing` | | all |
+/// | `places` | the same but for "-unwind" | the thunks, which let a panic pass |
+/// | `all` | another name for the same | nothing |
 macro_rules! function_pointers {
-    ($abi:literal $handler:tt $pads:tt ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
+    ([$shares:ident $abi:literal $other:literal $handler:tt] $pads:tt ($($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
         served! {
-            unsafe extern $abi fn($($P),*) -> R, $handler $pads () ($($P $p)*) [] -> R, value => value; $(#[$hidden])?
+            $shares unsafe extern $abi fn($($P),*) -> R, unsafe extern $other fn($($P),*) -> R,
+            $handler $pads () ($($P $p)*) [] -> R, value => value; $(#[$hidden])?
         }
-        function_pointers! { method $abi $handler $pads ($($P $p)*) $(#[$hidden])? }
+        function_pointers! { method $shares $abi $other $handler $pads ($($P $p)*) $(#[$hidden])? }
     };
-    (method $abi:literal $handler:tt $pads:tt () $(#[$hidden:meta])?) => {}; // it has no `this`
-    (method $abi:literal $handler:tt [$($pad:ident $($pads:ident)*)?] ($A:ident $a:ident $($P:ident $p:ident)*)
-        $(#[$hidden:meta])?) => {
+    (method $shares:ident $abi:literal $other:literal $handler:tt $pads:tt () $(#[$hidden:meta])?) => {}; // no `this`
+    (method $shares:ident $abi:literal $other:literal $handler:tt [$($pad:ident $($pads:ident)*)?]
+        ($A:ident $a:ident $($P:ident $p:ident)*) $(#[$hidden:meta])?) => {
         served! {
-            Method<unsafe extern $abi fn($A, $($P),*) -> R>, $handler [$($($pads)*)?] ($A $a) ($($P $p)*) [result]
-            -> *mut R, value => {
+            $shares Method<unsafe extern $abi fn($A, $($P),*) -> R>, Method<unsafe extern $other fn($A, $($P),*) -> R>,
+            $handler [$($($pads)*)?] ($A $a) ($($P $p)*) [result] -> *mut R, value => {
                 result.write(value);
                 result
             }; $(#[$hidden])?
@@ -228,15 +247,14 @@ macro_rules! function_pointers {
 
 /// Implements everything for one type of function pointer.
 ///
-/// The arguments: the type; the convention of its thunks; parameters that these have more; the parameters, of which a
-/// method's first one stands apart, for what follows it there: `[result]`, the address for its result; what a thunk
-/// returns, and how that comes from the closure's value.
+/// The arguments: what the type shares; the type; the one that it shares that with; the convention of its thunks;
+/// parameters that these have more; the parameters, of which a method's first one stands apart, for what follows it
+/// there: `[result]`, the address for its result; what a thunk returns, and how that comes from the closure's value.
 macro_rules! served {
-    ($F:ty, $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
+    ($shares:ident $F:ty, $Other:ty,
+        $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
         -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         impl<$($A,)? $($P,)* R> sealed::Sealed for $F {}
-
-        all_passed_alike! { $F, ($($A $a)? $($P $p)*) R }
 
         $(#[$hidden])?
         impl<$($A,)? $($P,)* R> FunctionPointer for $F {
@@ -247,84 +265,126 @@ macro_rules! served {
                 unsafe { core::mem::transmute::<CodePointer, Self>(code) }
             }
 
-            fn answering() -> *const c_void {
-                // The arguments belong to the handler that was interrupted.
-                abi::handler! {
-                    [] $handler $pads {$($A,)? $($P,)* R} {$($A,)? $($P,)* R}
-                    ($(_: ManuallyDrop<$A>,)? $($address: *mut R,)? $(_: ManuallyDrop<$P>,)*) data: *const R,
-                    $Returned, {}
-                    // SAFETY: a filter has put it there, and this is called once; the foreign code has passed memory
-                    // for the result, if there is an address.
-                    unsafe {
-                        let $value = data.read_unaligned();
-                        $returned
-                    }
-                }
-            }
+            served! { answering $shares $Other,
+                $handler $pads ($($A)?) ($($P)*) [$($address)?] R -> $Returned, $value => $returned }
         }
 
         impl<$($A,)? $($P,)* R> sealed::Typed for $F {
-            fn shape(is_contained: bool) -> Shape {
-                $(const { assert_parameter::<$A>() };)?
-                $(const { assert_parameter::<$P>() };)*
-                abi::shape!(is_contained; $handler {R $(, $A)? $(, $P)*}
-                    ($($A,)? $(served!(address $address R),)? $($P),*) -> $Returned)
-            }
+            served! { shape $shares $Other, $handler ($($A)?) ($($P)*) [$($address)?] R -> $Returned }
         }
 
-        served! { closure HandledBy Fn, closure => (*closure);
-            $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
+        served! { closure HandledBy Fn [closure => (*closure)] $shares $F, $Other,
+            $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
-        served! { closure HandledByMut FnMut, closure => (*closure);
-            $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
+        served! { closure HandledByMut FnMut [closure => (*closure)] $shares $F, $Other,
+            $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
-        served! { closure HandledByOnce FnOnce, closure => closure.read();
-            $F, $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
+        served! { closure HandledByOnce FnOnce [closure => closure.read()] $shares $F, $Other,
+            $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] -> $Returned, $value => $returned; $(#[$hidden])?
         }
 
         $(#[$hidden])?
         // SAFETY: the thunk has the type's parameters and result, and the data after them.
         unsafe impl<T, H: Fn(&T, $($A,)? $($P),*) -> R, Ways, $($A,)? $($P,)* R> HandledWith<T, H, Ways> for $F
         where
-            $F: AllPassedAlike<Ways>,
+            fn($($A,)? $($P),*) -> R: AllPassedAlike<Ways>,
         {
-            fn thunk(shape: Shape) -> *const c_void {
-                abi::handler! {
-                    [shape] $handler $pads
-                    {T, H: Fn(&T, $($A,)? $($P),*) -> R, $($A,)? $($P,)* R} {T, H, $($A,)? $($P,)* R}
-                    ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *const T,
-                    $Returned, {}
-                    // SAFETY: the data is borrowed while the registration lives. An `H` has no bytes, so any address
-                    // is that of one; that there is one, the caller has shown by passing it.
-                    unsafe {
-                        let $value = NonNull::<H>::dangling().as_ref()(&*data, $($a,)? $($p),*);
-                        $returned
-                    }
+            served! { with $shares $Other,
+                $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] R -> $Returned, $value => $returned }
+        }
+    };
+    (answering nothing $Other:ty,
+        $handler:tt $pads:tt ($($A:ident)?) ($($P:ident)*) [$($address:ident)?] $R:ident
+        -> $Returned:ty, $value:ident => $returned:expr) => {
+        fn answering() -> *const c_void {
+            // The arguments belong to the handler that was interrupted.
+            abi::handler! {
+                [] $handler $pads {$($A,)? $($P,)* $R} {$($A,)? $($P,)* $R}
+                ($(_: ManuallyDrop<$A>,)? $($address: *mut $R,)? $(_: ManuallyDrop<$P>,)*) data: *const $R,
+                $Returned, {}
+                // SAFETY: a filter has put it there, and this is called once; the foreign code has passed memory
+                // for the result, if there is an address.
+                unsafe {
+                    let $value = data.read_unaligned();
+                    $returned
                 }
             }
         }
     };
-    (closure $HandledBy:ident $Fn:ident, $closure:ident => $callee:expr;
-        $F:ty, $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
+    (answering $shares:ident $Other:ty, $($of_thunks:tt)*) => {
+        fn answering() -> *const c_void {
+            <$Other as FunctionPointer>::answering()
+        }
+    };
+    (shape nothing $Other:ty, $handler:tt ($($A:ident)?) ($($P:ident)*) [$($address:ident)?] $R:ident
+        -> $Returned:ty) => {
+        fn shape(is_contained: bool) -> Shape {
+            $(const { assert_parameter::<$A>() };)?
+            $(const { assert_parameter::<$P>() };)*
+            abi::shape!(is_contained; $handler {$R $(, $A)? $(, $P)*}
+                ($($A,)? $(served!(address $address $R),)? $($P),*) -> $Returned)
+        }
+    };
+    (shape $shares:ident $Other:ty, $($of_probes:tt)*) => {
+        fn shape(is_contained: bool) -> Shape {
+            <$Other as sealed::Typed>::shape(is_contained)
+        }
+    };
+    (closure $HandledBy:ident $Fn:ident $call:tt $shares:ident $F:ty, $Other:ty,
+        $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?]
         -> $Returned:ty, $value:ident => $returned:expr; $(#[$hidden:meta])?) => {
         $(#[$hidden])?
         // SAFETY: the thunk has the type's parameters and result, and the data after them.
         unsafe impl<C: $Fn($($A,)? $($P),*) -> R, Ways, $($A,)? $($P,)* R> $HandledBy<C, Ways> for $F
         where
-            $F: AllPassedAlike<Ways>,
+            fn($($A,)? $($P),*) -> R: AllPassedAlike<Ways>,
         {
-            fn thunk<Data: Holds<R, Closure = C>>(shape: Shape) -> *const c_void {
-                abi::handler! {
-                    [shape] $handler $pads {Data: Holds<R>, $($A,)? $($P,)* R} {Data, $($A,)? $($P,)* R}
-                    ($($a: $A,)? $($address: *mut R,)? $($p: $P,)*) data: *mut Data,
-                    $Returned, {where Data::Closure: $Fn($($A,)? $($P),*) -> R}
-                    // SAFETY: the data is borrowed while the registration lives, and if the closure is an `FnMut`, no
-                    // other call runs: the registration is exclusive. (A contained closure's filter looks at other
-                    // fields.) If it is an `FnOnce`, it is this call's own.
-                    unsafe {
-                        let $value = Data::with(data, |$closure| $callee($($a,)? $($p),*));
-                        $returned
-                    }
+            served! { thunk $HandledBy $Fn $call $shares $Other,
+                $handler $pads ($($A $a)?) ($($P $p)*) [$($address)?] R -> $Returned, $value => $returned }
+        }
+    };
+    (thunk $HandledBy:ident $Fn:ident $call:tt all $Other:ty, $($of_thunks:tt)*) => {
+        fn thunk<Data: Holds<R, Closure = C>>(shape: Shape) -> *const c_void {
+            <$Other as $HandledBy<C, Ways>>::thunk::<Data>(shape)
+        }
+    };
+    (thunk $HandledBy:ident $Fn:ident [$closure:ident => $callee:expr] $shares:ident $Other:ty,
+        $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?] $R:ident
+        -> $Returned:ty, $value:ident => $returned:expr) => {
+        fn thunk<Data: Holds<$R, Closure = C>>(shape: Shape) -> *const c_void {
+            abi::handler! {
+                [shape] $handler $pads {Data: Holds<$R>, $($A,)? $($P,)* $R} {Data, $($A,)? $($P,)* $R}
+                ($($a: $A,)? $($address: *mut $R,)? $($p: $P,)*) data: *mut Data,
+                $Returned, {where Data::Closure: $Fn($($A,)? $($P),*) -> $R}
+                // SAFETY: the data is borrowed while the registration lives, and if the closure is an `FnMut`, no
+                // other call runs: the registration is exclusive. (A contained closure's filter looks at other
+                // fields.)
+                unsafe {
+                    let $value = Data::with(data, |$closure| $callee($($a,)? $($p),*));
+                    $returned
+                }
+            }
+        }
+    };
+    (with all $Other:ty, $($of_thunks:tt)*) => {
+        fn thunk(shape: Shape) -> *const c_void {
+            <$Other as HandledWith<T, H, Ways>>::thunk(shape)
+        }
+    };
+    (with $shares:ident $Other:ty,
+        $handler:tt $pads:tt ($($A:ident $a:ident)?) ($($P:ident $p:ident)*) [$($address:ident)?] $R:ident
+        -> $Returned:ty, $value:ident => $returned:expr) => {
+        fn thunk(shape: Shape) -> *const c_void {
+            abi::handler! {
+                [shape] $handler $pads
+                {T, H: Fn(&T, $($A,)? $($P),*) -> $R, $($A,)? $($P,)* $R} {T, H, $($A,)? $($P,)* $R}
+                ($($a: $A,)? $($address: *mut $R,)? $($p: $P,)*) data: *const T,
+                $Returned, {}
+                // SAFETY: the data is borrowed while the registration lives. An `H` has no bytes, so any address
+                // is that of one; that there is one, the caller has shown by passing it.
+                unsafe {
+                    let $value = NonNull::<H>::dangling().as_ref()(&*data, $($a,)? $($p),*);
+                    $returned
                 }
             }
         }
@@ -334,27 +394,27 @@ macro_rules! served {
 
 /// One line for each number of parameters.
 macro_rules! every_number {
-    ($abi:literal $handler:tt $(#[$hidden:meta])?) => {
-        function_pointers!($abi $handler [_one _two _three _four] () #[doc(hidden)]);
-        function_pointers!($abi $handler [_two _three _four] (A a) #[doc(hidden)]);
-        function_pointers!($abi $handler [_three _four] (A a B b) $(#[$hidden])?);
-        function_pointers!($abi $handler [_four] (A a B b D d) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
-        function_pointers!($abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
+    ($kind:tt $(#[$hidden:meta])?) => {
+        function_pointers!($kind [_one _two _three _four] () #[doc(hidden)]);
+        function_pointers!($kind [_two _three _four] (A a) #[doc(hidden)]);
+        function_pointers!($kind [_three _four] (A a B b) $(#[$hidden])?);
+        function_pointers!($kind [_four] (A a B b D d) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k L l) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k L l M m) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k L l M m N n) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k L l M m N n O o) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k L l M m N n O o P p) #[doc(hidden)]);
+        function_pointers!($kind [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q) #[doc(hidden)]);
         function_pointers! {
-            $abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]
+            $kind [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s) #[doc(hidden)]
         }
         function_pointers! {
-            $abi $handler [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]
+            $kind [] (A a B b D d E e G g I i J j K k L l M m N n O o P p Q q S s U u) #[doc(hidden)]
         }
     };
 }
@@ -362,27 +422,44 @@ macro_rules! every_number {
 // `extern "win64"` is a name for the convention on every system.
 cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
-        every_number!("win64" "win64");
-        every_number!("efiapi" "win64" #[doc(hidden)]);
-        // These two are the same where the target's own code follows Microsoft's convention.
-        #[cfg(any(windows, target_os = "uefi"))]
-        every_number!("C" "win64" #[doc(hidden)]);
-        #[cfg(any(windows, target_os = "uefi"))]
-        every_number!("system" "win64" #[doc(hidden)]);
+        every_number!([nothing "win64" "win64" "win64"]);
+        every_number!([places "win64-unwind" "win64" "win64-unwind"] #[doc(hidden)]);
+        every_number!([all "efiapi" "win64" "win64"] #[doc(hidden)]);
+        cfg_if::cfg_if! {
+            // Where the target's own code follows Microsoft's convention.
+            if #[cfg(any(windows, target_os = "uefi"))] {
+                every_number!([all "C" "win64" "win64"] #[doc(hidden)]);
+                every_number!([all "system" "win64" "win64"] #[doc(hidden)]);
+                every_number!([all "C-unwind" "win64-unwind" "win64-unwind"] #[doc(hidden)]);
+                every_number!([all "system-unwind" "win64-unwind" "win64-unwind"] #[doc(hidden)]);
+            }
+        }
     } else if #[cfg(target_arch = "aarch64")] {
-        every_number!("C" "C");
-        every_number!("system" "system" #[doc(hidden)]);
-        every_number!("efiapi" "efiapi" #[doc(hidden)]);
+        every_number!([nothing "C" "C" "C"]);
+        every_number!([places "C-unwind" "C" "C-unwind"] #[doc(hidden)]);
+        every_number!([all "system" "C" "C"] #[doc(hidden)]);
+        every_number!([all "system-unwind" "C-unwind" "C-unwind"] #[doc(hidden)]);
+        every_number!([all "efiapi" "C" "C"] #[doc(hidden)]);
     } else if #[cfg(target_arch = "x86")] {
-        every_number!("stdcall" "stdcall");
-        every_number!("cdecl" "cdecl" #[doc(hidden)]);
-        every_number!("thiscall" "thiscall" #[doc(hidden)]);
-        every_number!("fastcall" "fastcall" #[doc(hidden)]);
-        every_number!("C" "C" #[doc(hidden)]);
-        #[cfg(windows)]
-        every_number!("system" "stdcall" #[doc(hidden)]);
-        #[cfg(not(windows))]
-        every_number!("system" "system" #[doc(hidden)]);
-        every_number!("efiapi" "efiapi" #[doc(hidden)]);
+        every_number!([nothing "stdcall" "stdcall" "stdcall"]);
+        every_number!([nothing "cdecl" "cdecl" "cdecl"] #[doc(hidden)]);
+        every_number!([nothing "thiscall" "thiscall" "thiscall"] #[doc(hidden)]);
+        every_number!([nothing "fastcall" "fastcall" "fastcall"] #[doc(hidden)]);
+        every_number!([places "stdcall-unwind" "stdcall" "stdcall-unwind"] #[doc(hidden)]);
+        every_number!([places "cdecl-unwind" "cdecl" "cdecl-unwind"] #[doc(hidden)]);
+        every_number!([places "thiscall-unwind" "thiscall" "thiscall-unwind"] #[doc(hidden)]);
+        every_number!([places "fastcall-unwind" "fastcall" "fastcall-unwind"] #[doc(hidden)]);
+        every_number!([all "C" "cdecl" "cdecl"] #[doc(hidden)]);
+        every_number!([all "C-unwind" "cdecl-unwind" "cdecl-unwind"] #[doc(hidden)]);
+        every_number!([all "efiapi" "cdecl" "cdecl"] #[doc(hidden)]);
+        cfg_if::cfg_if! {
+            if #[cfg(windows)] {
+                every_number!([all "system" "stdcall" "stdcall"] #[doc(hidden)]);
+                every_number!([all "system-unwind" "stdcall-unwind" "stdcall-unwind"] #[doc(hidden)]);
+            } else {
+                every_number!([all "system" "cdecl" "cdecl"] #[doc(hidden)]);
+                every_number!([all "system-unwind" "cdecl-unwind" "cdecl-unwind"] #[doc(hidden)]);
+            }
+        }
     }
 }

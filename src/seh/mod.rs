@@ -19,6 +19,9 @@
 //! - A C++ exception of GCC or Clang for Windows ([`GCC_THROW`]) is destroyed, as by `catch (...)`, but
 //!   `std::uncaught_exceptions` continues to count it. If it meets a Rust function that is not `extern "..-unwind"` on
 //!   its way, Rust aborts. Those of Microsoft's compilers are not destroyed.
+//! - A panic of Rust passes only where a function pointer's ABI ends in `-unwind`. On Windows it comes to the filter as
+//!   an exception of C++ then, and must pass: with GNU targets Rust aborts where one is ended, and with MSVC the thread
+//!   is taken for panicking ever after. Elsewhere no filter is asked.
 //! - After a [`STACK_OVERFLOW`] the thread's guard page is gone until the program calls `_resetstkoflw` of its C
 //!   library; another overflow before that ends the process. The filter runs on what is left of the stack, about a page
 //!   or two unless the program has called `SetThreadStackGuarantee`: it should decide, and do its work later.

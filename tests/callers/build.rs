@@ -171,6 +171,10 @@ fn main() {
     if windows && !freestanding {
         methods(&target, &out);
     }
+    // Without the compiler the test `passing` does not link.
+    if !windows && !freestanding && target != "aarch64" && answers("g++") {
+        cc::Build::new().cpp(true).compiler("g++").file("src/throws.cpp").compile("callers_throws");
+    }
     // The file of x86_64 is called by the System V convention.
     if target != "x86_64" || !windows {
         let mut build = cc::Build::new();

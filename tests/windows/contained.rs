@@ -490,6 +490,48 @@ fn a_cpp_exception_passes_from_a_handler_to_the_caller() {
     assert_eq!(unsafe { catching(registered.0.code().as_ptr(), -1) }, -1);
 }
 
+/// On i686 the program's copy of the runtime library stops at exceptions of the DLL's.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_cpp_exception_passes_through_a_closure() {
+    type Five = unsafe extern "C-unwind" fn(i64, i64, i64, i64, i64) -> i64;
+    struct Part<'a>(&'a AtomicI32);
+    impl Drop for Part<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    // SAFETY: these are their types in exceptions.cpp.
+    let (catching, throwing) = unsafe {
+        (
+            function::<unsafe extern "C-unwind" fn(*const c_void, i64) -> i64>("catching"),
+            function::<unsafe extern "C-unwind" fn(i64, i64, i64, i64, i64, *mut c_void) -> i64>("throwing_handler"),
+        )
+    };
+    let (dropped, destroyed) = (AtomicI32::new(0), AtomicI32::new(0));
+    let mut closure = |a, b, c, d, e| {
+        let _part = Part(&dropped);
+        // SAFETY: it counts there when its exception passes, or when it returns.
+        unsafe { throwing(a, b, c, d, e, destroyed.as_ptr().cast()) }
+    };
+    for way in 0..3 {
+        let callback = match way {
+            0 => Callback::<Five>::from_ref(&closure),
+            1 => Callback::from_ref_with(Options::new().tracked(), &closure),
+            _ => Callback::from_mut(&mut closure),
+        }
+        .unwrap();
+        for _ in 0..100 {
+            // SAFETY: the callback lives.
+            assert_eq!(unsafe { catching(callback.code() as *const c_void, 1) }, 54321);
+            assert_idle(callback.slot());
+        }
+        // SAFETY: as above; a negative argument throws nothing, and it is no number that `catching` gives.
+        assert_eq!(unsafe { catching(callback.code() as *const c_void, -1) }, -1);
+    }
+    assert_eq!((dropped.into_inner(), destroyed.into_inner()), (303, 303));
+}
+
 #[test]
 fn an_exception_of_the_filter_is_not_its_own() {
     let inner = Contained::new(

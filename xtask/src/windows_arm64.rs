@@ -24,6 +24,7 @@ const TESTS: &[&str] = &[
     "sealed",
     "stale",
     "panics",
+    "passing",
     "waits",
     "names",
     "unwind_arm64",

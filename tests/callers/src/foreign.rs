@@ -31,6 +31,16 @@ unsafe extern "C" {
     pub static mut calltable_pops: u32;
 }
 
+// C++ (throws.cpp).
+#[cfg(all(target_os = "linux", feature = "hosted", not(target_arch = "aarch64")))]
+unsafe extern "C-unwind" {
+    /// Throws that number.
+    pub fn calltable_throw(value: isize);
+    /// Calls with that number, and gives what is returned or thrown. Counts a destructor, also when something else
+    /// passes.
+    pub fn calltable_catching(callback: CodePointer, argument: isize, destroyed: *mut i32) -> isize;
+}
+
 #[cfg(all(feature = "hosted", not(target_arch = "aarch64")))]
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];

@@ -20,19 +20,23 @@ pub type Caller = unsafe extern "C" fn(CodePointer, isize) -> isize;
 mod other {
     use super::{Caller, CodePointer};
 
-    type Callback = unsafe extern "efiapi" fn(isize) -> isize;
+    /// As `extern "efiapi"`; a panic passes, as through C.
+    type Callback = unsafe extern "C-unwind" fn(isize) -> isize;
+    type Unwinding = unsafe extern "C-unwind" fn(CodePointer, isize) -> isize;
 
-    pub const REPEAT: Caller = repeat;
-    pub const NEST: Caller = nest;
+    // SAFETY: the types differ in what may pass through, which is the caller's matter.
+    pub const REPEAT: Caller = unsafe { core::mem::transmute::<Unwinding, Caller>(repeat) };
+    // SAFETY: as above.
+    pub const NEST: Caller = unsafe { core::mem::transmute::<Unwinding, Caller>(nest) };
 
-    unsafe extern "C" fn repeat(callback: CodePointer, times: isize) -> isize {
+    unsafe extern "C-unwind" fn repeat(callback: CodePointer, times: isize) -> isize {
         // SAFETY: by the caller's promise it is one.
         let callback = unsafe { core::mem::transmute::<CodePointer, Callback>(callback) };
         // SAFETY: as above.
         (0..times).map(|value| unsafe { callback(value) }).sum()
     }
 
-    unsafe extern "C" fn nest(callback: CodePointer, depth: isize) -> isize {
+    unsafe extern "C-unwind" fn nest(callback: CodePointer, depth: isize) -> isize {
         // SAFETY: by the caller's promise it is one.
         unsafe { core::mem::transmute::<CodePointer, Callback>(callback)(depth) }
     }

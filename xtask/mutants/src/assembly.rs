@@ -56,6 +56,7 @@ const TARGETS: [Target; 2] = [
             "corpus",
             "unwind",
             "interleave",
+            "passing",
         ],
         assembler: &["-m64"],
     },
@@ -63,14 +64,22 @@ const TARGETS: [Target; 2] = [
         file: "asm/x86.S",
         triple: "i686-unknown-linux-gnu",
         word: 4,
-        tests: &["registers", "signatures", "results", "stale", "seh", "sealed", "table", "unwind_x86"],
+        tests: &["registers", "signatures", "results", "stale", "seh", "sealed", "table", "unwind_x86", "passing"],
         assembler: &["-m32"],
     },
 ];
 
 /// Names that the build script gives to the assembler as switches, as they are on Linux.
-const SWITCHES: [(&str, bool); 7] =
-    [("ELF", true), ("CFI", true), ("FPU", true), ("CET", true), ("FEAT", true), ("WINDOWS", false), ("GUARD", false)];
+const SWITCHES: [(&str, bool); 8] = [
+    ("ELF", true),
+    ("CFI", true),
+    ("UNWINDER", true),
+    ("FPU", true),
+    ("CET", true),
+    ("FEAT", true),
+    ("WINDOWS", false),
+    ("GUARD", false),
+];
 
 /// One line, and what stands there instead; nothing if the line is left out.
 #[derive(Debug, PartialEq, Eq)]
