@@ -517,13 +517,31 @@ fn assemble(mut build: cc::Build, file: &Path, library: &str) {
     ));
 }
 
-/// The number of slots: `CALLTABLE_CAPACITY`, else 2000.
+/// The features by which libraries ask for so many slots: `slots-4000` and so on.
+const SLOTS: [usize; 5] = [4000, 8000, 16000, 32000, 65536];
+
+/// The number of slots: `CALLTABLE_CAPACITY`; else the largest number that a library asks for; else 2000.
+///
+/// Whoever sets the variable builds the program. To make the table smaller than a library wishes is allowed: it is the
+/// only way, since nobody can take back a feature, and a slot that is missing later is an error that says so.
 fn capacity() -> usize {
-    let Ok(text) = env::var("CALLTABLE_CAPACITY") else { return 2000 };
-    match text.parse() {
+    let is_asked = |slots: &usize| env::var_os(format!("CARGO_FEATURE_SLOTS_{slots}")).is_some();
+    let asked = SLOTS.into_iter().filter(is_asked).max();
+    let Some(text) = env::var("CALLTABLE_CAPACITY").ok().filter(|text| !text.is_empty()) else {
+        return asked.unwrap_or(2000);
+    };
+    let capacity = match text.parse() {
         Ok(capacity @ 1..=65536) => capacity,
         _ => fail(&format!("CALLTABLE_CAPACITY must be a whole number from 1 to 65536, not {text:?}")),
+    };
+    if let Some(asked) = asked.filter(|asked| *asked > capacity && !SLOTS.iter().all(is_asked)) {
+        // (All of them at once are no library's wish, but cargo's --all-features.)
+        println!(
+            "cargo::warning=CALLTABLE_CAPACITY={capacity} makes fewer slots than a library asks for by calltable's \
+             feature slots-{asked}: its registrations may fail"
+        );
     }
+    capacity
 }
 
 /// The C compiler that assembles the file; none where rustc's own assembler is to do it: when

@@ -4,15 +4,38 @@ use core::fmt;
 
 use crate::convention::Convention;
 use crate::layout::{CAPACITY, MAX_POSITIONS};
+use crate::name::Users;
 use crate::types::{MAX_BYTES, MAX_PARAMETERS, Type};
 
 /// Why a registration, or another change of the table, was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// Every slot is live.
-    TableFull,
-    /// Another registration, release or listing is under way, and the caller asked not to wait for it.
+    /// Every slot is live, or waits for running calls after its release.
+    ///
+    /// With the feature `names` the error says whose they are:
+    ///
+    /// ```standalone_crate
+    /// use calltable::{CAPACITY, Callback, Error, Options};
+    ///
+    /// let options = Options::new().named("leaks");
+    /// let register = || Callback::<unsafe extern "efiapi" fn() -> i32>::from_ref_with(options, &|| 42);
+    /// let all: Vec<_> = (0..CAPACITY).map_while(|_| register().ok()).collect();
+    /// let error = register().unwrap_err();
+    /// let Error::TableFull { users } = error else { panic!("{error}") };
+    /// if cfg!(feature = "names") {
+    ///     assert!(users.largest().eq([("leaks", CAPACITY)]));
+    ///     assert!(error.to_string().contains(&format!("{CAPACITY} are of \"leaks\", 0 have no name")));
+    /// } else {
+    ///     assert_eq!(users.unnamed(), CAPACITY);
+    /// }
+    /// ```
+    TableFull {
+        /// Who has them.
+        users: Users,
+    },
+    /// Another registration, release or listing is under way, or with the feature `names` a refused call that looks for
+    /// its name, and the caller asked not to wait for it.
     Busy,
     /// The handler is a null pointer.
     NullHandler,
@@ -42,11 +65,17 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TableFull => write!(
-                f,
-                "no slot of {CAPACITY} is free: release callbacks that are no longer called (calltable::table::list \
-                 shows them), or build with a larger CALLTABLE_CAPACITY"
-            ),
+            Self::TableFull { users } => {
+                write!(f, "no slot of {CAPACITY} is free")?;
+                if cfg!(feature = "names") {
+                    write!(f, " ({users})")?;
+                }
+                f.write_str(
+                    ": release callbacks that are no longer called (calltable::table::list shows them, by name with \
+                     the feature `names`), or build with more slots: by the variable CALLTABLE_CAPACITY, or, in a \
+                     library's manifest, by one of calltable's features slots-4000 to slots-65536",
+                )
+            }
             Self::Busy => f.write_str(
                 "the table is locked by a registration or release under way: try again after it, or use a form that \
                  waits",
@@ -94,7 +123,8 @@ const NO_EXCEPTIONS: &str = if cfg!(target_arch = "x86") {
 pub enum ReleaseError {
     /// The slot is not live under this registration: it was released before.
     NotLive,
-    /// Another registration, release or listing is under way; nothing has changed.
+    /// Another registration, release or listing is under way, or with the feature `names` a refused call that looks for
+    /// its name; nothing has changed.
     Busy,
     /// The entry takes no new calls, but calls that began before still run. Releasing again ends the release.
     InFlight,

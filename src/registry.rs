@@ -24,7 +24,7 @@ use crate::entry::{self, CodePointer};
 use crate::error::{Error, RebindError, ReleaseError};
 use crate::layout::*;
 use crate::lock::{Lock, Recover};
-use crate::name::Name;
+use crate::name::{Name, Users};
 
 /// One registration of a slot: what identifies it, and anybody may have. Only its [`SlotKey`] releases it.
 ///
@@ -427,8 +427,8 @@ impl Registry {
         tell: impl FnOnce(SlotId),
     ) -> Result<SlotKey, Error> {
         check_open()?;
-        let index = self.take().ok_or(Error::TableFull)?;
-        let context = self.context(index).ok_or(Error::TableFull)?;
+        let Some(index) = self.take() else { return Err(self.full()) };
+        let Some(context) = self.context(index) else { return Err(self.full()) };
         self.taken += 1;
         tell(SlotId { index, generation: context.load_state().generation });
         Ok(SlotKey(self.open(index, context, binding, shape)))
@@ -458,10 +458,10 @@ impl Registry {
         let bucket = bucket_of(binding.target(), shape);
         let mut next = self.buckets.get(bucket).copied().unwrap_or_default();
         while let Some(index) = next.checked_sub(1) {
-            let context = self.context(index).ok_or(Error::TableFull)?;
+            let Some(context) = self.context(index) else { return Err(self.full()) };
             let state = context.load_state();
             if state.shape == shape && context.target() == binding.target() {
-                let uses = self.uses.get_mut(index as usize).ok_or(Error::TableFull)?;
+                let Some(uses) = self.uses.get_mut(index as usize) else { return Err(self.full()) };
                 *uses = uses.checked_add(1).ok_or(Error::TooManyUses)?;
                 return Ok(SlotKey(SlotId { index, generation: state.generation }));
             }
@@ -650,6 +650,22 @@ impl Registry {
             in_flight: (state.shape & STATE_COUNTED != 0).then(|| context.running()),
             name: self.name(index),
         })
+    }
+
+    /// Why there is no slot.
+    #[cold]
+    fn full(&self) -> Error {
+        Error::TableFull { users: self.users() }
+    }
+
+    /// Who has the slots that are live, or wait for running calls.
+    pub(crate) fn users(&self) -> Users {
+        if !cfg!(feature = "names") {
+            return Users::unnamed_alone(self.taken);
+        }
+        let slots = self.contexts().iter().zip(&self.next).zip(&self.names);
+        let taken = slots.filter(|((context, next), _)| context.load_state().is_live() || **next == CLOSED);
+        Users::of(taken.map(|(_, name)| name.get()))
     }
 
     fn name(&self, index: usize) -> Option<&'static str> {

@@ -236,7 +236,8 @@ unsafe fn refuse(frame: *mut RawFrame, reason: StaleReason) {
     let reason = if slot.is_some() { reason } else { StaleReason::Moved };
     // SAFETY: by the caller's promise.
     let frame = unsafe { &mut *frame };
-    let name = slot.and_then(|slot| registry::try_name(slot, matches!(reason, StaleReason::Running | StaleReason::Unbound)));
+    let name =
+        slot.and_then(|slot| registry::try_name(slot, matches!(reason, StaleReason::Running | StaleReason::Unbound)));
     let mut call = StaleCall { slot, code, caller, reason, name, frame };
     let handler = contexts().stale_handler.load(Ordering::Acquire);
     if handler.is_null() {

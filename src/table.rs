@@ -51,6 +51,7 @@ use crate::stale;
 
 pub use crate::entry::{CodePointer, Location};
 pub use crate::layout::{CAPACITY, MAX_POSITIONS};
+pub use crate::name::Users;
 // For this crate's own tests and tools.
 #[doc(hidden)]
 pub use crate::layout::{ENTRY_RETURN, ENTRY_STRIDE};
@@ -1043,6 +1044,31 @@ pub fn locate(code: *const c_void) -> Option<Location> {
 #[must_use]
 pub fn live_count() -> usize {
     lock().count_taken()
+}
+
+/// Who has the slots: the names that most of them have. With the feature `names` it looks at each slot that was ever
+/// taken, under the lock, for which it waits.
+///
+/// ```standalone_crate
+/// use calltable::{Callback, Options, table};
+///
+/// type Answer = unsafe extern "efiapi" fn() -> i32;
+///
+/// let options = Options::new().named("the answer");
+/// let _named = [(); 2].map(|()| Callback::<Answer>::from_ref_with(options, &|| 42));
+/// let _unnamed = Callback::<Answer>::from_ref(&|| 42)?;
+/// let users = table::users();
+/// if cfg!(feature = "names") {
+///     assert!(users.largest().eq([("the answer", 2)]));
+///     assert_eq!(users.to_string(), "2 are of \"the answer\", 1 have no name");
+/// } else {
+///     assert_eq!(users.unnamed(), 3);
+/// }
+/// # Ok::<(), calltable::Error>(())
+/// ```
+#[must_use]
+pub fn users() -> Users {
+    lock().users()
 }
 
 /// The registration of one slot, if it is live. Waits for the lock.

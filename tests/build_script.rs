@@ -192,6 +192,52 @@ fn nothing_is_an_error_where_every_warning_is() {
     }
 }
 
+/// What the script has cargo warn of.
+fn warnings(output: &Output) -> Vec<String> {
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.lines().filter_map(|line| line.strip_prefix("cargo::warning=")).map(String::from).collect()
+}
+
+#[test]
+fn the_largest_wish_for_slots_counts_unless_the_builder_says_otherwise() {
+    let manifest =
+        include_str!("../Cargo.toml").lines().filter_map(|line| line.split_once(" = []")?.0.strip_prefix("slots-"));
+    let numbers: Vec<&str> = manifest.collect();
+    assert!(numbers.len() > 3 && numbers.is_sorted_by_key(|number| number.parse::<usize>().unwrap()), "{numbers:?}");
+    // Those that are set, what else the environment has, the slots that there are then, and what a warning names.
+    let [first, .., last] = numbers[..] else { panic!("{numbers:?}") };
+    let cases: [(&[&str], &str, &str, &[&str]); 8] = [
+        (&[], "", "2000", &[]),
+        (&[first], "", first, &[]),
+        (&[last, first], "", last, &[]),
+        (&numbers, "", last, &[]),
+        (&[first, last], "3", "3", &["CALLTABLE_CAPACITY=3 ", &format!("slots-{last}:")]),
+        (&[first], "3999", "3999", &["CALLTABLE_CAPACITY=3999 ", &format!("slots-{first}:")]),
+        (&[first], first, first, &[]),
+        (&numbers, "3", "3", &[]), // cargo's --all-features
+    ];
+    for (asked, set, capacity, named) in cases {
+        let features: Vec<_> = asked.iter().map(|number| format!("CARGO_FEATURE_SLOTS_{number}")).collect();
+        let mut more: Vec<_> = features.iter().map(|feature| (feature.as_str(), "1")).collect();
+        more.extend([("CALLTABLE_CAPACITY", set), ("CALLTABLE_ASSEMBLER", "rustc")]);
+        let (out, output) = run(&LINUX, "wishes", &more);
+        assert_eq!(errors(&output), "");
+        let text = fs::read_to_string(out.join("calltable.S")).unwrap();
+        assert!(text.contains(&format!("_CAPACITY, {capacity}\n")), "{asked:?}, {set:?}: not {capacity} slots");
+        let warnings = warnings(&output);
+        assert_eq!(warnings.len(), usize::from(!named.is_empty()), "{asked:?}, {set:?}: {warnings:?}");
+        assert!(named.iter().all(|name| warnings[0].contains(name)), "{warnings:?}");
+    }
+    // Each feature is one that the script knows.
+    for number in &numbers {
+        let feature = format!("CARGO_FEATURE_SLOTS_{number}");
+        let wish = [(feature.as_str(), "1"), ("CALLTABLE_CAPACITY", ""), ("CALLTABLE_ASSEMBLER", "rustc")];
+        let (out, _) = run(&LINUX, "wishes", &wish);
+        let text = fs::read_to_string(out.join("calltable.S")).unwrap();
+        assert!(text.contains(&format!("_CAPACITY, {number}\n")), "slots-{number}");
+    }
+}
+
 /// Only Linux's is run; the others are at least assembled, with and without what build scripts can ask for.
 #[test]
 fn the_table_of_aarch64_is_assembled_for_every_system() {

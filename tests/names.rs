@@ -4,7 +4,9 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 
 use calltable::table::{self, Binding, SlotKey};
-use calltable::{Callback, Contained, Convention, Dynamic, Options, Signature, StaleCall, StaleReason};
+use calltable::{
+    CAPACITY, Callback, Contained, Convention, Dynamic, Error, Options, Signature, StaleCall, StaleReason,
+};
 
 type Nullary = unsafe extern "efiapi" fn() -> i32;
 
@@ -163,6 +165,98 @@ static AGAIN: Mutex<Option<Nullary>> = Mutex::new(None);
 
 fn code_again() -> Nullary {
     AGAIN.lock().unwrap().expect("it is set before the call")
+}
+
+/// Fills the table with registrations of these names, the last of them in what is left, and returns what is said then.
+fn fill(names: &[(Option<&'static str>, usize)]) -> (table::Users, String) {
+    assert_eq!(table::live_count(), 0);
+    let all = names.iter().flat_map(|(name, count)| std::iter::repeat_n(*name, *count));
+    let named = |name: Option<&'static str>| name.map_or(binding(0), |name| binding(0).named(name));
+    // In turns, as programs register.
+    let mut order: Vec<_> = all.take(CAPACITY).enumerate().collect();
+    assert_eq!(order.len(), CAPACITY);
+    order.sort_by_key(|(index, _)| index * 7919 % CAPACITY);
+    let keys: Vec<_> = order.into_iter().map(|(_, name)| table::register(&named(name)).unwrap()).collect();
+    let error = table::register(&binding(0).named("one too many")).unwrap_err();
+    let Error::TableFull { users } = error else { panic!("{error}") };
+    assert_eq!(table::share(&binding(1)).unwrap_err(), error);
+    assert_eq!(table::users(), users);
+    keys.into_iter().for_each(|key| table::release(key).unwrap());
+    assert_eq!((table::users().largest().count(), table::users().unnamed()), (0, 0), "nobody has a slot");
+    (users, error.to_string())
+}
+
+#[test]
+fn a_full_table_says_who_has_its_slots_and_what_makes_more() {
+    const TENTH: usize = CAPACITY / 10;
+    let _table = TABLE.lock();
+    let a_copy: &str = Box::leak(String::from("hooks").into_boxed_str()); // equal, and elsewhere
+    let names = [
+        (Some("few"), 1),
+        (Some("hooks"), TENTH),
+        (Some("windows"), 3 * TENTH),
+        (None, TENTH),
+        (Some(a_copy), TENTH),
+        (Some("timers"), CAPACITY),
+    ];
+    let (users, sentence) = fill(&names);
+    if cfg!(feature = "names") {
+        let timers = CAPACITY - 6 * TENTH - 1;
+        let largest: Vec<_> = users.largest().collect();
+        assert_eq!(largest, [("timers", timers), ("windows", 3 * TENTH), ("hooks", 2 * TENTH)]);
+        assert_eq!(users.unnamed(), TENTH);
+        let list = format!(
+            "({timers} are of \"timers\", {} of \"windows\", {} of \"hooks\", {TENTH} have no name)",
+            3 * TENTH,
+            2 * TENTH
+        );
+        assert!(sentence.contains(&list), "{sentence}");
+    } else {
+        assert_eq!((users.largest().count(), users.unnamed()), (0, CAPACITY));
+    }
+    for wanted in [&format!("no slot of {CAPACITY} is free"), "CALLTABLE_CAPACITY", "slots-4000 to slots-65536"] {
+        assert!(sentence.contains(wanted), "{sentence}");
+    }
+}
+
+/// More names than are counted at a time: who has more than a ninth is found.
+#[cfg(feature = "names")]
+#[test]
+fn the_largest_user_is_found_among_many() {
+    let _table = TABLE.lock();
+    let each: &'static [String] = Box::leak((0..CAPACITY).map(|n| format!("number {n}")).collect());
+    let most = CAPACITY / 9 + 1;
+    let others = each.iter().map(|name| (Some(name.as_str()), 1));
+    for at in [0, CAPACITY / 2, CAPACITY - most] {
+        let large = std::iter::once((Some("large"), most));
+        let names: Vec<_> = others.clone().take(at).chain(large).chain(others.clone().skip(at)).collect();
+        let (users, _) = fill(&names);
+        assert_eq!(users.largest().next(), Some(("large", most)));
+        assert!(users.largest().skip(1).all(|(name, count)| name.starts_with("number ") && count == 1), "{users}");
+    }
+}
+
+/// One that waits for a call has its slot still.
+#[cfg(feature = "names")]
+#[test]
+fn a_released_slot_whose_call_runs_is_counted() {
+    static KEPT: Mutex<Option<SlotKey>> = Mutex::new(None);
+
+    unsafe extern "efiapi" fn release(_: *mut c_void) -> i32 {
+        let key = KEPT.lock().unwrap().take().unwrap();
+        *KEPT.lock().unwrap() = Some(table::release_at_once(key).unwrap_err().handle);
+        i32::from(table::live_count() == 1 && table::users().largest().eq([("busy", 1)]))
+    }
+    let _table = TABLE.lock();
+    // SAFETY: the handler takes any data.
+    let binding =
+        unsafe { Binding::direct(Convention::C, release as *const c_void, 0, std::ptr::null_mut()).tracked() };
+    let key = table::register(&binding.named("busy")).unwrap();
+    let code = code_of(&key);
+    *KEPT.lock().unwrap() = Some(key);
+    // SAFETY: the slot is live.
+    assert_eq!(unsafe { code() }, 1);
+    table::release(KEPT.lock().unwrap().take().unwrap()).unwrap();
 }
 
 /// A thread has the lock again and again; a call that had to wait for it would always know the name.

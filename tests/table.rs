@@ -68,11 +68,27 @@ fn call(code: CodePointer, argument: isize) -> isize {
     unsafe { code.cast::<Unary>()(argument) }
 }
 
+/// By whoever builds, and otherwise by the library that asks for most.
+#[test]
+fn there_are_as_many_slots_as_are_asked_for() {
+    let asked = [
+        (cfg!(feature = "slots-65536"), 65536),
+        (cfg!(feature = "slots-32000"), 32000),
+        (cfg!(feature = "slots-16000"), 16000),
+        (cfg!(feature = "slots-8000"), 8000),
+        (cfg!(feature = "slots-4000"), 4000),
+        (true, 2000),
+    ];
+    let asked = asked.into_iter().find(|(is_asked, _)| *is_asked).unwrap().1;
+    let set = option_env!("CALLTABLE_CAPACITY").and_then(|text| text.parse().ok());
+    assert_eq!(CAPACITY, set.unwrap_or(asked));
+}
+
 #[test]
 fn every_slot_calls_its_own_handler_from_both_lanes() {
     let _alone = alone();
     let slots: Vec<_> = (0..CAPACITY).map(|index| table::register(&telling(index)).unwrap()).collect();
-    assert_eq!(table::register(&telling(0)), Err(Error::TableFull));
+    assert!(matches!(table::register(&telling(0)), Err(Error::TableFull { .. })));
     assert_eq!(table::live_count(), CAPACITY);
     for (index, slot) in slots.iter().enumerate() {
         assert_eq!(call(slot.code(), 7), 7 + 1000 * index as isize, "slot {}", slot.index());
@@ -91,7 +107,7 @@ fn every_slot_calls_its_own_handler_from_both_lanes() {
         })
         .collect();
     let callbacks: Vec<_> = handlers.iter().map(|handler| Callback::from_dynamic(handler).unwrap()).collect();
-    assert!(matches!(Callback::from_dynamic(&handlers[0]), Err(Error::TableFull)));
+    assert!(matches!(Callback::from_dynamic(&handlers[0]), Err(Error::TableFull { .. })));
     for (index, callback) in callbacks.iter().enumerate() {
         assert_eq!(call(callback.code(), 7), 7 - index as isize);
     }
@@ -204,7 +220,7 @@ fn to_ask_twice_is_to_ask_once() {
 fn shared_registrations_fill_the_table_and_leave_it_in_any_order() {
     let _alone = alone();
     let keys: Vec<_> = (0..CAPACITY).map(|index| table::share(&telling(index)).unwrap()).collect();
-    assert_eq!(table::share(&telling(CAPACITY)), Err(Error::TableFull));
+    assert!(matches!(table::share(&telling(CAPACITY)), Err(Error::TableFull { .. })));
     let again: Vec<_> = (0..CAPACITY).map(|index| table::share(&telling(index)).unwrap()).collect();
     assert!(again == keys, "each is found among {CAPACITY}");
     // First every other one.
@@ -687,8 +703,10 @@ fn no_call_runs_after_a_tracked_release() {
             match table::try_release(slot) {
                 Ok(()) => {}
                 Err(NotReleased { handle, error }) => {
-                    assert_eq!(error, ReleaseError::InFlight);
-                    waited += 1;
+                    // A call that is refused looks for its name, if the lock is free.
+                    let is_busy = cfg!(feature = "names") && error == ReleaseError::Busy;
+                    assert!(is_busy || error == ReleaseError::InFlight, "{error}");
+                    waited += usize::from(!is_busy);
                     table::release(handle).unwrap();
                 }
             }

@@ -493,6 +493,25 @@ typedef struct calltable_live_slot {
 
 #define CALLTABLE_NOT_COUNTED 0xffffffffu
 
+/* Registrations of one name, as in calltable_live_slot, and the number of their slots. */
+typedef struct calltable_user {
+    const char *name;
+    size_t name_size;
+    uint32_t slots;
+} calltable_user;
+
+#define CALLTABLE_USERS 4u
+
+/*
+ * Who has the slots, to be asked after CALLTABLE_TABLE_FULL: fills CALLTABLE_USERS elements. The first three are the
+ * names that have the most slots, most first, with 0 slots and null if there are fewer names; the last one is that of
+ * all registrations without a name. Of more than eight names, those that have less than a ninth of the slots may be
+ * left out. It looks at every slot, under the lock, for which it waits.
+ *
+ * CALLTABLE_NULL_POINTER.
+ */
+CALLTABLE_API calltable_status calltable_largest_users(calltable_user *users);
+
 /*
  * Fills `live_slot` with the live registration of a slot. For a leak report, ask for each index from 0 to
  * calltable_capacity() - 1; the table may change in between. Waits for the lock.

@@ -33,6 +33,7 @@ pub const VERSION: u32 = 1;
 pub const NOT_COUNTED: u32 = u32::MAX;
 pub const NO_SLOT: u64 = 0;
 pub const NO_INDEX: u32 = u32::MAX;
+pub const USERS: usize = 4;
 /// As many bytes of a name are read.
 const NAME_BYTES: usize = 255;
 
@@ -66,8 +67,9 @@ statuses! {
     UNKNOWN_CONVENTION = 4, c"there is no convention of this number: give CALLTABLE_NATIVE or another constant";
     UNKNOWN_TYPE = 5, c"there is no type of this number: give CALLTABLE_I32 or another constant, \
         CALLTABLE_STRUCT(size), CALLTABLE_ALIGNED(size) or CALLTABLE_HOMOGENEOUS(element, count)";
-    TABLE_FULL = 6, c"every slot is live: release callbacks that are no longer called (calltable_live_slot_at shows them), \
-        or build the library with a larger CALLTABLE_CAPACITY";
+    TABLE_FULL = 6, c"every slot is live: release callbacks that are no longer called (calltable_largest_users says \
+        whose they are, calltable_live_slot_at which), or build the library with a larger CALLTABLE_CAPACITY (in a \
+        Rust program one of calltable's features slots-4000 to slots-65536 does it, too)";
     NULL_HANDLER = 7, c"the handler is a null pointer: give the address of a function";
     TOO_MANY_POSITIONS = 8, c"the direct lane passes on at most 64 argument positions, on i686 128 words, on AArch64 \
         64 words beside the registers: use the frame lane";
@@ -186,6 +188,13 @@ pub struct LiveSlot {
 }
 
 #[repr(C)]
+pub struct User {
+    pub name: *const c_char,
+    pub name_size: usize,
+    pub slots: u32,
+}
+
+#[repr(C)]
 pub struct StaleCall {
     pub index: u32,
     pub reason: i32,
@@ -210,7 +219,7 @@ impl StaleCall {
 impl From<Error> for NotOk {
     fn from(error: Error) -> Self {
         Self(match error {
-            Error::TableFull => TABLE_FULL,
+            Error::TableFull { .. } => TABLE_FULL,
             Error::Busy => BUSY,
             Error::NullHandler => NULL_HANDLER,
             Error::TooManyPositions { .. } => TOO_MANY_POSITIONS,
@@ -683,6 +692,25 @@ pub unsafe extern "C" fn calltable_release_and_wait(slot: u64) -> Status {
 #[unsafe(no_mangle)]
 pub extern "C" fn calltable_live_count() -> u32 {
     table::live_count() as u32
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_largest_users(users: *mut User) -> Status {
+    if users.is_null() {
+        return NULL_POINTER;
+    }
+    let found = table::users();
+    let mut largest = found.largest();
+    for at in 0..USERS {
+        let (name, slots) = match largest.next() {
+            Some((name, slots)) => (Some(name), slots),
+            None => (None, if at == USERS - 1 { found.unnamed() } else { 0 }),
+        };
+        let (name, name_size) = name_and_size(name);
+        // SAFETY: as the header says, there is room for as many.
+        unsafe { users.add(at).write(User { name, name_size, slots: slots as u32 }) };
+    }
+    OK
 }
 
 #[unsafe(no_mangle)]

@@ -33,6 +33,7 @@ fn prototypes() -> String {
         ("Binding", "calltable_binding"),
         ("LiveSlot", "calltable_live_slot"),
         ("StaleCall", "calltable_stale_call"),
+        ("User", "calltable_user"),
         ("Function", "calltable_function"),
         ("StaleHandler", "calltable_stale_handler"),
         ("FindBlock", "calltable_find_block"),
@@ -93,6 +94,7 @@ fn assertions() -> String {
             ("NOT_COUNTED", capi::NOT_COUNTED as i64),
             ("NO_SLOT", capi::NO_SLOT as i64),
             ("NO_INDEX", capi::NO_INDEX as i64),
+            ("USERS", capi::USERS as i64),
             ("SEARCH_ON", seh::Verdict::SEARCH_ON.0 as i64),
             ("RETURN", seh::Verdict::RETURN.0 as i64),
             ("CONTINUE", seh::Verdict::CONTINUE.0 as i64),
@@ -112,6 +114,7 @@ fn assertions() -> String {
         positions name);
     assert_layout!(text, capi::LiveSlot, "calltable_live_slot": slot code handler data uses in_flight name
         name_size);
+    assert_layout!(text, capi::User, "calltable_user": name name_size slots);
     assert_layout!(text, capi::StaleCall, "calltable_stale_call": index reason code caller internal name
         name_size);
     assert_layout!(text, seh::ExceptionRecord, "calltable_exception_record": code flags nested address parameter_count

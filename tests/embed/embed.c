@@ -549,13 +549,25 @@ static void full_table(void) {
     calltable_slot slot = 1;
     uint32_t count = 0;
     int well = 1;
-    while (count < 65536 && calltable_register(&binding, &slots[count]) == CALLTABLE_OK) {
+    calltable_user users[CALLTABLE_USERS];
+    while (count < 65536) {
+        /* One without a name, one with one, and all others have another. */
+        binding.name = count == 0 ? NULL : count == 1 ? "a few" : "full table";
+        if (calltable_register(&binding, &slots[count]) != CALLTABLE_OK) {
+            break;
+        }
         well = well && CAST(one, slots[count])((int32_t)count) == (int32_t)count;
         count += 1;
     }
     check("every slot", well && count == calltable_capacity() && calltable_live_count() == count);
     expect("a full table", calltable_register(&binding, &slot), CALLTABLE_TABLE_FULL);
     check("it gives no slot", slot == CALLTABLE_NO_SLOT);
+    expect("who has the slots", calltable_largest_users(users), CALLTABLE_OK);
+    check("the largest user", users[0].slots == count - 2 && has_name(users[0].name, users[0].name_size, "full table"));
+    check("the next one", users[1].slots == 1 && has_name(users[1].name, users[1].name_size, "a few"));
+    check("no third name", users[2].slots == 0 && users[2].name == NULL && users[2].name_size == 0);
+    check("one has none", users[3].slots == 1 && users[3].name == NULL && users[3].name_size == 0);
+    expect("nowhere to put them", calltable_largest_users(NULL), CALLTABLE_NULL_POINTER);
     for (uint32_t i = 0; i < count; i += 1) {
         well = well && calltable_release(slots[i]) == CALLTABLE_OK;
     }

@@ -84,7 +84,7 @@ impl Callback {
         // SAFETY: `handle` takes a handler, from any thread; it is freed after the release.
         let binding = unsafe { Binding::frame(handle, &declaration.signature, handler.cast()).tracked() };
         let mut key = table::register(&binding);
-        if key == Err(Error::TableFull) {
+        if matches!(key, Err(Error::TableFull { .. })) {
             state.collect(lua)?;
             key = table::register(&binding);
         }

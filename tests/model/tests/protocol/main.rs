@@ -25,6 +25,7 @@ mod flaws;
 #[path = "../../../../src/layout.rs"]
 mod layout;
 #[path = "../../../../src/name.rs"]
+#[allow(dead_code, reason = "some of it is for other modules of the crate")]
 mod name;
 mod neighbours;
 #[path = "../../../../src/registry.rs"]
