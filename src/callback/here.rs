@@ -73,9 +73,9 @@ impl<F: FunctionPointer> Here<'static, F> {
 }
 
 impl<'a, F: FunctionPointer> Callback<'a, F> {
-    /// As [`Self::new`], for a closure of this thread: it may capture window handles, `Rc`, `Cell` and `RefCell`. A call
-    /// may come while another one runs, as window procedures are called. If another thread calls the code pointer, that
-    /// stops the program with a message. [`Self::new_local`] does not look, and promises instead. With the feature
+    /// As [`Self::new`], for a closure of this thread: it may capture window handles, `Rc`, `Cell` and `RefCell`. A
+    /// call may come while another one runs, as window procedures are called. If another thread calls the code pointer,
+    /// that stops the program with a message. [`Self::new_local`] does not look, and promises instead. With the feature
     /// `std`.
     ///
     /// ```

@@ -263,6 +263,7 @@ impl<'a, F: FunctionPointer> Callback<'a, F> {
     /// Both handles come back, this one first. This one's code pointer is as it was, but takes no calls after
     /// [`ReleaseError::InFlight`] and [`ReleaseError::OwnCall`]; the other's has become stale if it says
     /// [`NotEnded`](crate::RebindError::NotEnded).
+    #[allow(clippy::result_large_err, reason = "it has both handles")]
     pub fn rebind<'b>(self, other: Callback<'b, F>) -> Result<Callback<'b, F>, NotRebound<(Self, Callback<'b, F>)>> {
         let mut other = other;
         match table::rebind_to(self.slot, other.slot) {
