@@ -132,7 +132,7 @@ fn run(case: &str) {
             unsafe { code() };
         }
         "released, with a name" | "released, with a long name" => {
-            let name = if case.ends_with("long name") { LONG } else { "editor: its window" };
+            let name = if case.ends_with("long name") { long_name().leak() } else { "editor: its window" };
             let options = calltable::Options::new().named(name);
             let callback = Callback::<Nullary>::from_ref_with(options, &|| 1).unwrap();
             let code = callback.code();
@@ -265,23 +265,18 @@ fn a_released_entry_traps_and_says_so() {
     assert_stops("released under full save", INVALID_INSTRUCTION, "the callback has been released\n");
 }
 
-/// 80 characters of four bytes each.
-const LONG: &str = {
-    const CHARACTER: [u8; 4] = [0xf0, 0x9f, 0xaa, 0x9f]; // a window
-    const BYTES: [[u8; 4]; 80] = [CHARACTER; 80];
-    match std::str::from_utf8(BYTES.as_flattened()) {
-        Ok(text) => text,
-        Err(_) => panic!("it is UTF-8"),
-    }
-};
+/// Longer than what a message has room for, in characters of four bytes.
+fn long_name() -> String {
+    "\u{1fa9f}".repeat(80)
+}
 
 #[test]
 fn a_stale_call_says_what_was_registered() {
     let quoted = |name: &str| if cfg!(feature = "names") { format!("\"{name}\" ") } else { String::new() };
-    let released = |name| format!("calltable: stale call of slot 0 {}(0x", quoted(name));
+    let released = |name: &str| format!("calltable: stale call of slot 0 {}(0x", quoted(name));
     assert_stops("released, with a name", INVALID_INSTRUCTION, &released("editor: its window"));
     // As much of it as the message has room for, and then the rest of the message.
-    let start: String = LONG.chars().take(60).collect();
+    let start: String = long_name().chars().take(60).collect();
     assert_stops("released, with a long name", INVALID_INSTRUCTION, &released(&start));
     assert_stops("released, with a long name", INVALID_INSTRUCTION, "the callback has been released\n");
 }
