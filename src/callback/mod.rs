@@ -106,8 +106,8 @@ pub use thunks::{HandledBy, HandledByMut, HandledByOnce, HandledWith};
 /// foreign code. The callback is as before: the call is not counted any more, and the next one runs the same closure,
 /// with what the panic has left in it. Whoever calls the pointer, or passes it on, has to know that every frame up to
 /// the one that catches lets exceptions pass: a Rust function that is `extern "C"` without `-unwind` aborts, and code
-/// in C wants unwind data (`-fexceptions`). On x86_64 systems other than Windows foreign code may lose floating-point
-/// numbers ("Limits and other tools" in the guides).
+/// in C wants unwind data (`-fexceptions`). On x86_64 systems other than Windows, the frame that makes the call must
+/// not itself drop or catch anything then: compilers and unwinders have a fault there ("Limits and other tools").
 ///
 /// ```
 /// use std::panic::catch_unwind;
@@ -119,6 +119,13 @@ pub use thunks::{HandledBy, HandledByMut, HandledByOnce, HandledWith};
 /// # #[cfg(not(target_arch = "x86_64"))]
 /// # type Divide = unsafe extern "C-unwind" fn(i32, i32) -> i32;
 ///
+/// /// Stands for foreign code.
+/// #[inline(never)]
+/// unsafe fn foreign(divide: Divide, left: i32, right: i32) -> i32 {
+///     // SAFETY: by the caller's promise.
+///     unsafe { divide(left, right) }
+/// }
+///
 /// let mut calls = 0;
 /// let mut divide = |left: i32, right: i32| {
 ///     calls += 1;
@@ -127,10 +134,10 @@ pub use thunks::{HandledBy, HandledByMut, HandledByOnce, HandledWith};
 /// let callback = Callback::<Divide>::from_mut(&mut divide)?;
 /// let code = callback.code();
 /// # std::panic::set_hook(Box::new(|_| {}));
-/// // SAFETY: the callback lives, and a panic may pass here.
-/// assert!(catch_unwind(|| unsafe { code(84, 0) }).is_err());
+/// // SAFETY: the callback lives, and a panic may pass.
+/// assert!(catch_unwind(|| unsafe { foreign(code, 84, 0) }).is_err());
 /// // SAFETY: as above.
-/// assert_eq!(unsafe { code(84, 2) }, 42); // the call before does not count as running
+/// assert_eq!(unsafe { foreign(code, 84, 2) }, 42); // the call before does not count as running
 /// drop(callback);
 /// assert_eq!(calls, 2);
 /// # Ok::<(), calltable::Error>(())
