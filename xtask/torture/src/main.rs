@@ -97,7 +97,7 @@ const TARGETS: &[Target] = &[
         name: gnullvm::TARGET,
         platform: Platform { is_64_bit: true, is_windows: true, is_aarch64: true },
         compilers: [&[ZIG], &["clang-19", "--target=aarch64-pc-windows-msvc", "-mno-stack-arg-probe"]],
-        signatures: 1000, // each program takes seconds to start
+        signatures: 2000, // each program takes seconds to start
     },
 ];
 
