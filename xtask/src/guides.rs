@@ -42,6 +42,49 @@ fn programs(folder: &str) -> Result<Vec<(String, String)>> {
     Ok(programs)
 }
 
+/// Tasks that are there in several ways, and how the table calls them.
+const TASKS: [(&str, &str); 5] = [
+    ("window_procedure", "window procedure"),
+    ("hook", "hook"),
+    ("timer", "timer"),
+    ("thread_pool", "thread pool"),
+    ("com_sink", "COM sink"),
+];
+
+/// Where the programs of each way lie, in the order of the table's columns.
+const WAYS: [&str; 4] = [PROGRAMS, "benches/tasks/closure_ffi", "benches/tasks/libffi", "benches/tasks/statics"];
+
+/// Lines that are neither blank nor a comment.
+fn lines(program: &str) -> usize {
+    program.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+}
+
+/// The table's rows as the programs are.
+fn rows() -> Result<Vec<String>> {
+    let mut sums = [0; WAYS.len()];
+    let row = |title: &str, counts: [usize; WAYS.len()]| {
+        format!("| {title} | {} |\n", counts.map(|n| n.to_string()).join(" | "))
+    };
+    let mut rows = Vec::new();
+    for (name, title) in TASKS {
+        let mut counts = [0; WAYS.len()];
+        for ((way, count), sum) in WAYS.iter().zip(&mut counts).zip(&mut sums) {
+            *count = lines(&read(&format!("{way}/{name}.rs"))?);
+            *sum += *count;
+        }
+        rows.push(row(title, counts));
+    }
+    rows.push(row("together", sums));
+    Ok(rows)
+}
+
+#[test]
+fn the_comparison_counts_the_lines_of_the_programs() {
+    let rows = rows().unwrap().concat();
+    assert!(read("docs/migrate.md").unwrap().contains(&rows), "docs/migrate.md must have the rows\n{rows}");
+    assert_eq!(lines("//! Text.\n\nfn a() { // why\n    // Text.\n}\n"), 2);
+}
+
 #[test]
 fn the_guide_for_windows_quotes_the_programs_that_run() {
     let programs = programs(PROGRAMS).unwrap();

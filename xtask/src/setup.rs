@@ -60,6 +60,7 @@ pub const WINDOWS: &[Package] = &[
     package("lld-19", "lld-link-19"),
     package("llvm-19", "llvm-readobj-19"),
     package("rust-web-clippy", DEBIAN_CLIPPY),
+    package("make", "make"), // for libffi
 ];
 
 /// For the suites `windows-arm64` and `torture`, beside those of `host`. What these do not have is loaded without
@@ -76,7 +77,6 @@ pub const WINDOWS_ARM64: &[Package] = &[
 pub const EMBED: &[Package] = &[
     package("g++-multilib", "/usr/share/doc/g++-multilib"),
     package("cmake", "cmake"),
-    package("make", "make"),
     package("pkg-config", "pkg-config"),
 ];
 
@@ -113,7 +113,7 @@ pub const RACES: &[Package] = &[
 ];
 
 /// For `cargo xtask bench`, beside those for `host` and `windows`.
-pub const BENCH: &[Package] = &[package("make", "make"), package("golang-go", "go")];
+pub const BENCH: &[Package] = &[package("golang-go", "go")];
 
 /// Firmware for UEFI, 64 bits.
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";

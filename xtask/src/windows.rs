@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::mingw::{ARCHITECTURES, build_random, gnu, gnu_target};
+use xtask::mingw::{ARCHITECTURES, build_random, gnu, gnu_target, random};
 use xtask::suite::{Suite, cargo, cargo_for, folder, quietly, variable};
 use xtask::wine::{Wine, for_windows};
-use xtask::{CAPACITY, library};
+use xtask::{CAPACITY, benches, library};
 
 use crate::host;
 
@@ -18,7 +18,7 @@ pub mod build_dll;
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
-    let mut suite = Suite::new("windows", 3 + ARCHITECTURES.len() * 8);
+    let mut suite = Suite::new("windows", 4 + ARCHITECTURES.len() * 8);
     let mut targets = Vec::new();
 
     suite.check("formatting and lints", || {
@@ -81,6 +81,7 @@ pub fn run() -> Result<bool> {
         }
     }
 
+    suite.program("the programs that docs/migrate.md compares ours with", || other_ways(&wine));
     suite.check("a program for drivers imports nothing", || check_driver("x86_64"));
 
     for (target, passed) in targets {
@@ -109,6 +110,19 @@ pub fn check_msvc(suite: &mut Suite, arch: &str, assembler: &str, runner: &str, 
         set(&mut command);
         Ok(command)
     });
+}
+
+/// Programs of other crates and of none, as they would be for x86_64.
+fn other_ways(wine: &Wine) -> Result<Command> {
+    let target = gnu_target("x86_64");
+    let mut build = cargo_for(&target, "build", "")?;
+    build.args(["--manifest-path", benches::MANIFEST, "--target-dir", "target/windows"]);
+    quietly(build.args(["--example=tasks", "--features=rivals"]))?;
+    let mut command = Command::new("sh");
+    let program = Path::new("target/windows").join(target).join("debug/examples/tasks.exe");
+    command.args(["-c", &format!("{} {}", wine.runner(), program.display())]);
+    wine.set(&mut command).env("WINEPATH", random("x86_64")?);
+    Ok(command)
 }
 
 fn in_dylib(random: &Path, mut run: Command) -> Result<()> {
