@@ -280,6 +280,8 @@ pub enum SignatureError {
     },
     /// A method's first parameter is no pointer, or its convention is [`Convention::Sysv`].
     NotAMethod,
+    /// A function of this convention removes its arguments, so their number is fixed.
+    NotVariadic(Convention),
     /// The parameter with this index (or, where it is `None`, the result) is a structure of no bytes.
     ZeroSized {
         /// Index of the parameter.
@@ -294,7 +296,7 @@ pub enum SignatureError {
     },
     /// The parameter with this index (or, where it is `None`, the result) cannot be passed: it would be in a
     /// floating-point register, and this is a build that touches none; or i686 has no such type, or none that compilers
-    /// agree on.
+    /// agree on; or it is that of a [variadic](crate::Signature::variadic) function of AArch64 Windows.
     TypeUnavailable {
         /// Index of the parameter.
         parameter: Option<usize>,
@@ -322,6 +324,11 @@ impl fmt::Display for SignatureError {
             Self::NotAMethod => f.write_str(
                 "a method's first parameter is `this`, a pointer, and its convention one of Microsoft's: give \
                  Type::Pointer first, or describe it as a function, by Signature::new",
+            ),
+            Self::NotVariadic(convention) => write!(
+                f,
+                "a function of the convention {convention} has a fixed number of arguments: give Convention::C, which \
+                 variadic functions follow"
             ),
             Self::ZeroSized { parameter } => {
                 name(f, parameter)?;
@@ -364,6 +371,8 @@ pub enum FrameError {
         /// The type the signature declares; `None` for a function without result.
         declared: Option<Type>,
     },
+    /// The signature has nothing after its parameters.
+    NotVariadic,
 }
 
 impl fmt::Display for FrameError {
@@ -376,6 +385,9 @@ impl fmt::Display for FrameError {
                 write!(f, "the signature declares the type {declared:?} here: use that")
             }
             Self::OtherType { declared: None } => f.write_str("the signature declares no result: set none"),
+            Self::NotVariadic => f.write_str(
+                "the signature has a fixed number of arguments: make it by Signature::variadic if more may follow",
+            ),
         }
     }
 }

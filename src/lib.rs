@@ -72,7 +72,7 @@ pub use callback::{
 pub use caught::Caught;
 pub use convention::Convention;
 pub use error::{Error, FrameError, NotRebound, NotReleased, RebindError, ReleaseError, SignatureError};
-pub use frame::{Frame, RawFrame, Scalar, Value};
+pub use frame::{Frame, RawFrame, Rest, Scalar, Value};
 pub use signature::Signature;
 pub use stale::{StaleCall, StaleHandler, StaleReason, set_stale_handler};
 pub use table::{CAPACITY, CodePointer, MAX_POSITIONS};

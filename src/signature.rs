@@ -22,6 +22,7 @@ use crate::types::{MAX_BYTES, MAX_PARAMETERS, Type};
 pub struct Signature {
     convention: Convention,
     is_method: bool,
+    is_variadic: bool,
     parameters: heapless::Vec<Type, MAX_PARAMETERS>,
     result: Option<Type>,
     /// Follows from the others; each access to an argument wants it.
@@ -73,6 +74,37 @@ impl Signature {
         Self::empty(convention, true, result)?.with(parameters)
     }
 
+    /// Describes a variadic function, such as `printf`, for the frame lane: `parameters` are those that it names, and
+    /// [`Frame::rest`](crate::Frame::rest) reads what follows them, or hands it to a function that takes a `va_list`.
+    /// The convention is [`Convention::C`], on i686 [`Convention::Cdecl`] for Windows code.
+    ///
+    /// On AArch64 Windows the parameters, too, come in other places than those of other functions. A structure is not
+    /// described there if it has 9 to 16 bytes or is [homogeneous](Type::Homogeneous): give one of up to 8 bytes as
+    /// [`Type::Struct`], and of others two [`Type::U64`].
+    ///
+    /// ```
+    /// use calltable::{Convention, Signature, SignatureError, Type};
+    ///
+    /// // int fprintf(FILE *, const char *, ...)
+    /// let signature = Signature::variadic(Convention::C, &[Type::Pointer; 2], Some(Type::I32))?;
+    /// assert!(signature.is_variadic());
+    /// # Ok::<(), SignatureError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SignatureError::NotVariadic`] for other conventions of i686, and as for [`Self::new`].
+    pub fn variadic(convention: Convention, parameters: &[Type], result: Option<Type>) -> Result<Self, SignatureError> {
+        let mut signature = Self::empty(convention, false, result)?;
+        signature.set_variadic();
+        signature.with(parameters)
+    }
+
+    /// More arguments may follow; to be said before [`Self::check`].
+    #[doc(hidden)]
+    pub fn set_variadic(&mut self) {
+        self.is_variadic = true;
+    }
+
     /// No parameter yet; for [`Self::push`] and [`Self::check`].
     #[doc(hidden)]
     pub fn empty(convention: Convention, is_method: bool, result: Option<Type>) -> Result<Self, SignatureError> {
@@ -83,7 +115,8 @@ impl Signature {
             check_type(ty, None)?;
         }
         let has_hidden_result = abi::has_hidden_result(convention, is_method, result);
-        Ok(Self { convention, is_method, parameters: heapless::Vec::new(), result, has_hidden_result })
+        let parameters = heapless::Vec::new();
+        Ok(Self { convention, is_method, is_variadic: false, parameters, result, has_hidden_result })
     }
 
     fn with(mut self, parameters: &[Type]) -> Result<Self, SignatureError> {
@@ -110,6 +143,15 @@ impl Signature {
         if self.is_method && !is_method {
             return Err(SignatureError::NotAMethod);
         }
+        if self.is_variadic {
+            if self.is_method || !abi::is_variadic_available(self.convention, None) {
+                return Err(SignatureError::NotVariadic(self.convention));
+            }
+            let is_available = |ty: &Type| abi::is_variadic_available(self.convention, Some(*ty));
+            if let Some(index) = self.parameters.iter().position(|ty| !is_available(ty)) {
+                return Err(SignatureError::TypeUnavailable { parameter: Some(index) });
+            }
+        }
         let bytes = abi::bytes_of_arguments(&self.prototype());
         if bytes > MAX_BYTES { Err(SignatureError::TooManyBytes { bytes }) } else { Ok(()) }
     }
@@ -124,6 +166,12 @@ impl Signature {
     #[must_use]
     pub fn is_method(&self) -> bool {
         self.is_method
+    }
+
+    /// Whether it is [variadic](Self::variadic), which has an example.
+    #[must_use]
+    pub fn is_variadic(&self) -> bool {
+        self.is_variadic
     }
 
     /// The parameters, in order. Example: [`Self`].
@@ -143,8 +191,8 @@ impl Signature {
     /// What the convention cares about.
     #[inline]
     pub(crate) fn prototype(&self) -> Prototype<'_> {
-        let Self { convention, is_method, ref parameters, result, has_hidden_result } = *self;
-        Prototype { convention, is_method, parameters, result, has_hidden_result }
+        let Self { convention, is_method, is_variadic, ref parameters, result, has_hidden_result } = *self;
+        Prototype { convention, is_method, is_variadic, parameters, result, has_hidden_result }
     }
 
     /// Whether the caller passes memory for the result as a hidden argument.

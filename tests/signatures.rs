@@ -2,15 +2,16 @@
 #![cfg(any(target_os = "linux", all(windows, target_env = "gnu")))]
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 
 use calltable::table::{self, Binding, CAPACITY, ENTRY_STRIDE, SlotKey};
 use calltable::{
-    Callback, Convention, Dynamic, RawFrame, ReleaseError, Signature, StaleReason, Type, set_stale_handler,
+    Callback, Convention, Dynamic, FrameError, RawFrame, ReleaseError, Rest, Signature, SignatureError, StaleReason,
+    Type, set_stale_handler,
 };
 #[cfg(target_arch = "aarch64")]
 use calltable_callers::{Aligned, AlignedMore, Doubles3, Doubles4, Float1, Floats3, Floats4, Mixed};
-use calltable_callers::{Bytes, DoublePair, FloatPair, Function, Pattern, VARIADIC, for_each_case};
+use calltable_callers::{Bytes, DoublePair, FloatPair, Function, Pattern, VARIADIC, VARIADIC_REST, for_each_case};
 
 #[path = "signatures/dynamic.rs"]
 mod dynamic;
@@ -236,4 +237,79 @@ fn variadic_style_calls() {
             assert_eq!(unsafe { caller(code) }, 1);
         }
     }
+}
+
+unsafe extern "C" {
+    /// That of the system's C library; msvcrt's has another name.
+    #[cfg_attr(all(windows, not(target_arch = "aarch64")), link_name = "_vsnprintf")]
+    fn vsnprintf(to: *mut c_char, size: usize, format: *const c_void, list: *mut c_void) -> i32;
+}
+
+/// Reads all that the C function passes; returns how many those are.
+fn read_rest(rest: &mut Rest<'_>) -> i32 {
+    // SAFETY: these are the types of what it passes, by C's rules.
+    unsafe {
+        assert_eq!((rest.next::<i32>(), rest.next::<f64>()), (-3, 2.5));
+        let text = rest.next::<*const c_void>().cast::<c_char>();
+        assert_eq!(CStr::from_ptr(text), c"text");
+        assert_eq!((rest.next::<i64>(), rest.next::<u8>()), (0x0123_4567_89ab_cdef, b'c'));
+        assert_eq!((rest.next::<f32>(), rest.next::<f64>()), (0.5, -4.75));
+        assert_eq!((rest.next::<i16>(), rest.next::<f64>()), (-7, 6.125));
+        assert_eq!((rest.next::<u64>(), rest.next::<f64>()), (9, 8.5));
+        assert!(!rest.next::<*mut c_void>().is_null());
+        assert_eq!((rest.next::<f64>(), rest.next::<i32>()), (-16.25, 17));
+    }
+    14
+}
+
+/// A variadic function that formats as `printf`, or without a format reads what follows.
+fn format_rest(frame: &mut calltable::Frame<'_>) {
+    assert_eq!(frame.get(0), Ok(1.5));
+    let format = frame.get::<*const c_void>(1).unwrap();
+    let mut rest = frame.rest().unwrap();
+    let length = if format.is_null() {
+        read_rest(&mut rest.clone());
+        read_rest(&mut rest)
+    } else {
+        let mut text = [0; 100];
+        // SAFETY: the format is that of the arguments, and there is room for its text.
+        let length = unsafe { vsnprintf(text.as_mut_ptr(), text.len(), format, rest.va_list()) };
+        let want = c"-3 2.50 text 7 -4.750 c -7 0.5 beef 6.1250 more -16.25 17";
+        // SAFETY: it ends in a zero.
+        assert_eq!(unsafe { CStr::from_ptr(text.as_ptr()) }, want);
+        length
+    };
+    frame.set_result(length).unwrap();
+}
+
+#[test]
+fn the_rest_of_a_variadic_call_is_read_and_handed_on() {
+    let parameters = [Type::F64, Type::Pointer];
+    let handler = Dynamic::new(Signature::variadic(Convention::C, &parameters, Some(Type::I32)).unwrap(), format_rest);
+    let callback = Callback::from_dynamic(&handler).unwrap();
+    for caller in VARIADIC_REST {
+        // SAFETY: the C function calls with that signature.
+        assert_eq!(unsafe { caller(callback.code().as_ptr()) }, 1);
+    }
+}
+
+#[test]
+fn only_variadic_signatures_have_a_rest() {
+    let handler = Dynamic::new(Signature::new(Convention::C, &[], None).unwrap(), |frame| {
+        assert_eq!(frame.rest().unwrap_err(), FrameError::NotVariadic);
+        called();
+    });
+    let callback = Callback::from_dynamic(&handler).unwrap();
+    CALLS.set(0);
+    // SAFETY: that is the signature.
+    unsafe { callback.code().cast::<unsafe extern "efiapi" fn()>()() };
+    assert_eq!(CALLS.get(), 1);
+    #[cfg(target_arch = "x86")]
+    for convention in [Convention::Stdcall, Convention::Thiscall, Convention::Fastcall] {
+        assert_eq!(Signature::variadic(convention, &[], None), Err(SignatureError::NotVariadic(convention)));
+    }
+    let structure = Signature::variadic(Convention::C, &[Type::I32, Type::Struct { size: 12 }], None);
+    let error = Err(SignatureError::TypeUnavailable { parameter: Some(1) });
+    assert_eq!(structure.is_err(), cfg!(all(target_arch = "aarch64", windows)));
+    assert!(structure.is_ok() || structure == error);
 }

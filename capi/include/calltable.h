@@ -121,7 +121,9 @@ enum {
     CALLTABLE_NO_SUCH_STRUCTURE = 30,
     /* A slot that cannot be rebound: others share it, or it has had as many registrations as a slot can have. */
     CALLTABLE_SHARED = 31,
-    CALLTABLE_USED_UP = 32
+    CALLTABLE_USED_UP = 32,
+    /* Arguments after the parameters of a signature that has none, or of a convention whose callee removes them. */
+    CALLTABLE_NOT_VARIADIC = 33
 };
 
 /* A sentence in English that says what is wrong and what to do about it; never null, and there for ever. */
@@ -168,6 +170,14 @@ enum {
  * joined.)
  */
 #define CALLTABLE_METHOD 0x80000000u
+
+/*
+ * To be joined by | to the convention of a signature: more arguments may follow the parameters, as printf's do, for
+ * calltable_rest_init. For the frame lane, and functions whose caller removes the arguments: CALLTABLE_C, on i686
+ * CALLTABLE_CDECL for Windows code. On AArch64 Windows a parameter is no structure of 9 to 16 bytes and no
+ * CALLTABLE_HOMOGENEOUS one (CALLTABLE_TYPE_UNAVAILABLE): describe it as the integers that it takes.
+ */
+#define CALLTABLE_VARIADIC 0x40000000u
 
 /* The type of a parameter or result: one of the constants, or what a macro makes of a structure or union. */
 typedef uint32_t calltable_type;
@@ -225,6 +235,7 @@ typedef struct calltable_signature {
  *
  * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_CONVENTION, CALLTABLE_CONVENTION_UNAVAILABLE, CALLTABLE_UNKNOWN_TYPE,
  * CALLTABLE_TOO_MANY_PARAMETERS (255), CALLTABLE_TOO_MANY_BYTES (on i686, 65532 on the stack), CALLTABLE_NOT_A_METHOD,
+ * CALLTABLE_NOT_VARIADIC (a method, or a convention of i686 whose callee removes the arguments),
  * CALLTABLE_ZERO_SIZED, CALLTABLE_NO_SUCH_STRUCTURE, CALLTABLE_TYPE_UNAVAILABLE (this target passes no such type by
  * value): the signature is not valid then.
  */
@@ -315,6 +326,46 @@ CALLTABLE_FORMS(f32, CALLTABLE_F32, float)
 CALLTABLE_FORMS(f64, CALLTABLE_F64, double)
 #endif
 #undef CALLTABLE_FORMS
+
+/* The arguments after the parameters of a CALLTABLE_VARIADIC signature: a va_list. The caller provides the memory. A
+   copy is what va_copy makes. */
+typedef struct calltable_rest {
+#if defined(_WIN32) && (defined(__aarch64__) || defined(_M_ARM64))
+    uintptr_t words[74];
+#else
+    uintptr_t words[4];
+#endif
+} calltable_rest;
+
+/*
+ * Begins with the first of them. For use in a handler, with the signature of its registration.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_BAD_SIGNATURE, CALLTABLE_NOT_VARIADIC.
+ */
+CALLTABLE_API calltable_status calltable_rest_init(
+    calltable_rest *rest, const calltable_frame *frame, const calltable_signature *signature);
+
+/*
+ * Copies the next one to `value`: va_arg. The foreign code must have passed one of that type, or of the one that C
+ * makes of it: a float comes as a double, what is smaller than an int as an int.
+ *
+ * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_TYPE_UNAVAILABLE (a structure).
+ */
+CALLTABLE_API calltable_status calltable_rest_next(calltable_rest *rest, calltable_type type, void *value);
+
+/*
+ * What is left as a va_list of this target's C: CALLTABLE_VA_LIST makes one of it, for one call of vprintf or the like,
+ * after which `rest` is of no use. On x86_64 systems other than Windows and UEFI it is one of the System V convention,
+ * made so that it reads what a win64 caller has passed, but for `long double`, structures and `__int128`. On AArch64
+ * Windows it ends after 72 words, those of the parameters among them.
+ */
+CALLTABLE_API void *calltable_rest_list(calltable_rest *rest);
+
+#if !defined(_WIN32) && (defined(__x86_64__) || defined(__aarch64__))
+#define CALLTABLE_VA_LIST(rest) (*(va_list *)calltable_rest_list(rest))
+#else
+#define CALLTABLE_VA_LIST(rest) ((va_list)calltable_rest_list(rest))
+#endif
 
 /* How to register; to be joined by |. */
 enum {

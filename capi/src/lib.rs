@@ -107,6 +107,8 @@ statuses! {
     SHARED = 31, c"this registration is shared, and others rely on it: release the other uses first, or register the new \
         handler in a slot of its own";
     USED_UP = 32, c"this slot cannot be rebound any more: register the new handler in another slot, and release this one";
+    NOT_VARIADIC = 33, c"this signature has a fixed number of arguments: join CALLTABLE_VARIADIC to CALLTABLE_C, or to \
+        another convention by which the caller removes them";
 }
 
 numbers! {
@@ -125,6 +127,9 @@ numbers! {
 
 /// In a convention: the signature is a method's.
 pub const METHOD: u32 = 0x8000_0000;
+
+/// In a convention: more arguments may follow the parameters.
+pub const VARIADIC: u32 = 0x4000_0000;
 
 /// In a type: the other bits are the size of a structure.
 const STRUCT: u32 = 0x8000_0000;
@@ -162,6 +167,17 @@ pub const SIGNATURE_WORDS: usize = 518;
 const_assert!(size_of::<calltable::Signature>() <= size_of::<[u32; SIGNATURE_WORDS]>());
 const_assert!(MAX_PARAMETERS == 255); // TOO_MANY_PARAMETERS says it
 const_assert!(align_of::<calltable::Signature>() <= align_of::<usize>());
+
+#[repr(C)]
+pub struct Rest {
+    pub words: MaybeUninit<[usize; REST_WORDS]>,
+}
+
+/// The header's number: a copy of all words goes in it on AArch64 Windows.
+pub const REST_WORDS: usize = if cfg!(all(windows, target_arch = "aarch64")) { 74 } else { 4 };
+
+const_assert!(size_of::<calltable::Rest<'_>>() <= size_of::<Rest>());
+const_assert!(align_of::<calltable::Rest<'_>>() <= align_of::<Rest>());
 
 #[repr(C)]
 pub struct Binding {
@@ -266,6 +282,7 @@ impl From<SignatureError> for NotOk {
             SignatureError::TooManyParameters { .. } => TOO_MANY_PARAMETERS,
             SignatureError::TooManyBytes { .. } => TOO_MANY_BYTES,
             SignatureError::NotAMethod => NOT_A_METHOD,
+            SignatureError::NotVariadic(_) => NOT_VARIADIC,
             SignatureError::ZeroSized { .. } => ZERO_SIZED,
             SignatureError::NoSuchStructure { .. } => NO_SUCH_STRUCTURE,
             SignatureError::TypeUnavailable { .. } => TYPE_UNAVAILABLE,
@@ -497,7 +514,8 @@ pub unsafe extern "C" fn calltable_signature_init(
     // Made where it is to be: two of them on the stack would take a page of it.
     let make = || {
         let is_method = convention & METHOD != 0;
-        let convention = convention_of(convention & !METHOD)?;
+        let is_variadic = convention & VARIADIC != 0;
+        let convention = convention_of(convention & !(METHOD | VARIADIC))?;
         let result = if result == VOID { None } else { Some(type_of(result)?) };
         // SAFETY: not null, so it is a signature's memory, which is large and aligned enough, see the assertions; the
         // array has as many elements as the caller says.
@@ -505,6 +523,9 @@ pub unsafe extern "C" fn calltable_signature_init(
             (*signature).mark = 0;
             let at = (*signature).words.as_mut_ptr().cast::<calltable::Signature>();
             at.write(calltable::Signature::empty(convention, is_method, result)?);
+            if is_variadic {
+                (*at).set_variadic();
+            }
             for index in 0..count {
                 (*at).push(type_of(parameters.add(index).read())?)?;
             }
@@ -580,6 +601,52 @@ pub unsafe extern "C" fn calltable_set(
         Ok(())
     };
     status(set())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_rest_init(
+    rest: *mut Rest,
+    frame: *const RawFrame,
+    signature: *const Signature,
+) -> Status {
+    let init = || {
+        if rest.is_null() || frame.is_null() {
+            return Err(NotOk(NULL_POINTER));
+        }
+        // SAFETY: the handler passes on its own frame, which is there as long as it uses the arguments.
+        let found = unsafe { calltable::Rest::new(&*frame, Signature::get(signature)?) };
+        let found = found.map_err(|_| NotOk(NOT_VARIADIC))?;
+        // SAFETY: not null, so it is memory for such a structure, see the assertions.
+        unsafe { rest.cast::<calltable::Rest<'_>>().write(found) };
+        Ok(())
+    };
+    status(init())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_rest_next(rest: *mut Rest, ty: u32, value: *mut c_void) -> Status {
+    let next = || {
+        if rest.is_null() || value.is_null() {
+            return Err(NotOk(NULL_POINTER));
+        }
+        let ty = type_of(ty)?;
+        if ty.is_structure() {
+            return Err(NotOk(TYPE_UNAVAILABLE));
+        }
+        // SAFETY: as the header says: `calltable_rest_init` has filled it, and there is another argument.
+        unsafe {
+            let bits = normal((*rest.cast::<calltable::Rest<'_>>()).next_bits(ty), ty);
+            value.cast::<u8>().copy_from(bits.to_le_bytes().as_ptr(), ty.size());
+        }
+        Ok(())
+    };
+    status(next())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn calltable_rest_list(rest: *mut Rest) -> *mut c_void {
+    // SAFETY: as the header says: null, or filled by `calltable_rest_init`.
+    unsafe { rest.cast::<calltable::Rest<'_>>().as_mut() }.map_or(core::ptr::null_mut(), calltable::Rest::va_list)
 }
 
 /// A value's bits with what lies above its type put right; as the foreign code might, wrongly, rely on it.

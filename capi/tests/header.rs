@@ -34,6 +34,7 @@ fn prototypes() -> String {
         ("LiveSlot", "calltable_live_slot"),
         ("StaleCall", "calltable_stale_call"),
         ("User", "calltable_user"),
+        ("Rest", "calltable_rest"),
         ("Function", "calltable_function"),
         ("StaleHandler", "calltable_stale_handler"),
         ("FindBlock", "calltable_find_block"),
@@ -91,6 +92,7 @@ fn assertions() -> String {
         &[
             ("VERSION", capi::VERSION as i64),
             ("METHOD", capi::METHOD as i64),
+            ("VARIADIC", capi::VARIADIC as i64),
             ("NOT_COUNTED", capi::NOT_COUNTED as i64),
             ("NO_SLOT", capi::NO_SLOT as i64),
             ("NO_INDEX", capi::NO_INDEX as i64),
@@ -112,6 +114,7 @@ fn assertions() -> String {
     assert_layout!(text, capi::Signature, "calltable_signature": mark words);
     assert_layout!(text, capi::Binding, "calltable_binding": version options handler data signature convention
         positions name);
+    assert_layout!(text, capi::Rest, "calltable_rest": words);
     assert_layout!(text, capi::LiveSlot, "calltable_live_slot": slot code handler data uses in_flight name
         name_size);
     assert_layout!(text, capi::User, "calltable_user": name name_size slots);

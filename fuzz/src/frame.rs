@@ -90,7 +90,8 @@ fn is_large(ty: Type) -> bool {
 /// What `calltable_signature_init` is to say, by the header.
 fn expected(convention: u32, parameters: &[u32], result: u32) -> Status {
     let is_method = convention & capi::METHOD != 0;
-    let convention = convention & !capi::METHOD;
+    let is_variadic = convention & capi::VARIADIC != 0;
+    let convention = convention & !(capi::METHOD | capi::VARIADIC);
     let fault_of = |ty: u32| match type_of(ty) {
         None => Some(capi::UNKNOWN_TYPE),
         Some(Type::Homogeneous { count, .. }) if !(1..=4).contains(&count) => Some(capi::NO_SUCH_STRUCTURE),
@@ -111,6 +112,8 @@ fn expected(convention: u32, parameters: &[u32], result: u32) -> Status {
         capi::TOO_MANY_PARAMETERS
     } else if is_method && parameters.first() != Some(&capi::POINTER) {
         capi::NOT_A_METHOD
+    } else if is_method && is_variadic {
+        capi::NOT_VARIADIC
     } else {
         capi::OK
     }

@@ -85,9 +85,9 @@ pub(crate) enum Location {
 /// What the arguments before one take.
 #[derive(Default)]
 pub(crate) struct Places {
-    integers: usize,
-    floats: usize,
-    words: usize,
+    pub(crate) integers: usize,
+    pub(crate) floats: usize,
+    pub(crate) words: usize,
 }
 
 /// `count` or more, a multiple of `align`, which is 1 or 2. (A division could fail, so the panic for that would be part
@@ -130,12 +130,14 @@ impl Places {
 pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Location>, Places) {
     let mut places = Places::default();
     let hidden = (prototype.is_method && prototype.has_hidden_result).then(|| prototype.before_hidden_result());
+    let is_variadic = cfg!(windows) && prototype.is_variadic; // of one, all are integers there
     for parameter in 0..=prototype.parameters.len() {
         if hidden == Some(parameter) {
             places.integer(1, 1);
         }
         let before = places.words;
         let location = match prototype.parameters.get(parameter).copied() {
+            Some(Type::F32 | Type::F64) if is_variadic => places.integer(1, 1),
             Some(Type::F32 | Type::F64) => places.float(1, 1, 1),
             Some(Type::I128 | Type::U128 | Type::Aligned { size: 16 }) => places.integer(2, 2),
             Some(ty @ Type::Homogeneous { element, count }) => {
@@ -150,6 +152,13 @@ pub(crate) fn locate(prototype: &Prototype<'_>, index: usize) -> (Option<Locatio
         }
     }
     (None, places)
+}
+
+/// Whether a variadic function may have that parameter. On Windows such functions get structures in integer registers,
+/// and one of two words half in X7 and half on the stack, which no handler could be shown.
+pub(crate) fn is_variadic_available(_convention: Convention, ty: Option<Type>) -> bool {
+    let is_in_integers = |ty: Type| !ty.is_structure() || ty.size() <= 8 || ty.size() > MOST_BY_VALUE;
+    !cfg!(windows) || ty.is_none_or(|ty| !matches!(ty, Type::Homogeneous { .. }) && is_in_integers(ty))
 }
 
 /// The words on the stack that a probe's data may be in: 16 parameters of at most 64 bytes, each with a word to align

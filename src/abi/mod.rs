@@ -4,6 +4,7 @@
 //! A file of this folder has, for its architecture:
 //! - `is_type_available`: whether foreign code passes such a value in a place that a handler can reach.
 //! - `is_structure_hidden`: whether such a structure is returned through a hidden pointer.
+//! - `is_variadic_available`: whether there are variadic functions, and with such a parameter.
 //! - `shape_of`: the direct lane of a handler that counts its own positions.
 //! - `shape_of_direct`: that of one that a signature describes.
 //! - `shape_of_frame`, `bytes_of_arguments`: the frame lane.
@@ -62,6 +63,11 @@ pub(crate) struct Prototype<'a> {
     pub(crate) convention: Convention,
     /// It is a method by Microsoft's rule: see [`crate::Signature::method`].
     pub(crate) is_method: bool,
+    #[cfg_attr(
+        not(target_arch = "aarch64"),
+        allow(dead_code, reason = "on AArch64 Windows alone it is another convention")
+    )]
+    pub(crate) is_variadic: bool,
     pub(crate) parameters: &'a [Type],
     #[cfg_attr(
         not(target_arch = "x86"),

@@ -38,6 +38,11 @@ const fn callee_pops(convention: Convention) -> bool {
     !matches!(convention, Convention::Cdecl | Convention::Sysv)
 }
 
+/// Whether the caller removes the arguments, whose number it alone knows.
+pub(crate) fn is_variadic_available(convention: Convention, _ty: Option<Type>) -> bool {
+    !callee_pops(convention)
+}
+
 /// Registers for arguments.
 pub(crate) const fn registers(convention: Convention) -> usize {
     match convention {

@@ -30,6 +30,11 @@ pub(crate) fn is_structure_hidden(_convention: Convention, ty: Type) -> bool {
     !matches!(ty.size(), 1 | 2 | 4 | 8)
 }
 
+/// Whether a variadic function may have that parameter.
+pub(crate) fn is_variadic_available(_convention: Convention, _ty: Option<Type>) -> bool {
+    true
+}
+
 /// Each parameter takes one position, whatever its type.
 #[inline]
 pub(crate) fn shape_of(_convention: Convention, positions: usize) -> Shape {

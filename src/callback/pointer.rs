@@ -37,7 +37,8 @@ use crate::entry::CodePointer;
     note = "a callback has at most 16 parameters, and none of them is a reference with a lifetime of its own: pass \
             a raw pointer",
     note = "all but \"efiapi\" may end in \"-unwind\": then a panic of the closure passes into the foreign code",
-    note = "of a function with a variable number of arguments write those that you read, or use a `Dynamic`"
+    note = "of a function with a variable number of arguments write those that you read, or use a `Dynamic` and \
+            `Signature::variadic`"
 )]
 pub trait FunctionPointer: Copy + sealed::Sealed {
     /// What it returns. A [`CodePointer`] returns what its signature says, which is known only at run time: it has a

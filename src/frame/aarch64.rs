@@ -1,11 +1,12 @@
 //! AArch64: a call as `calltable_frame` lays it out.
 
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::{MaybeUninit, offset_of};
 
 use static_assertions::{const_assert, const_assert_eq};
 
-use crate::abi::{Location, is_structure_hidden, locate};
+use crate::abi::{Location, Places, is_structure_hidden, locate};
 use crate::layout::*;
 use crate::signature::Signature;
 use crate::types::Type;
@@ -154,5 +155,134 @@ impl RawFrame {
     #[inline]
     pub fn set_result(&mut self, _ty: Type, bits: u128) {
         self.result = [bits as u64, (bits >> 64) as u64];
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(windows)] {
+        /// Where the next argument of a variadic call is: all are words, of which X0 to X7 have the first ("Overview of
+        /// ARM64 ABI conventions, Addendum: Variadic functions", Microsoft).
+        #[derive(Clone, Debug)]
+        pub(super) struct Cursor<'a> {
+            raw: &'a RawFrame,
+            word: usize,
+            /// Side by side, for C, whose `va_list` is a pointer.
+            copy: [u64; REGISTERS + MAX_WORDS],
+        }
+
+        impl<'a> Cursor<'a> {
+            pub(super) fn new(raw: &'a RawFrame, signature: &Signature) -> Self {
+                let Places { integers, words, .. } = locate(&signature.prototype(), usize::MAX).1;
+                Self { raw, word: integers + words, copy: [0; REGISTERS + MAX_WORDS] }
+            }
+
+            fn word(&self, word: usize) -> *const u64 {
+                match self.raw.registers.get(word) {
+                    Some(register) => register,
+                    None => self.raw.arguments.wrapping_add(word - REGISTERS),
+                }
+            }
+
+            /// # Safety
+            /// The foreign code must have passed another argument, of this type.
+            pub(super) unsafe fn next(&mut self, ty: Type) -> u128 {
+                let is_large = ty.size() == 16;
+                self.word += usize::from(is_large) & self.word; // one of alignment 16 begins at an even word
+                // SAFETY: by the caller's promise its words are there.
+                unsafe {
+                    let low = self.word(self.word).read();
+                    let high = if is_large { self.word(self.word + 1).read() } else { 0 };
+                    self.word += 1 + usize::from(is_large);
+                    u128::from(low) | u128::from(high) << 64
+                }
+            }
+
+            pub(super) fn list(&mut self) -> *mut c_void {
+                let end: usize;
+                // SAFETY: reads the thread's block, which X18 has: the address after its stack.
+                unsafe { core::arch::asm!("ldr {}, [x18, #8]", out(reg) end, options(nostack, readonly)) };
+                let (registers, words) = self.copy.split_at_mut(REGISTERS);
+                registers.copy_from_slice(&self.raw.registers);
+                for (word, to) in words.iter_mut().enumerate() {
+                    let at = self.raw.arguments.wrapping_add(word);
+                    if at.addr() == end {
+                        break; // and with the stack the arguments end
+                    }
+                    // SAFETY: it is on this thread's stack, where the arguments are, and behind them their caller.
+                    *to = unsafe { at.read() };
+                }
+                self.copy.as_mut_ptr().wrapping_add(self.word).cast()
+            }
+        }
+    } else {
+        /// Where the next argument of a variadic call is, as C's own `va_list` says it ("Variable argument lists",
+        /// Procedure Call Standard).
+        #[derive(Clone, Debug)]
+        #[repr(C)]
+        pub(super) struct Cursor<'a> {
+            stack: *const u64,
+            /// What follows the registers.
+            integers_end: *const u64,
+            floats_end: *const u64,
+            /// From there to the next one, in bytes; 0 if there is none.
+            integers: i32,
+            floats: i32,
+            frame: PhantomData<&'a RawFrame>,
+        }
+
+        impl<'a> Cursor<'a> {
+            pub(super) fn new(raw: &'a RawFrame, signature: &Signature) -> Self {
+                let Places { integers, floats, words } = locate(&signature.prototype(), usize::MAX).1;
+                let floats = if cfg!(target_feature = "neon") { floats } else { REGISTERS };
+                Self {
+                    stack: raw.arguments.wrapping_add(words),
+                    integers_end: raw.registers.as_ptr_range().end,
+                    floats_end: raw.floats.as_ptr_range().end.cast(),
+                    integers: 8 * (integers as i32 - REGISTERS as i32),
+                    floats: 16 * (floats as i32 - REGISTERS as i32),
+                    frame: PhantomData,
+                }
+            }
+
+            /// # Safety
+            /// The foreign code must have passed another argument, of this type.
+            pub(super) unsafe fn next(&mut self, ty: Type) -> u128 {
+                let words = ty.size().div_ceil(8);
+                let at = match ty {
+                    Type::F64 if self.floats < 0 => {
+                        self.floats += 16;
+                        self.floats_end.wrapping_byte_offset(self.floats as isize - 16)
+                    }
+                    Type::F64 => self.on_stack(1),
+                    _ => {
+                        // One of two registers begins at an even one.
+                        let size = 8 * words as i32;
+                        let before = (self.integers + size - 8) & !(size - 1);
+                        self.integers = (before + size).min(0);
+                        if before < 0 {
+                            self.integers_end.wrapping_byte_offset(before as isize)
+                        } else {
+                            self.on_stack(words)
+                        }
+                    }
+                };
+                // SAFETY: by the caller's promise its words are there.
+                unsafe {
+                    let high = if words == 2 { at.add(1).read() } else { 0 };
+                    u128::from(at.read()) | u128::from(high) << 64
+                }
+            }
+
+            /// One of 16 bytes begins at a multiple of that.
+            fn on_stack(&mut self, words: usize) -> *const u64 {
+                let first = self.stack.map_addr(|address| (address + (8 * words - 1)) & !(8 * words - 1));
+                self.stack = first.wrapping_add(words);
+                first
+            }
+
+            pub(super) fn list(&mut self) -> *mut c_void {
+                (&raw mut *self).cast()
+            }
+        }
     }
 }

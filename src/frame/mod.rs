@@ -10,19 +10,22 @@ use crate::error::FrameError;
 use crate::signature::Signature;
 use crate::types::Type;
 
+mod rest;
+pub use rest::Rest;
+
 cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
         mod x86_64;
         pub use x86_64::RawFrame;
-        use x86_64::{Gathered, RETURN_ADDRESSES};
+        use x86_64::{Cursor, Gathered, RETURN_ADDRESSES};
     } else if #[cfg(target_arch = "x86")] {
         mod x86;
         pub use x86::RawFrame;
-        use x86::{Gathered, RETURN_ADDRESSES};
+        use x86::{Cursor, Gathered, RETURN_ADDRESSES};
     } else if #[cfg(target_arch = "aarch64")] {
         mod aarch64;
         pub use aarch64::RawFrame;
-        use aarch64::{Gathered, RETURN_ADDRESSES};
+        use aarch64::{Cursor, Gathered, RETURN_ADDRESSES};
     }
 }
 

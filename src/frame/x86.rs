@@ -1,10 +1,12 @@
 //! i686: a call as `calltable_frame` lays it out.
 
+use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
 
-use crate::abi::{Location, Shape, locate, registers, shape_of_frame};
+use crate::abi::{Location, Shape, bytes_of_arguments, locate, registers, shape_of_frame};
 use crate::layout::*;
 use crate::signature::Signature;
 use crate::types::Type;
@@ -124,5 +126,36 @@ impl RawFrame {
             _ => bits as u64,
         };
         self.result = [bits as u32, (bits >> 32) as u32];
+    }
+}
+
+/// Where the next argument of a variadic call is: among the words on the stack, as all are.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor<'a> {
+    at: *mut u32,
+    frame: PhantomData<&'a RawFrame>,
+}
+
+impl Cursor<'_> {
+    pub(super) fn new(raw: &RawFrame, signature: &Signature) -> Self {
+        let at = raw.arguments.wrapping_byte_add(bytes_of_arguments(&signature.prototype()));
+        Self { at, frame: PhantomData }
+    }
+
+    /// # Safety
+    /// The foreign code must have passed another argument, of this type.
+    pub(super) unsafe fn next(&mut self, ty: Type) -> u128 {
+        // SAFETY: by the caller's promise its words are there.
+        unsafe {
+            let low = self.at.read();
+            let is_large = ty.size() == 8;
+            let high = if is_large { self.at.add(1).read() } else { 0 };
+            self.at = self.at.add(1 + usize::from(is_large));
+            u128::from(low) | u128::from(high) << 32
+        }
+    }
+
+    pub(super) fn list(&mut self) -> *mut c_void {
+        self.at.cast()
     }
 }

@@ -1,5 +1,7 @@
 //! x86_64: a call as `calltable_frame` lays it out.
 
+use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::offset_of;
 
 use static_assertions::const_assert_eq;
@@ -102,5 +104,74 @@ impl RawFrame {
     #[inline]
     pub fn set_result(&mut self, _ty: Type, bits: u128) {
         self.result = [bits as u64, (bits >> 64) as u64];
+    }
+}
+
+/// Where the next argument of a variadic call is: the convention puts floating-point ones in integer registers, too, so
+/// the positions are one array.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor<'a> {
+    #[cfg(any(windows, target_os = "uefi", target_os = "cygwin"))]
+    at: *mut u64,
+    /// C's own `va_list`. Without a register left it finds all arguments in memory, each in 8 bytes of its own.
+    #[cfg(not(any(windows, target_os = "uefi", target_os = "cygwin")))]
+    list: SystemV,
+    frame: PhantomData<&'a RawFrame>,
+}
+
+/// "Variable Argument Lists", System V Application Binary Interface, AMD64 supplement.
+#[cfg(not(any(windows, target_os = "uefi", target_os = "cygwin")))]
+#[derive(Clone, Debug)]
+#[repr(C)]
+struct SystemV {
+    /// From `registers` to the next integer and to the next floating-point number there.
+    integers: u32,
+    floats: u32,
+    memory: *mut u64,
+    registers: *mut c_void,
+}
+
+impl Cursor<'_> {
+    pub(super) fn new(raw: &RawFrame, signature: &Signature) -> Self {
+        let prototype = signature.prototype();
+        let at = raw.arguments.wrapping_add(position_of(&prototype, prototype.parameters.len()));
+        Self {
+            #[cfg(any(windows, target_os = "uefi", target_os = "cygwin"))]
+            at,
+            #[cfg(not(any(windows, target_os = "uefi", target_os = "cygwin")))]
+            list: SystemV { integers: 6 * 8, floats: 6 * 8 + 8 * 16, memory: at, registers: core::ptr::null_mut() },
+            frame: PhantomData,
+        }
+    }
+
+    /// The address of the next argument.
+    pub(super) fn at(&mut self) -> &mut *mut u64 {
+        #[cfg(any(windows, target_os = "uefi", target_os = "cygwin"))]
+        return &mut self.at;
+        #[cfg(not(any(windows, target_os = "uefi", target_os = "cygwin")))]
+        &mut self.list.memory
+    }
+
+    /// # Safety
+    /// The foreign code must have passed another argument, of this type.
+    pub(super) unsafe fn next(&mut self, ty: Type) -> u128 {
+        let at = self.at();
+        // SAFETY: by the caller's promise there is such a position; of a number of 16 bytes it has the address.
+        unsafe {
+            let word = at.read();
+            *at = at.add(1);
+            if ty.size() == 16 {
+                core::ptr::with_exposed_provenance::<u128>(word as usize).read_unaligned()
+            } else {
+                word.into()
+            }
+        }
+    }
+
+    pub(super) fn list(&mut self) -> *mut c_void {
+        #[cfg(any(windows, target_os = "uefi", target_os = "cygwin"))]
+        return self.at.cast();
+        #[cfg(not(any(windows, target_os = "uefi", target_os = "cygwin")))]
+        (&raw mut self.list).cast()
     }
 }

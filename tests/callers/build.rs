@@ -97,6 +97,7 @@ fn main() {
         vec![("repeat".to_string(), ", _: isize", "isize"), ("nest".to_string(), ", _: isize", "isize")];
     if has_sse {
         functions.push(("variadic".to_string(), "", "i32"));
+        functions.push(("variadic_rest".to_string(), "", "i32"));
     }
     let conventions = CONVENTIONS.iter().find(|(arch, _)| *arch == target).expect("an architecture that has a table").1;
     // C has 128-bit integers for 64-bit targets only.

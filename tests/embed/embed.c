@@ -6,6 +6,8 @@
 #endif
 #include "platform.h"
 
+#include <stdarg.h>
+
 #define CAST(type, slot) ((type)calltable_code(slot))
 /* Rust's libraries for x86_64 firmware, and for kernels, touch no floating-point register. */
 #if defined(__i386__) || defined(_M_IX86) || (defined(__SSE2__) && !defined(EMBED_UEFI)) || defined(__ARM_NEON)
@@ -70,7 +72,7 @@ static void stale_no_call(const calltable_stale_call *call) {
 
 static void statuses(void) {
     int all = 1;
-    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_NO_SUCH_STRUCTURE; status += 1) {
+    for (calltable_status status = CALLTABLE_OK; status <= CALLTABLE_NOT_VARIADIC; status += 1) {
         const char *text = calltable_status_text(status);
         all = all && text != NULL && text[0] != 0 && text != calltable_status_text(-1);
     }
@@ -374,6 +376,73 @@ static void frames(void) {
 #endif
     RETURNS(three, CALLTABLE_STRUCT(3), small);
     RETURNS(twenty_four, CALLTABLE_STRUCT(24), large);
+}
+
+/* Variadic functions. */
+
+typedef int32_t(CALLTABLE_CALL *variadic)(int32_t, ...);
+
+static int32_t list_sum(int32_t count, va_list list) {
+    int32_t sum = 0;
+    for (; count > 0; count -= 1) {
+        sum += va_arg(list, int);
+    }
+    return sum;
+}
+
+/* Adds so many numbers twice, as they are read one by one and by way of a va_list. */
+static void CALLTABLE_CALL sum(void *data, calltable_frame *frame) {
+    const calltable_signature *signature = (const calltable_signature *)data;
+    calltable_rest rest, again;
+    int32_t count, number, total = 0;
+    expect("the count", calltable_get_i32(frame, signature, 0, &count), CALLTABLE_OK);
+    expect("the rest", calltable_rest_init(&rest, frame, signature), CALLTABLE_OK);
+    again = rest;
+    for (int32_t left = count; left > 0; left -= 1) {
+        expect("the next", calltable_rest_next(&rest, CALLTABLE_I32, &number), CALLTABLE_OK);
+        total += number;
+    }
+    expect("a structure", calltable_rest_next(&rest, CALLTABLE_STRUCT(4), &number), CALLTABLE_TYPE_UNAVAILABLE);
+    expect("nowhere to put it", calltable_rest_next(&rest, CALLTABLE_I32, NULL), CALLTABLE_NULL_POINTER);
+    expect("no rest", calltable_rest_init(NULL, frame, signature), CALLTABLE_NULL_POINTER);
+    check("no list", calltable_rest_list(NULL) == NULL);
+#if !defined(EMBED_UEFI)
+    total += list_sum(count, CALLTABLE_VA_LIST(&again));
+#else
+    total += total;
+    (void)again;
+    (void)list_sum;
+#endif
+    calltable_set_i32(frame, signature, total);
+}
+
+static void CALLTABLE_CALL no_rest(void *data, calltable_frame *frame) {
+    calltable_rest rest;
+    expect("the rest of a fixed number",
+        calltable_rest_init(&rest, frame, (const calltable_signature *)data), CALLTABLE_NOT_VARIADIC);
+}
+
+static void variadics(void) {
+    static calltable_signature signature;
+    const calltable_type number = CALLTABLE_I32;
+    calltable_binding binding = CALLTABLE_FRAME(sum, &signature, &signature);
+    calltable_slot slot;
+    expect("a variadic signature",
+        calltable_signature_init(&signature, CALLTABLE_C | CALLTABLE_VARIADIC, &number, 1, CALLTABLE_I32),
+        CALLTABLE_OK);
+    slot = register_or_fail("variadic", &binding);
+    check("a variadic call", CAST(variadic, slot)(12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, -24) == 84);
+    expect("variadic: release", calltable_release(slot), CALLTABLE_OK);
+    expect("a variadic method",
+        calltable_signature_init(
+            &signature, CALLTABLE_C | CALLTABLE_VARIADIC | CALLTABLE_METHOD, NULL, 0, CALLTABLE_VOID),
+        CALLTABLE_NOT_A_METHOD);
+    expect("not a variadic signature",
+        calltable_signature_init(&signature, CALLTABLE_C, &number, 1, CALLTABLE_I32), CALLTABLE_OK);
+    binding.handler = (calltable_function)no_rest;
+    slot = register_or_fail("not variadic", &binding);
+    check("its result", ((int32_t(CALLTABLE_CALL *)(int32_t))calltable_code(slot))(1) == 0);
+    expect("not variadic: release", calltable_release(slot), CALLTABLE_OK);
 }
 
 /* A slot's life. */
@@ -865,6 +934,7 @@ int run(void) {
     statuses();
     direct();
     frames();
+    variadics();
     lives();
     shares();
     rebinds();

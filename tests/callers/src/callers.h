@@ -64,6 +64,17 @@ static void fill_double(double *, unsigned);
 int NAME(variadic)(int64_t (MS *callback)(int32_t, ...)) {
     return callback(-3, 2.5, 0x123456789abcdefLL, -4.75, 6.125, -7LL, 8.5) == 42;
 }
+
+// Calls of a variadic function, with more arguments than there are registers: without a format, and as printf.
+int NAME(variadic_rest)(int (MS *callback)(double, const char *, ...)) {
+    short small = -7;
+    float half = 0.5f;
+    int count = callback(1.5, 0, -3, 2.5, "text", 0x123456789abcdefLL, 'c', half, -4.75, small, 6.125, 9ULL, 8.5,
+        (void *)&callback, -16.25, 17);
+    return count == 14
+        && callback(1.5, "%d %.2f %s %u %.3f %c %d %.1f %x %.4f %s %.2f %d", -3, 2.5, "text", 7u, -4.75, 'c', small,
+               half, 0xbeefu, 6.125, "more", -16.25, 17) == 57;
+}
 #endif
 
 // Calls again and again, for tests that run several threads.

@@ -46,6 +46,12 @@ pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
     [variadic_gcc_O0, variadic_gcc_O2, variadic_clang_O0, variadic_clang_O2];
 #[cfg(all(feature = "hosted", target_arch = "aarch64"))]
 pub const VARIADIC: [unsafe extern "C" fn(CodePointer) -> i32; 2] = [variadic_clang_O0, variadic_clang_O2];
+#[cfg(all(feature = "hosted", not(target_arch = "aarch64")))]
+pub const VARIADIC_REST: [unsafe extern "C" fn(CodePointer) -> i32; 4] =
+    [variadic_rest_gcc_O0, variadic_rest_gcc_O2, variadic_rest_clang_O0, variadic_rest_clang_O2];
+#[cfg(all(feature = "hosted", target_arch = "aarch64"))]
+pub const VARIADIC_REST: [unsafe extern "C" fn(CodePointer) -> i32; 2] =
+    [variadic_rest_clang_O0, variadic_rest_clang_O2];
 #[cfg(any(target_os = "linux", not(feature = "hosted")))]
 pub const REPEAT: Caller = repeat_clang_O2;
 #[cfg(all(target_os = "linux", feature = "hosted", not(target_arch = "aarch64")))]
