@@ -1,6 +1,7 @@
 //! AArch64: a call as `calltable_frame` lays it out.
 
 use core::ffi::c_void;
+#[cfg(not(windows))]
 use core::marker::PhantomData;
 use core::mem::{MaybeUninit, offset_of};
 
