@@ -107,10 +107,14 @@ fn note_stale(call: &mut StaleCall<'_>) {
     }
 }
 
+/// What Linux says of an `int3`. (Of the trap flag it says `TRAP_TRACE`, but for a virtual processor that now and then
+/// forgets to say why it has trapped.)
+const SI_KERNEL: c_int = 0x80;
+
 /// Runs before each instruction while the trap flag is set.
 extern "C" fn on_trap(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes it.
-    if unsafe { (*info).si_code } != libc::TRAP_TRACE {
+    if unsafe { (*info).si_code } == SI_KERNEL {
         std::process::abort(); // an `int3`, which stands where nothing may run
     }
     // SAFETY: the kernel passes the context of the interrupted code.
