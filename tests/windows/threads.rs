@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "alloc")]
+use calltable::table;
 use calltable::{Callback, NotReleased, Options, ReleaseError};
 use windows_sys::Win32::Foundation::{CloseHandle, FILETIME, WAIT_IO_COMPLETION, WAIT_OBJECT_0};
 use windows_sys::Win32::System::Threading::*;
@@ -266,4 +268,33 @@ fn the_destructor_of_fiber_local_storage() {
         assert_ne!(FlsFree(index), 0);
     }
     assert_eq!(*destroyed.lock().unwrap(), [11, 22, 33]);
+}
+
+/// What the system calls once takes its closure along, and gives the slot back: a thread, an APC, work for the pool.
+#[cfg(feature = "alloc")]
+#[test]
+fn closures_that_are_called_once() {
+    type Routine = Option<unsafe extern "system" fn(usize)>;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let live = |slot| table::list().any(|live| live.slot == slot);
+
+    let to_thread = sender.clone();
+    let thread = Callback::<LPTHREAD_START_ROUTINE>::once(move |_| to_thread.send("thread").map_or(1, |()| 0)).unwrap();
+    let to_routine = sender.clone();
+    let routine = Callback::<Routine>::once(move |_| to_routine.send("routine").unwrap()).unwrap();
+    let work = Callback::<PTP_SIMPLE_CALLBACK>::once(move |_, _| sender.send("work").unwrap()).unwrap();
+    let slots = [thread.slot(), routine.slot(), work.slot()];
+    assert!(slots.into_iter().all(live));
+    // SAFETY: each is called once, and the handles are our own.
+    unsafe {
+        let thread = CreateThread(null(), 0, thread.into_code(), null(), 0, null_mut());
+        assert_eq!(WaitForSingleObject(thread, INFINITE), WAIT_OBJECT_0);
+        CloseHandle(thread);
+        assert_ne!(QueueUserAPC(routine.into_code(), GetCurrentThread(), 0), 0);
+        assert_eq!(SleepEx(0, 1), WAIT_IO_COMPLETION);
+        assert_ne!(TrySubmitThreadpoolCallback(work.into_code(), null_mut(), null()), 0);
+    }
+    // It ends when the closures have dropped their senders.
+    assert_eq!(receiver.iter().collect::<Vec<_>>(), ["thread", "routine", "work"]);
+    assert!(!slots.into_iter().any(live));
 }
