@@ -347,7 +347,6 @@
     .hidden calltable_text_end
     .hidden calltable_counting
     .hidden calltable_containing
-    .hidden calltable_personality
 .else
     .text
 .endif
@@ -941,6 +940,7 @@ END_PROC \name
 .endm
 
 .if UNWINDER
+    .hidden calltable_personality
     .text                                       // no part of the dispatchers
     ASK_UNWINDER calltable_unwinder_place, _Unwind_GetIP
     ASK_UNWINDER calltable_unwinder_stack, _Unwind_GetCFA

@@ -151,7 +151,6 @@
     .hidden calltable_exception
     .hidden calltable_end
     .hidden calltable_resume
-    .hidden calltable_personality
 .else
     .text
 .endif
@@ -870,6 +869,7 @@ calltable_text_end:
 // --- What the unwinder is asked (src/seh/unwound.rs) ---------------------------------------------------------------
 
 .if UNWINDER
+    .hidden calltable_personality
     .text                                       // no part of the dispatchers
 // The value of a register, by a function of the unwinder that runs; no other one needs to be linked. 0 if it is not
 // known here: the image was linked or loaded without it.

@@ -120,7 +120,7 @@ enum {
     CALLTABLE_NOT_A_METHOD = 29,
     CALLTABLE_NO_SUCH_STRUCTURE = 30,
     /* A slot that cannot be rebound: others share it, or it has had as many registrations as a slot can have. */
-    CALLTABLE_SHARED = 31,
+    CALLTABLE_OTHER_USES = 31,
     CALLTABLE_USED_UP = 32,
     /* Arguments after the parameters of a signature that has none, or of a convention whose callee removes them. */
     CALLTABLE_NOT_VARIADIC = 33
@@ -347,9 +347,9 @@ CALLTABLE_API calltable_status calltable_rest_init(
 
 /*
  * Copies the next one to `value`: va_arg. The foreign code must have passed one of that type, or of the one that C
- * makes of it: a float comes as a double, what is smaller than an int as an int.
+ * makes of it: what is smaller than an int comes as an int. A float comes as a double, which is to be read.
  *
- * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_TYPE_UNAVAILABLE (a structure).
+ * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_TYPE_UNAVAILABLE (CALLTABLE_F32, a structure).
  */
 CALLTABLE_API calltable_status calltable_rest_next(calltable_rest *rest, calltable_type type, void *value);
 
@@ -486,7 +486,7 @@ CALLTABLE_API calltable_status calltable_reserve(calltable_slot *slot);
  * that begins meanwhile is served by the one or the other, or is stale.
  *
  * As calltable_try_register and calltable_try_release: after CALLTABLE_IN_FLIGHT new calls are refused already, and it
- * is to be called again. CALLTABLE_SHARED if the registration is shared and has other uses, CALLTABLE_USED_UP.
+ * is to be called again. CALLTABLE_OTHER_USES if the registration is shared and has other uses, CALLTABLE_USED_UP.
  */
 CALLTABLE_API calltable_status calltable_try_rebind(calltable_slot *slot, const calltable_binding *binding);
 

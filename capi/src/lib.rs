@@ -104,7 +104,7 @@ statuses! {
         CALLTABLE_POINTER first, or leave out CALLTABLE_METHOD";
     NO_SUCH_STRUCTURE = 30, c"a parameter or result is no structure that C has: give CALLTABLE_HOMOGENEOUS 1 to 4 \
         elements, CALLTABLE_ALIGNED a multiple of 16 bytes";
-    SHARED = 31, c"this registration is shared, and others rely on it: release the other uses first, or register the new \
+    OTHER_USES = 31, c"this registration is shared, and others rely on it: release the other uses first, or register the new \
         handler in a slot of its own";
     USED_UP = 32, c"this slot cannot be rebound any more: register the new handler in another slot, and release this one";
     NOT_VARIADIC = 33, c"this signature has a fixed number of arguments: join CALLTABLE_VARIADIC to CALLTABLE_C, or to \
@@ -268,7 +268,7 @@ impl From<RebindError> for NotOk {
         match error {
             RebindError::Refused(error) => error.into(),
             RebindError::NotEnded(error) => error.into(),
-            RebindError::Shared { .. } => Self(SHARED),
+            RebindError::Shared { .. } => Self(OTHER_USES),
             RebindError::UsedUp => Self(USED_UP),
             _ => Self(OTHER_VERSION), // an error that only another version of the crate has
         }
@@ -630,7 +630,7 @@ pub unsafe extern "C" fn calltable_rest_next(rest: *mut Rest, ty: u32, value: *m
             return Err(NotOk(NULL_POINTER));
         }
         let ty = type_of(ty)?;
-        if ty.is_structure() {
+        if ty.is_structure() || ty == Type::F32 {
             return Err(NotOk(TYPE_UNAVAILABLE));
         }
         // SAFETY: as the header says: `calltable_rest_init` has filled it, and there is another argument.

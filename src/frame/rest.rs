@@ -71,18 +71,15 @@ impl<'a> Rest<'a> {
     /// The foreign code must have passed another argument, of this type or of one that C's rules make it, and all
     /// before it must have been read as what they are.
     pub unsafe fn next<T: Scalar>(&mut self) -> T {
+        let is_float = T::TYPE == Type::F32;
         // SAFETY: by the caller's promise.
-        T::from_bits(unsafe { self.next_bits(T::TYPE) })
+        let bits = unsafe { self.next_bits(if is_float { Type::F64 } else { T::TYPE }) };
+        T::from_bits(if is_float { (f64::from_bits(bits as u64) as f32).to_bits().into() } else { bits })
     }
 
-    /// The bits of the next argument, of a type that is no structure.
+    /// The bits of the next argument, of a type that is passed as such: no structure, and no [`Type::F32`].
     #[doc(hidden)]
     pub unsafe fn next_bits(&mut self, ty: Type) -> u128 {
-        if ty == Type::F32 {
-            // SAFETY: by the caller's promise.
-            let bits = unsafe { self.cursor.next(Type::F64) };
-            return (f64::from_bits(bits as u64) as f32).to_bits().into();
-        }
         // SAFETY: by the caller's promise.
         unsafe { self.cursor.next(ty) }
     }

@@ -552,7 +552,7 @@ static void rebinds(void) {
     binding.handler = (calltable_function)identity;
     expect("share", calltable_share(&binding, &shared), CALLTABLE_OK);
     expect("share again", calltable_share(&binding, &slot), CALLTABLE_OK);
-    expect("rebind what others share", calltable_try_rebind(&slot, &binding), CALLTABLE_SHARED);
+    expect("rebind what others share", calltable_try_rebind(&slot, &binding), CALLTABLE_OTHER_USES);
     expect("release one", calltable_release(shared), CALLTABLE_OK);
     expect("rebind what is left", calltable_try_rebind(&slot, &binding), CALLTABLE_OK);
     check("it is not shared any more", CAST(one, slot)(9) == 9 && calltable_live_count() == 1);

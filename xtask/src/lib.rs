@@ -28,7 +28,7 @@ pub const CAPACITY: usize = 2000;
 
 /// Bytes for each slot that the table's code may take: an entry, and a part of the dispatchers.
 pub fn text_per_slot(stride: u64) -> f64 {
-    stride as f64 + 1.0
+    stride as f64 + 1.1
 }
 
 /// Bytes for each slot of memory that starts as zeros.

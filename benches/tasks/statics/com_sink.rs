@@ -1,4 +1,4 @@
-//! A COM sink of eight functions, with its state behind the address of their table: an `IAdviseSink`, which hears what
+//! A COM sink of eight functions, with its state after the address of their table: an `IAdviseSink`, which hears what
 //! becomes of a document.
 
 use std::cell::{Cell, RefCell};
