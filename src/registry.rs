@@ -654,17 +654,19 @@ impl Registry {
 
     /// Why there is no slot.
     #[cold]
-    fn full(&self) -> Error {
+    fn full(&mut self) -> Error {
         Error::TableFull { users: self.users() }
     }
 
     /// Who has the slots that are live, or wait for running calls.
-    pub(crate) fn users(&self) -> Users {
+    pub(crate) fn users(&mut self) -> Users {
+        self.collect();
         if !cfg!(feature = "names") {
             return Users::unnamed_alone(self.taken);
         }
         let slots = self.contexts().iter().zip(&self.next).zip(&self.names);
-        let taken = slots.filter(|((context, next), _)| context.load_state().is_live() || **next == CLOSED);
+        let taken =
+            slots.filter(|((context, next), _)| context.load_state().is_live() || matches!(**next, CLOSED | LEFT));
         Users::of(taken.map(|(_, name)| name.get()))
     }
 

@@ -907,10 +907,19 @@ pub fn try_rebind(key: SlotKey, binding: &Binding) -> Result<SlotKey, NotRebound
 }
 
 /// Ends a registration from within a call of it, for whoever knows that the slot is its own: new calls are refused, and
-/// the slot comes back by itself when the call has ended. Waits for the lock.
+/// the slot comes back by itself when the call has ended. Waits for the lock, and for all other calls that have
+/// entered: then the data is this call's alone.
 #[cfg(feature = "alloc")]
 pub(crate) fn leave_slot(slot: SlotId) -> Result<(), ReleaseError> {
-    lock().leave(slot)
+    let mut registry = lock();
+    registry.leave(slot)?;
+    let context = registry.context(slot.index);
+    drop(registry);
+    let mut wait = Wait::new();
+    while context.is_some_and(|context| context.running() > 1) {
+        wait.pause();
+    }
+    Ok(())
 }
 
 /// Waits for the end of a registration that was left.

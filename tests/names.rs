@@ -259,6 +259,18 @@ fn a_released_slot_whose_call_runs_is_counted() {
     table::release(KEPT.lock().unwrap().take().unwrap()).unwrap();
 }
 
+/// Nobody will release it, and its slot is taken as long as it runs.
+#[cfg(feature = "alloc")]
+#[test]
+fn a_call_that_ended_its_registration_has_its_slot() {
+    let _table = TABLE.lock();
+    let count = || i32::from(table::users().largest().eq([("once", 1)]) && table::live_count() == 1);
+    let once = Callback::<Nullary>::once_with(Options::new().named("once"), count).unwrap();
+    // SAFETY: it lives.
+    assert_eq!(unsafe { once.code()() }, i32::from(cfg!(feature = "names")));
+    assert_eq!((table::users().largest().count(), table::users().unnamed()), (0, 0), "the call has ended");
+}
+
 /// A thread has the lock again and again; a call that had to wait for it would always know the name.
 #[cfg(feature = "names")]
 #[test]

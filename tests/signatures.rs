@@ -255,6 +255,9 @@ fn read_rest(rest: &mut Rest<'_>) -> i32 {
         assert_eq!((rest.next::<i64>(), rest.next::<u8>()), (0x0123_4567_89ab_cdef, b'c'));
         assert_eq!((rest.next::<f32>(), rest.next::<f64>()), (0.5, -4.75));
         assert_eq!((rest.next::<i16>(), rest.next::<f64>()), (-7, 6.125));
+        // What a function of Windows code would read next.
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(rest.clone().windows_va_list().cast::<u64>().read(), 9);
         assert_eq!((rest.next::<u64>(), rest.next::<f64>()), (9, 8.5));
         assert!(!rest.next::<*mut c_void>().is_null());
         assert_eq!((rest.next::<f64>(), rest.next::<i32>()), (-16.25, 17));
