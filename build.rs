@@ -221,6 +221,7 @@ const X86: Architecture = Architecture {
         ("STATE_DATA_EDX", 0x8000, "State: a direct handler's data goes in EDX."),
         ("STATE_HANDLER_POPS", 0x2_0000, "State: a direct handler removes its arguments."),
         ("STATE_FLOAT", 0x4_0000, "State: a frame's result is a double, for ST0."),
+        ("STATE_F80", 0x8_0000, "State: a frame's result has 80 bits, for ST0."),
     ],
     records: &[
         CONTEXTS,
@@ -244,7 +245,7 @@ const X86: Architecture = Architecture {
         (
             "FRAME",
             &[
-                ("RESULT", Bytes(8), "Offset of the result in a frame."),
+                ("RESULT", Bytes(12), "Offset of the result in a frame."),
                 ("ARGUMENTS", Bytes(4), "Offset of the pointer to the stack words in a frame."),
                 ("REGISTERS", Bytes(8), "Offset of ECX and EDX in a frame."),
                 ("SIZE", Bytes(0), "Size of a frame."),

@@ -493,14 +493,14 @@ calltable_leave:
     jz      calltable_counted
     call    calltable_enter
     jz      calltable_counted
-    and     dword ptr [ebp + AT_STATE], STATE_FLOAT                 // refused, and not counted
+    and     dword ptr [ebp + AT_STATE], STATE_FLOAT | STATE_F80     // refused, and not counted
     xor     eax, eax
     jmp     calltable_counted
 calltable_overtaken:
     mov     ecx, [ebp + AT_CONTEXT]             // released while we read
 3:  mov     [ebp + AT_DATA], ecx                // the stale handler's data is the context, or null; one more says that
-    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_EXCLUSIVE | STATE_FLOAT   // the registration runs
-.if ELF                                                                                 // (src/stale.rs)
+    and     dword ptr [ebp + AT_STATE], STATE_COUNTED | STATE_EXCLUSIVE | STATE_FLOAT | STATE_F80
+.if ELF                                         // the registration runs (src/stale.rs)
     call    calltable_here
 1:
 .att_syntax prefix
@@ -711,25 +711,31 @@ END_PROC calltable_direct_saving
     xor     eax, eax
     mov     [esp + FRAME_AT + FRAME_RESULT + 0], eax    // a handler that sets no result returns 0
     mov     [esp + FRAME_AT + FRAME_RESULT + 4], eax
+    mov     [esp + FRAME_AT + FRAME_RESULT + 8], eax
     mov     eax, [ebp + AT_DATA]
     mov     [esp + 0x00], eax
     lea     eax, [esp + FRAME_AT]
     mov     [esp + 0x04], eax
 .endm
 
-.macro RESULT_FRAME
-    mov     eax, [esp + FRAME_AT + FRAME_RESULT + 0]
-    mov     edx, [esp + FRAME_AT + FRAME_RESULT + 4]
-    test    dword ptr [ebp + AT_STATE], STATE_FLOAT
-    jz      1f
-    fld     qword ptr [esp + FRAME_AT + FRAME_RESULT]
-1:
+// Loads the result that is at `at`, and goes on behind the macro.
+.macro LOAD_RESULT at:vararg
+    mov     eax, [\at + 0]
+    mov     edx, [\at + 4]
+    test    dword ptr [ebp + AT_STATE], STATE_FLOAT | STATE_F80
+    jz      9f
+    test    dword ptr [ebp + AT_STATE], STATE_F80
+    jnz     8f
+    fld     qword ptr [\at]
+    jmp     9f
+8:  fld     tbyte ptr [\at]
+9:
 .endm
 
 PROC_IN_FRAME calltable_frame
     ARGUMENTS_FRAME
     call    [ebp + AT_HANDLER]
-    RESULT_FRAME
+    LOAD_RESULT esp + FRAME_AT + FRAME_RESULT
     jmp     calltable_leave
 END_PROC calltable_frame
 
@@ -741,7 +747,7 @@ PROC_IN_FRAME calltable_frame_saving
     cld                                         // the handler's own convention may rely on it
     call    [ebp + AT_HANDLER]
     mov     ebp, [esp + FRAME_EBP]
-    RESULT_FRAME
+    LOAD_RESULT esp + FRAME_AT + FRAME_RESULT
     jmp     calltable_restore
 END_PROC calltable_frame_saving
 
@@ -855,11 +861,7 @@ PROC_IN_FRAME calltable_resume, 2
     mov     [ebp + AT_DATA], edx
     mov     eax, [ebp + AT_STATE]
     jmp     calltable_lanes
-2:  mov     eax, [ebp + AT_OUTCOME + FRAME_RESULT + 0]
-    mov     edx, [ebp + AT_OUTCOME + FRAME_RESULT + 4]
-    test    dword ptr [ebp + AT_STATE], STATE_FLOAT
-    jz      calltable_leave
-    fld     qword ptr [ebp + AT_OUTCOME + FRAME_RESULT]
+2:  LOAD_RESULT ebp + AT_OUTCOME + FRAME_RESULT
     jmp     calltable_leave
 END_PROC calltable_resume
 

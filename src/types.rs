@@ -28,6 +28,10 @@ pub enum Type {
     U128,
     F32,
     F64,
+    /// `long double` of GCC and Clang for i686, but not for MSVC: the 80 bits of an x87 register, in 12 bytes. (That of
+    /// MinGW for x86_64 is passed and returned like a [`Type::Struct`] of 16 bytes, that of AArch64 Linux like a
+    /// [homogeneous](Type::Homogeneous) structure of one [`Element::Vector16`].)
+    F80,
     /// A pointer or handle, to data or to a function.
     Pointer,
     /// A structure or union passed by value that is none of the two below; [`Type::structure`] tells which it is. On
@@ -102,6 +106,7 @@ impl Type {
             Self::I16 | Self::U16 => 2,
             Self::I32 | Self::U32 | Self::F32 => 4,
             Self::I64 | Self::U64 | Self::F64 => 8,
+            Self::F80 => 12,
             Self::I128 | Self::U128 => 16,
             Self::Pointer => size_of::<usize>(),
             Self::Struct { size } | Self::Aligned { size } => size as usize,
@@ -163,6 +168,13 @@ impl Type {
     #[must_use]
     pub const fn is_structure(self) -> bool {
         matches!(self, Self::Struct { .. } | Self::Homogeneous { .. } | Self::Aligned { .. })
+    }
+
+    /// Whether a frame has it as bytes, Rust having no such number.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn is_in_bytes(self) -> bool {
+        self.is_structure() || matches!(self, Self::F80)
     }
 }
 

@@ -204,7 +204,10 @@ enum {
     CALLTABLE_POINTER = 14,
     /* Vectors of 8 and of 16 bytes, such as int32x2_t and float32x4_t: as elements alone. */
     CALLTABLE_VECTOR8 = 15,
-    CALLTABLE_VECTOR16 = 16
+    CALLTABLE_VECTOR16 = 16,
+    /* On i686 alone: long double of GCC and Clang, but not for MSVC; 12 bytes, of which 10 count. (On x86_64 Windows that
+       of MinGW is a CALLTABLE_STRUCT(16), on AArch64 Linux a CALLTABLE_HOMOGENEOUS(CALLTABLE_VECTOR16, 1).) */
+    CALLTABLE_F80 = 17
 };
 
 /* A structure or union passed by value that is none of the two below. On x86 only the size counts. */
@@ -267,6 +270,7 @@ typedef struct calltable_frame {
     uint64_t floats[8][2];
 #else
     uint32_t result[2];
+    uint32_t more_result;
     uint32_t *arguments;
     uint32_t registers[2];
 #endif

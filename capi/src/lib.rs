@@ -121,7 +121,7 @@ numbers! {
 numbers! {
     TYPES: u32 {
         VOID = 0, BOOL = 1, I8 = 2, U8 = 3, I16 = 4, U16 = 5, I32 = 6, U32 = 7, I64 = 8, U64 = 9, I128 = 10, U128 = 11,
-        F32 = 12, F64 = 13, POINTER = 14, VECTOR8 = 15, VECTOR16 = 16,
+        F32 = 12, F64 = 13, POINTER = 14, VECTOR8 = 15, VECTOR16 = 16, F80 = 17,
     }
 }
 
@@ -343,6 +343,7 @@ fn type_of(number: u32) -> Result<Type, NotOk> {
         U128 => Type::U128,
         F32 => Type::F32,
         F64 => Type::F64,
+        F80 => Type::F80,
         POINTER => Type::Pointer,
         COUNT..COUNT_END => Type::Homogeneous { element: element_of(number % COUNT)?, count: (number / COUNT) as u8 },
         ALIGNED..STRUCT => Type::Aligned { size: number - ALIGNED },
@@ -558,10 +559,10 @@ pub unsafe extern "C" fn calltable_get(
                 Some(declared) if *declared != ty => return Err(NotOk(OTHER_TYPE)),
                 Some(_) => {}
             }
-            if ty.is_structure() {
+            if ty.is_in_bytes() {
                 let gathered = (*frame).gather(signature);
-                let structure = (*frame).structure(signature, index as usize, ty, &gathered);
-                value.cast::<u8>().copy_from(structure, ty.size());
+                let at = RawFrame::address(frame, signature, index as usize, ty, &gathered);
+                value.cast::<u8>().copy_from(at, ty.size());
             } else {
                 let bits = normal((*frame).bits(signature, index as usize, ty), ty);
                 value.cast::<u8>().copy_from(bits.to_le_bytes().as_ptr(), ty.size());

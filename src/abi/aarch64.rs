@@ -22,9 +22,13 @@ pub(crate) const FRAMED: usize = 0;
 /// leave it alone.
 pub(crate) const X18: usize = if cfg!(windows) { 0 } else { STATE_X18 };
 
-/// Nothing in a floating-point register where they are off.
+/// Nothing in a floating-point register where they are off, and no number of x87.
 pub(crate) fn is_type_available(ty: Type, _is_result: bool) -> bool {
-    !matches!(ty, Type::F32 | Type::F64 | Type::Homogeneous { .. }) || cfg!(target_feature = "neon")
+    match ty {
+        Type::F80 => false,
+        Type::F32 | Type::F64 | Type::Homogeneous { .. } => cfg!(target_feature = "neon"),
+        _ => true,
+    }
 }
 
 /// The most bytes of a structure that is not homogeneous and has its value passed, not its address.

@@ -82,7 +82,11 @@ pub(crate) fn shape_of_direct(prototype: &Prototype<'_>) -> Shape {
 /// registrations apart.
 pub(crate) fn shape_of_frame(prototype: &Prototype<'_>) -> Shape {
     let words = bytes_of_arguments(prototype) / 4;
-    let flags = if matches!(prototype.result, Some(Type::F32 | Type::F64)) { STATE_FLOAT } else { 0 };
+    let flags = match prototype.result {
+        Some(Type::F32 | Type::F64) => STATE_FLOAT,
+        Some(Type::F80) => STATE_F80,
+        _ => 0,
+    };
     Shape { positions: words.min(STATE_POSITIONS - 1), flags, ..shape_of_words(prototype, words) }
 }
 

@@ -14,9 +14,11 @@ pub(crate) const FRAMED: usize = 0;
 /// The flag of a registration whose caller finds its X18 again: there is no such register.
 pub(crate) const X18: usize = 0;
 
-/// Nothing in an XMM register where SSE is off. A structure is never there.
+/// Nothing in an XMM register where SSE is off. A structure is never there. An x87 register has no place in the
+/// convention.
 pub(crate) fn is_type_available(ty: Type, is_result: bool) -> bool {
     let in_xmm = match ty {
+        Type::F80 => return false,
         Type::F32 | Type::F64 => true,
         Type::I128 | Type::U128 => is_result,
         _ => false,

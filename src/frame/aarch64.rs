@@ -63,50 +63,48 @@ pub(super) fn without_signature(address: *const c_void) -> *const c_void {
 }
 
 impl RawFrame {
-    /// The first word of an argument.
-    ///
     /// # Safety
     /// The foreign code must have passed that argument; so for all below.
-    unsafe fn at(&self, signature: &Signature, index: usize) -> *const u64 {
-        match locate(&signature.prototype(), index).0 {
-            Some(Location::Integer(register)) => self.registers.as_ptr().wrapping_add(register),
-            Some(Location::Float(register)) => self.floats.as_ptr().wrapping_add(register).cast(),
-            Some(Location::Stack(word)) => self.arguments.wrapping_add(word),
-            None => self.arguments,
-        }
-    }
-
     #[doc(hidden)]
     #[inline]
     pub unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
-        // SAFETY: by the caller's promise the words of the argument are there.
+        // SAFETY: by the caller's promise the words of the argument are there; no number is gathered.
         unsafe {
-            let at = self.at(signature, index);
+            let at = Self::address(self, signature, index, declared, core::ptr::null()).cast::<u64>();
             let high = if declared.size() == 16 { at.add(1).read() } else { 0 };
             u128::from(at.read()) | u128::from(high) << 64
         }
     }
 
-    /// The bytes of a structure: gathered, or where it is, or where it points to.
+    /// Where an argument is: on the stack, in a register's place in the frame, gathered from several, or where one of
+    /// these points to.
+    ///
+    /// # Safety
+    /// The frame must be there, and the foreign code must have passed that argument; `gathered` must be what
+    /// [`Self::gather`] has made of them, if the argument is homogeneous.
     #[doc(hidden)]
-    pub unsafe fn structure(
-        &self,
+    pub unsafe fn address(
+        this: *const Self,
         signature: &Signature,
         index: usize,
         declared: Type,
-        gathered: &Gathered,
+        gathered: *const Gathered,
     ) -> *const u8 {
-        if let (Type::Homogeneous { .. }, Some(Location::Float(first))) =
-            (declared, locate(&signature.prototype(), index).0)
-        {
-            return gathered.as_ptr().cast::<[u64; 2]>().wrapping_add(first).cast();
-        }
         // SAFETY: by the caller's promise.
-        let at = unsafe { self.at(signature, index) };
+        let (registers, floats, arguments) =
+            unsafe { (&raw const (*this).registers, &raw const (*this).floats, (*this).arguments) };
+        let at = match locate(&signature.prototype(), index).0 {
+            Some(Location::Float(first)) if matches!(declared, Type::Homogeneous { .. }) => {
+                return gathered.cast::<[u64; 2]>().wrapping_add(first).cast();
+            }
+            Some(Location::Float(register)) => floats.cast::<[u64; 2]>().wrapping_add(register).cast(),
+            Some(Location::Integer(register)) => registers.cast::<u64>().wrapping_add(register),
+            Some(Location::Stack(word)) => arguments.cast_const().wrapping_add(word),
+            None => arguments,
+        };
         if is_structure_hidden(signature.convention(), declared) {
             // SAFETY: as above.
-            let address = unsafe { at.read() };
-            core::ptr::with_exposed_provenance(address as usize)
+            core::ptr::with_exposed_provenance(unsafe { at.read() } as usize)
         } else {
             at.cast()
         }

@@ -74,6 +74,8 @@ pub enum Value<'a> {
     U128(u128),
     F32(f32),
     F64(f64),
+    /// The 80 bits, lowest byte first.
+    F80([u8; 10]),
     Pointer(*mut c_void),
     /// The bytes of a structure, of whatever kind: as in memory.
     Struct(&'a [u8]),
@@ -242,13 +244,51 @@ impl<'a> Frame<'a> {
             Type::U128 => Value::U128(Scalar::from_bits(bits)),
             Type::F32 => Value::F32(Scalar::from_bits(bits)),
             Type::F64 => Value::F64(Scalar::from_bits(bits)),
+            // SAFETY: the caller passed such a number there, by the promise of `new`.
+            Type::F80 => Value::F80(unsafe {
+                RawFrame::address(self.raw, self.signature, index, declared, &self.gathered).cast::<[u8; 10]>().read()
+            }),
             Type::Pointer => Value::Pointer(Scalar::from_bits(bits)),
             // SAFETY: the caller passed a structure of that size there, by the promise of `new`.
             Type::Struct { .. } | Type::Homogeneous { .. } | Type::Aligned { .. } => Value::Struct(unsafe {
-                let bytes = self.raw.structure(self.signature, index, declared, &self.gathered);
+                let bytes = RawFrame::address(self.raw, self.signature, index, declared, &self.gathered);
                 core::slice::from_raw_parts(bytes, declared.size())
             }),
         })
+    }
+
+    /// Where argument `index` is, counted from 0: its bytes as C has them in memory, which the handler may change, as a
+    /// function may change its parameters. They are there until the handler returns. A language runtime that describes
+    /// its calls by arrays of such addresses needs no copy.
+    ///
+    /// ```
+    /// # use calltable::{Callback, Convention, Dynamic, Signature, Type};
+    /// let signature = Signature::new(Convention::C, &[Type::F64, Type::I16], Some(Type::F64))?;
+    /// let handler = Dynamic::new(signature, |frame| {
+    ///     let base = frame.address(0).unwrap().cast::<f64>();
+    ///     let exponent = frame.address(1).unwrap().cast::<i16>();
+    ///     // SAFETY: the signature has a `double` and a `short` there.
+    ///     let power = unsafe { base.read().powi(exponent.read().into()) };
+    ///     frame.set_result(power).unwrap();
+    /// });
+    /// let callback = Callback::from_dynamic(&handler)?;
+    /// # let code = unsafe { callback.code().cast::<unsafe extern "efiapi" fn(f64, i16) -> f64>() };
+    /// // SAFETY: `code` is the callback's, by its signature.
+    /// assert_eq!(unsafe { code(1.5, 2) }, 2.25);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`FrameError::NoSuchParameter`].
+    #[inline]
+    pub fn address(&mut self, index: usize) -> Result<*mut c_void, FrameError> {
+        let declared = self.declared(index)?;
+        // SAFETY: the foreign code called as the signature says, by the promise of `new`.
+        Ok(unsafe {
+            RawFrame::address(&raw mut *self.raw, self.signature, index, declared, &raw mut self.gathered)
+        }
+        .cast_mut()
+        .cast())
     }
 
     /// The arguments in order, each with its type.
@@ -303,8 +343,8 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    /// The bytes of a result that is a structure, as many as its size, wherever the convention wants them; all zero at
-    /// first.
+    /// The bytes of a result that is a structure or an [`Type::F80`], as many as its size, wherever the convention wants
+    /// them; all zero at first.
     ///
     /// ```
     /// # use calltable::{Callback, Convention, Dynamic, Signature, Type};
@@ -327,9 +367,9 @@ impl<'a> Frame<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`FrameError::OtherType`] if the signature declares a result that is no structure, or none.
+    /// [`FrameError::OtherType`] if the signature declares a result of another kind, or none.
     pub fn result_bytes(&mut self) -> Result<&mut [u8], FrameError> {
-        let Some(ty) = self.signature.result().filter(|ty| ty.is_structure()) else {
+        let Some(ty) = self.signature.result().filter(|ty| ty.is_in_bytes()) else {
             return Err(FrameError::OtherType { declared: self.signature.result() });
         };
         self.is_touched = true;

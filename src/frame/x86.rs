@@ -18,6 +18,8 @@ pub struct RawFrame {
     /// The result, for EAX and EDX; a floating-point one as the bits of a double, for ST0. Zero when the handler
     /// starts.
     pub result: [u32; 2],
+    /// The upper 16 bits of a result that is a [`Type::F80`]. Zero at first.
+    pub more_result: u32,
     /// The arguments on the stack, in words of 4 bytes.
     pub arguments: *mut u32,
     /// ECX and EDX.
@@ -26,6 +28,7 @@ pub struct RawFrame {
 
 const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
 const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
+const_assert_eq!(offset_of!(RawFrame, more_result), FRAME_RESULT + 8);
 const_assert_eq!(offset_of!(RawFrame, arguments), FRAME_ARGUMENTS);
 const_assert_eq!(offset_of!(RawFrame, registers), FRAME_REGISTERS);
 
@@ -38,40 +41,38 @@ pub(super) const RETURN_ADDRESSES: [usize; 2] =
     [FROM_EBP_ARGUMENTS - FROM_EBP_ENTRY, FROM_EBP_ARGUMENTS - FROM_EBP_CALLER];
 
 impl RawFrame {
-    /// The first word of an argument; an argument in a register has one.
-    ///
     /// # Safety
     /// The foreign code must have passed that argument; so for all below.
-    unsafe fn at(&self, signature: &Signature, index: usize) -> *const u32 {
-        match locate(&signature.prototype(), index).0 {
-            Some(Location::Register(register)) => self.registers.as_ptr().wrapping_add(register),
-            Some(Location::Stack(word)) => self.arguments.wrapping_add(word),
-            None => self.arguments,
-        }
-    }
-
     #[doc(hidden)]
     #[inline]
     pub unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {
-        // SAFETY: by the caller's promise the words of the argument are there.
+        // SAFETY: by the caller's promise the words of the argument are there; one in a register has one.
         unsafe {
-            let at = self.at(signature, index);
+            let at = Self::address(self, signature, index, declared, &Gathered).cast::<u32>();
             let high = if declared.size() == 8 { at.add(1).read() } else { 0 };
             u128::from(at.read()) | u128::from(high) << 32
         }
     }
 
-    /// The bytes of a structure: on the stack.
+    /// Where an argument is: on the stack, or in a register's place in the frame.
+    ///
+    /// # Safety
+    /// The frame must be there, and the foreign code must have passed that argument.
     #[doc(hidden)]
-    pub unsafe fn structure(
-        &self,
+    pub unsafe fn address(
+        this: *const Self,
         signature: &Signature,
         index: usize,
         _declared: Type,
-        _gathered: &Gathered,
+        _gathered: *const Gathered,
     ) -> *const u8 {
         // SAFETY: by the caller's promise.
-        unsafe { self.at(signature, index).cast() }
+        let (registers, arguments) = unsafe { (&raw const (*this).registers, (*this).arguments) };
+        match locate(&signature.prototype(), index).0 {
+            Some(Location::Register(register)) => registers.cast::<u32>().wrapping_add(register).cast(),
+            Some(Location::Stack(word)) => arguments.wrapping_add(word).cast(),
+            None => arguments.cast(),
+        }
     }
 
     /// Has the dispatcher of a refused call, which may know of no registration or of another one, return as a signature
@@ -88,7 +89,8 @@ impl RawFrame {
         unsafe {
             locals.byte_add(LOCALS_CLEANUP).write(cleanup);
             let state = locals.byte_add(LOCALS_STATE);
-            state.write(state.read() & !(STATE_FLOAT as u32) | (flags & STATE_FLOAT) as u32);
+            const FLOATS: usize = STATE_FLOAT | STATE_F80;
+            state.write(state.read() & !(FLOATS as u32) | (flags & FLOATS) as u32);
         }
     }
 

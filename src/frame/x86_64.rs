@@ -21,8 +21,11 @@ pub struct RawFrame {
     /// `this`). Floating-point arguments of the first four positions are in `floats` instead.
     pub arguments: *mut u64,
     /// The low halves of XMM0 to XMM3, for the first four positions. Not set in a build without SSE.
-    pub floats: [u64; 4],
+    pub floats: [u64; FLOATS],
 }
+
+/// Positions that floating-point arguments have registers for.
+const FLOATS: usize = 4;
 
 const_assert_eq!(size_of::<RawFrame>(), FRAME_SIZE);
 const_assert_eq!(offset_of!(RawFrame, result), FRAME_RESULT);
@@ -56,20 +59,28 @@ impl RawFrame {
         }
     }
 
-    /// The bytes of a structure: in its position, or where that points to.
+    /// Where an argument is: in its position, or in a register's place in the frame, or where the position points to.
+    ///
+    /// # Safety
+    /// The frame must be there, and the foreign code must have passed that argument.
     #[doc(hidden)]
-    pub unsafe fn structure(
-        &self,
+    #[inline]
+    pub unsafe fn address(
+        this: *const Self,
         signature: &Signature,
         index: usize,
         declared: Type,
-        _gathered: &Gathered,
+        _gathered: *const Gathered,
     ) -> *const u8 {
-        let position = self.arguments.wrapping_add(position_of(&signature.prototype(), index));
-        match declared.size() {
-            1 | 2 | 4 | 8 => position.cast(),
+        let position = position_of(&signature.prototype(), index);
+        // SAFETY: by the caller's promise.
+        let (floats, arguments) = unsafe { (&raw const (*this).floats, (*this).arguments) };
+        let at = arguments.wrapping_add(position);
+        match (declared, declared.size()) {
+            (Type::F32 | Type::F64, _) if position < FLOATS => floats.cast::<u64>().wrapping_add(position).cast(),
+            (_, 1 | 2 | 4 | 8) => at.cast(),
             // SAFETY: by the caller's promise there is such a position.
-            _ => core::ptr::with_exposed_provenance(unsafe { position.read() } as usize),
+            _ => core::ptr::with_exposed_provenance(unsafe { at.read() } as usize),
         }
     }
 

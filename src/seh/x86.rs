@@ -282,7 +282,7 @@ impl Locals {
             }
             (*locals).asked = 1;
             let arguments = locals.byte_add(LOCALS_SIZE + FROM_EBP_ARGUMENTS).cast();
-            let call = RawFrame { result: [0; 2], arguments, registers: (*locals).registers };
+            let call = RawFrame { result: [0; 2], more_result: 0, arguments, registers: (*locals).registers };
             let disposition = ask((*locals).data, exception, context, &raw mut (*locals).outcome, call);
             match disposition {
                 Some(_) => (*locals).asked = 0,
