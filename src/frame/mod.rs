@@ -284,11 +284,9 @@ impl<'a> Frame<'a> {
     pub fn address(&mut self, index: usize) -> Result<*mut c_void, FrameError> {
         let declared = self.declared(index)?;
         // SAFETY: the foreign code called as the signature says, by the promise of `new`.
-        Ok(unsafe {
-            RawFrame::address(&raw mut *self.raw, self.signature, index, declared, &raw mut self.gathered)
-        }
-        .cast_mut()
-        .cast())
+        Ok(unsafe { RawFrame::address(&raw mut *self.raw, self.signature, index, declared, &raw mut self.gathered) }
+            .cast_mut()
+            .cast())
     }
 
     /// The arguments in order, each with its type.

@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::library;
 use crate::suite::{OTHER_FOLDER, cargo, cargo_with_library, quietly};
 
+mod drop_in;
+pub use drop_in::{DropIn, drop_in};
+
 /// Where each folder of [`make`] lies.
 pub const FOLDER: &str = "target/dist";
 
@@ -51,9 +54,12 @@ pub fn make(target: &str) -> Result<PathBuf> {
     }
 
     let static_name = if target.ends_with("-msvc") { "calltable.lib" } else { "libcalltable.a" };
-    fs::copy(build(target, None)?, lib.join(static_name))?;
-    strip(target, &lib.join(static_name))?;
+    fs::copy(build("calltable-capi", target, None)?, lib.join(static_name))?;
+    strip(target, &lib.join(static_name), &[])?;
     let shared = share(target, &out, static_name, &version)?;
+    if target.contains("-linux-") || target.contains("-windows-") {
+        drop_in(target, &lib)?;
+    }
     fs::copy("capi/include/calltable.h", include.join("calltable.h"))?;
     for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
         fs::copy(name, licences.join(name))?;
@@ -104,8 +110,8 @@ pub fn version() -> Result<String> {
     Ok(version.context("a package has a version")?.into())
 }
 
-/// The static library as cargo makes it; if a file describes the target, it is one for drivers.
-pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
+/// The static library of a package as cargo makes it; if a file describes the target, it is one for drivers.
+pub fn build(package: &str, target: &str, described: Option<&Path>) -> Result<PathBuf> {
     let is_elf = !target.contains("-windows-") && !target.ends_with("-uefi");
     let library = if is_elf { library::landing(target) } else { library::of(target) };
     let file = described.map_or(target.into(), Path::to_string_lossy);
@@ -120,7 +126,7 @@ pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     if described.is_some() {
         command.args(["-Zjson-target-spec", "--no-default-features"]);
     }
-    command.args(["--package=calltable-capi", "--lib", "--crate-type=staticlib", "--profile=dist"]);
+    command.args(["--package", package, "--lib", "--crate-type=staticlib", "--profile=dist"]);
     command.arg("--features=panic-handler");
     command.args(["--target-dir", OTHER_FOLDER]);
     let for_cc = target.replace('-', "_");
@@ -134,12 +140,14 @@ pub fn build(target: &str, described: Option<&Path>) -> Result<PathBuf> {
     }
     quietly(&mut command)?;
     let folder = Path::new(OTHER_FOLDER).join(target).join("dist");
-    let names = ["libcalltable_capi.a", "calltable_capi.lib"].map(|name| folder.join(name));
+    let name = package.replace('-', "_");
+    let names = [format!("lib{name}.a"), format!("{name}.lib")].map(|name| folder.join(name));
     names.into_iter().find(|name| name.exists()).context("cargo has made no static library")
 }
 
-/// Takes out what Rust adds to every static library, and makes sure that nothing of the rest wants it.
-fn strip(target: &str, library: &Path) -> Result<()> {
+/// Takes out what Rust adds to every static library, and makes sure that nothing of the rest wants it, or more than is
+/// listed.
+fn strip(target: &str, library: &Path, more: &[&str]) -> Result<()> {
     let members = quietly(Command::new("llvm-ar-19").arg("t").arg(library))?;
     // Ours are the crate, its assembly, and what imports from DLLs; and arithmetic where Rust uses no floating-point
     // unit.
@@ -158,8 +166,11 @@ fn strip(target: &str, library: &Path) -> Result<()> {
     for (_, name) in symbols().filter(|(kind, name)| kind.ends_with('U') && !defined.contains(name)) {
         let plain = name.split('@').next().unwrap_or(name);
         let plain = if is_decorated { plain.strip_prefix('_').unwrap_or(plain) } else { plain };
-        let mut wanted = WANTED.iter().filter(|(targets, _)| target.contains(targets)).flat_map(|(_, names)| *names);
-        ensure!(wanted.any(|wanted| *wanted == plain), "the library wants {name}, which not every program has");
+        let wanted = WANTED.iter().filter(|(targets, _)| target.contains(targets)).flat_map(|(_, names)| *names);
+        ensure!(
+            wanted.chain(more).any(|wanted| *wanted == plain),
+            "the library wants {name}, which not every program has"
+        );
     }
     if let Some(name) = defined.iter().find(|name| name.contains("panicking") || name.contains("rust_begin_unwind")) {
         bail!("something in the library may panic, since it has {name}");

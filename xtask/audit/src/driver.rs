@@ -31,7 +31,7 @@ pub fn library(target: &str) -> Result<PathBuf> {
     if fs::read_to_string(&file).ok().as_ref() != Some(&text) {
         fs::write(&file, text)?;
     }
-    dist::build(target, Some(&file))
+    dist::build("calltable-capi", target, Some(&file))
 }
 
 /// Links the driver. It has a table of symbols, for the audit alone.

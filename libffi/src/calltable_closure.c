@@ -1,0 +1,33 @@
+/*
+ * The call of a closure's function: the slot's handler. In C, since exceptions may leave it, and Rust that aborts on
+ * panics stops them. (The name tells its object from others in the static library.)
+ */
+#include <stddef.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HANDLER __attribute__((ms_abi))
+#elif defined(__i386__) && defined(__GNUC__)
+#define HANDLER __attribute__((cdecl))
+#else
+#define HANDLER
+#endif
+
+/* As in src/run.rs. */
+struct call {
+    void (*function)(void *cif, void *result, void **arguments, void *user_data);
+    void *cif, *result, **arguments, *user_data;
+    /* what the two functions below keep */
+    void *room[CALL_ROOM / sizeof(void *)];
+};
+
+void calltable_libffi_begin(void *block, void *frame, struct call *call);
+void calltable_libffi_end(struct call *call);
+
+void HANDLER calltable_libffi_handler(void *block, void *frame);
+
+void HANDLER calltable_libffi_handler(void *block, void *frame) {
+    struct call call;
+    calltable_libffi_begin(block, frame, &call);
+    call.function(call.cif, call.result, call.arguments, call.user_data);
+    calltable_libffi_end(&call);
+}
