@@ -43,10 +43,14 @@ pub const SCALARS: &[Scalar] = &[
     scalar("u128", "unsigned __int128", "u128", 16),
     scalar("f32", "float", "f32", 4),
     scalar("f64", "double", "f64", 8),
+    scalar(F80, "long double", "", 12),
     scalar("pointer", "void *", "*mut core::ffi::c_void", 0),
     scalar("v64", "v64", "core::arch::aarch64::uint8x8_t", 8),
     scalar("v128", "v128", "core::arch::aarch64::uint8x16_t", 16),
 ];
+
+/// The one for i686 alone, for which Rust has no type; in no structure.
+pub const F80: &str = "f80";
 
 /// Those of them that are vectors, on AArch64 alone.
 pub const VECTORS: &[&str] = &["v64", "v128"];
@@ -173,7 +177,8 @@ impl Type {
                     size => size,
                 };
                 // System V's 32-bit rules align nothing to more than a word.
-                return (size, if platform.is_64_bit || platform.is_windows { size } else { size.min(4) });
+                let is_aligned = platform.is_64_bit || platform.is_windows && scalar.name != F80;
+                return (size, if is_aligned { size } else { size.min(4) });
             }
             Self::Struct(members) => (members, false),
             Self::Union(members) => (members, true),
@@ -190,7 +195,10 @@ impl Type {
     /// What is in a value at `offset`.
     pub fn leaves(&self, platform: Platform, offset: usize) -> Vec<Leaf> {
         let (members, is_union) = match self {
-            Self::Scalar(scalar) => return vec![Leaf { offset, size: self.size(platform), scalar }],
+            Self::Scalar(scalar) => {
+                let size = if scalar.name == F80 { 10 } else { self.size(platform) }; // the rest is padding
+                return vec![Leaf { offset, size, scalar }];
+            }
             Self::Aligned(_, ty) => return ty.leaves(platform, offset),
             Self::Struct(members) => (members, false),
             Self::Union(members) => (members, true),

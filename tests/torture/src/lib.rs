@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use calltable::table::{self, Binding, MAX_POSITIONS};
 use calltable::{Convention, Element, Error, Frame, RawFrame, Scalar, Signature, Value};
 
-use case::{Case, MOST, Platform, ROOM, Type, VECTORS};
+use case::{Case, F80, MOST, Platform, ROOM, Type, VECTORS};
 use check::{GUARDS, STATE, WRECK, torture_check, torture_wreck};
 
 const PLATFORM: Platform = Platform {
@@ -222,6 +222,10 @@ fn fill(case: &Case, ty: &Type, index: usize) -> [u8; ROOM] {
             "bool" => *last = (*last >> 3) & 1,
             // Finite, and no NaN, which x87 registers would change.
             "f32" | "f64" => *last = 0x40 | *last & 0x80,
+            F80 => {
+                *last = 0x40 | *last & 0x80;
+                bytes[leaf.offset + 7] |= 0x80; // the first digit, which is 1
+            }
             _ => {}
         }
     }
@@ -272,7 +276,7 @@ fn call(case: &Case, caller: Caller, code: *const c_void, outside: &mut Block) -
         caller(torture_check, outside);
         (&raw const STATE).read()
     };
-    let is_float = case.result.as_ref().is_some_and(|ty| ty.is_scalar(&["f32", "f64"]));
+    let is_float = case.result.as_ref().is_some_and(|ty| ty.is_scalar(&["f32", "f64", F80]));
     check::registers(&state, is_float)?;
     let moved = state.sp_after.wrapping_sub(state.sp) as isize;
     if moved != state.cleanup as isize {
@@ -468,6 +472,7 @@ fn type_of(ty: &Type) -> calltable::Type {
         "u128" => calltable::Type::U128,
         "f32" => calltable::Type::F32,
         "f64" => calltable::Type::F64,
+        F80 => calltable::Type::F80,
         _ => calltable::Type::Pointer,
     }
 }
@@ -493,6 +498,7 @@ unsafe extern "efiapi" fn handle(data: *mut c_void, raw: *mut RawFrame) {
             Ok(Value::U128(value)) => same(&frame, data.block, index, value),
             Ok(Value::F32(value)) => same(&frame, data.block, index, value),
             Ok(Value::F64(value)) => same(&frame, data.block, index, value),
+            Ok(Value::F80(bytes)) => data.block.bytes[index * ROOM..][..bytes.len()].copy_from_slice(&bytes),
             Ok(Value::Pointer(value)) => same(&frame, data.block, index, value),
             Ok(Value::Struct(bytes)) => data.block.bytes[index * ROOM..][..bytes.len()].copy_from_slice(bytes),
             other => data.error = Some(format!("argument {index}: {other:?}")),

@@ -30,7 +30,7 @@ use xtask::{arm64, gnullvm, mingw, setup};
 
 #[path = "../../../tests/torture/src/case.rs"]
 mod case;
-use case::{COUNTS, Case, MOST, Platform, ROOM, SCALARS, Type, VECTORS};
+use case::{COUNTS, Case, F80, MOST, Platform, ROOM, SCALARS, Type, VECTORS};
 
 /// One signature in so many has a typed closure.
 const TYPED_SHARE: usize = 4;
@@ -474,7 +474,7 @@ fn random_scalar(rng: &mut Rng, platform: Platform) -> Type {
     loop {
         let scalar = &SCALARS[rng.usize(..SCALARS.len())];
         let is_there = if VECTORS.contains(&scalar.name) { platform.is_aarch64 } else { platform.is_64_bit };
-        if is_there || !scalar.name.ends_with("128") && !VECTORS.contains(&scalar.name) {
+        if scalar.name != F80 && (is_there || !scalar.name.ends_with("128") && !VECTORS.contains(&scalar.name)) {
             return Type::Scalar(scalar);
         }
     }
@@ -588,8 +588,10 @@ fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool)
     // A few are longer, and the longest have more positions than a registration may have, and must be refused.
     let is_long = rng.usize(..50) == 0;
     let count = if is_long { rng.usize(25..=MOST) } else { rng.usize(..=24) };
-    let any = |rng: &mut Rng| {
-        if rng.usize(..3) == 0 { pool[rng.usize(..pool.len())].clone() } else { random_scalar(rng, platform) }
+    let any = |rng: &mut Rng| match rng.usize(..3) {
+        0 => pool[rng.usize(..pool.len())].clone(),
+        _ if !platform.is_64_bit && rng.usize(..SCALARS.len()) == 0 => scalar(F80),
+        _ => random_scalar(rng, platform),
     };
     let save = rng.usize(..3);
     let mut case = Case {
@@ -605,8 +607,9 @@ fn random_case(rng: &mut Rng, platform: Platform, pool: &[Type], is_typed: bool)
         result: (rng.usize(..8) > 0).then(|| any(rng)),
     };
     if is_typed {
-        case.parameters.retain(|parameter| !parameter.has(VECTORS));
-        case.result = case.result.filter(|result| !result.has(VECTORS));
+        let has_none = |ty: &Type| ty.has(VECTORS) || ty.has(&[F80]);
+        case.parameters.retain(|parameter| !has_none(parameter));
+        case.result = case.result.filter(|result| !has_none(result));
     }
     // Conventions with registers want small arguments first; structures and large ones come after them.
     let registers = match case.convention.as_str() {
@@ -660,7 +663,8 @@ fn is_agreed(case: &Case, platform: Platform) -> bool {
     let types = case.parameters.iter().chain(&case.result);
     let has_types = types
         .clone()
-        .all(|ty| (platform.is_64_bit || !ty.has(&["i128", "u128"])) && (platform.is_aarch64 || !ty.has(VECTORS)));
+        .all(|ty| (platform.is_64_bit || !ty.has(&["i128", "u128"])) && (platform.is_aarch64 || !ty.has(VECTORS)))
+        && (!types.clone().any(|ty| ty.has(&[F80])) || !platform.is_64_bit && !case.lanes.contains(&"typed"));
     let registers = in_registers.iter().filter(|in_register| **in_register).count();
     // Nobody doubts where the data is if all registers are in use, or nothing is on the stack.
     let is_data_agreed = |all| registers == all || registers == case.parameters.len();
