@@ -11,6 +11,9 @@ pub mod embed_in_a_runtime {}
 #[doc = include_str!("../docs/c.md")]
 pub mod use_from_c {}
 
+#[doc = include_str!("../docs/libffi.md")]
+pub mod use_with_libffi {}
+
 #[doc = include_str!("../docs/uefi.md")]
 pub mod use_in_uefi {}
 

@@ -205,8 +205,8 @@ enum {
     /* Vectors of 8 and of 16 bytes, such as int32x2_t and float32x4_t: as elements alone. */
     CALLTABLE_VECTOR8 = 15,
     CALLTABLE_VECTOR16 = 16,
-    /* On i686 alone: long double of GCC and Clang, but not for MSVC; 12 bytes, of which 10 count. (On x86_64 Windows that
-       of MinGW is a CALLTABLE_STRUCT(16), on AArch64 Linux a CALLTABLE_HOMOGENEOUS(CALLTABLE_VECTOR16, 1).) */
+    /* On i686 alone: long double of GCC and Clang, but not for MSVC; 12 bytes, of which 10 count. (On x86_64 Windows
+       that of MinGW is a CALLTABLE_STRUCT(16), on AArch64 Linux a CALLTABLE_HOMOGENEOUS(CALLTABLE_VECTOR16, 1).) */
     CALLTABLE_F80 = 17
 };
 

@@ -1,8 +1,8 @@
 //! The closures of libffi, without code that is written when the program runs: a drop-in for its functions
 //! `ffi_closure_alloc`, `ffi_closure_free`, `ffi_prep_closure_loc` and `ffi_prep_closure`, to be linked before libffi.
 //!
-//! A closure's code is an entry of the table, which `ffi_closure_alloc` reserves, and which `ffi_prep_closure_loc` binds
-//! to the closure: the code pointer is the same before and after. What foreign code passes stays where it is; the
+//! A closure's code is an entry of the table, which `ffi_closure_alloc` reserves, and which `ffi_prep_closure_loc`
+//! binds to the closure: the code pointer is the same before and after. What foreign code passes stays where it is; the
 //! closure's function gets its addresses.
 //!
 //! | target | conventions |
@@ -126,8 +126,8 @@ pub unsafe extern "C" fn ffi_closure_free(closure: *mut c_void) {
 /// it, or more than 255 parameters.
 ///
 /// # Safety
-/// There must be a closure, and a call interface that `ffi_prep_cif` has filled and that stays as it is while the closure
-/// is in use. Foreign code must call by that interface, and no other thread may call the closure now.
+/// There must be a closure, and a call interface that `ffi_prep_cif` has filled and that stays as it is while the
+/// closure is in use. Foreign code must call by that interface, and no other thread may call the closure now.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ffi_prep_closure_loc(
     closure: *mut Closure,

@@ -1,7 +1,7 @@
 //! A call: from the slot's frame to the closure's function, and back.
 //!
-//! The handler is C (`calltable_closure.c`): it has [`begin`] find the function and what that gets, calls it, and has [`end`] give
-//! the result to the foreign code.
+//! The handler is C (`calltable_closure.c`): it has [`begin`] find the function and what that gets, calls it, and has
+//! [`end`] give the result to the foreign code.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -21,7 +21,8 @@ unsafe extern "C" {
 
 /// The handler of each closure's slot, whose data is the block.
 pub(crate) fn frame_handler() -> FrameHandler {
-    // SAFETY: `calltable_closure.c` declares it so. (Rust need not know that exceptions may leave it, since no Rust calls it.)
+    // SAFETY: `calltable_closure.c` declares it so. (Rust need not know that exceptions may leave it, since no Rust calls
+    // it.)
     unsafe { core::mem::transmute::<*const (), FrameHandler>(handler as *const ()) }
 }
 

@@ -341,8 +341,8 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    /// The bytes of a result that is a structure or an [`Type::F80`], as many as its size, wherever the convention wants
-    /// them; all zero at first.
+    /// The bytes of a result that is a structure or an [`Type::F80`], as many as its size, wherever the convention
+    /// wants them; all zero at first.
     ///
     /// ```
     /// # use calltable::{Callback, Convention, Dynamic, Signature, Type};

@@ -2,8 +2,8 @@
 //!
 //! A file of this folder has for its architecture `describe`, which follows the rules of libffi's own closures there:
 //! those of GCC, and of Microsoft's compilers where the two are the same. Where libffi's rule is another one than the
-//! table's, the signature says it in other types: `Struct { size: 4 }` is a word on the stack whatever registers are left,
-//! and a result's address is a parameter like any other.
+//! table's, the signature says it in other types: `Struct { size: 4 }` is a word on the stack whatever registers are
+//! left, and a result's address is a parameter like any other.
 
 use core::ffi::c_void;
 
