@@ -21,8 +21,8 @@ unsafe extern "C" {
 
 /// The handler of each closure's slot, whose data is the block.
 pub(crate) fn frame_handler() -> FrameHandler {
-    // SAFETY: `calltable_closure.c` declares it so. (Rust need not know that exceptions may leave it, since no Rust calls
-    // it.)
+    // SAFETY: `calltable_closure.c` declares it so. (Rust need not know that exceptions may leave it, since no Rust
+    // calls it.)
     unsafe { core::mem::transmute::<*const (), FrameHandler>(handler as *const ()) }
 }
 
