@@ -21,7 +21,6 @@
 #![no_std]
 
 use core::ffi::{c_int, c_void};
-use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
 
 use calltable::table::{self, Binding, SlotKey};
@@ -46,8 +45,8 @@ unsafe extern "C" {
 struct Block {
     /// The slot's registration.
     key: Option<SlotKey>,
-    /// Once it is prepared.
-    plan: MaybeUninit<Plan>,
+    /// Null until it is prepared.
+    plan: *mut Plan,
     /// Where the closure is: behind this structure.
     closure: [Closure; 0],
 }
@@ -92,6 +91,7 @@ pub unsafe extern "C" fn ffi_closure_alloc(size: usize, code: *mut *mut c_void) 
     unsafe {
         code.write(key.code().as_ptr().cast_mut());
         (&raw mut (*block).key).write(Some(key));
+        (&raw mut (*block).plan).write(null_mut());
         let closure = (&raw mut (*block).closure).cast::<Closure>();
         closure.write_bytes(0, 1);
         (*closure).trampoline.block = block.cast();
@@ -117,6 +117,7 @@ pub unsafe extern "C" fn ffi_closure_free(closure: *mut c_void) {
                 return;
             }
         }
+        free((*block).plan.cast());
         free(block.cast());
     }
 }
@@ -143,17 +144,29 @@ pub unsafe extern "C" fn ffi_prep_closure_loc(
         if !(*block).key.as_ref().is_some_and(is_its_code) {
             return Err(Status::BadAbi);
         }
-        let plan = Plan::new(&*cif)?;
-        let binding = Binding::frame(run::frame_handler(), &plan.signature, block.cast());
-        (&raw mut (*block).plan).write(MaybeUninit::new(plan));
+        let plan = malloc(size_of::<Plan>()).cast::<Plan>();
+        if plan.is_null() {
+            return Err(Status::BadAbi);
+        }
+        let bind = || {
+            Plan::write(plan, &*cif)?;
+            let binding = Binding::frame(run::frame_handler(), &(*plan).signature, block.cast());
+            let Some(key) = (*block).key.take() else { return Err(Status::BadAbi) };
+            let rebound = table::rebind(key, &binding);
+            let bound = if rebound.is_ok() { Ok(()) } else { Err(Status::BadAbi) };
+            (*block).key = Some(rebound.unwrap_or_else(|refused| refused.handle));
+            bound
+        };
+        if let Err(status) = bind() {
+            free(plan.cast());
+            return Err(status);
+        }
+        // A call that runs has read what it needs of the old one.
+        free(core::mem::replace(&mut (*block).plan, plan).cast());
         (*closure).cif = cif;
         (*closure).fun = fun;
         (*closure).user_data = user_data;
-        let Some(key) = (*block).key.take() else { return Err(Status::BadAbi) };
-        let rebound = table::rebind(key, &binding);
-        let bound = if rebound.is_ok() { Ok(()) } else { Err(Status::BadAbi) };
-        (*block).key = Some(rebound.unwrap_or_else(|refused| refused.handle));
-        bound
+        Ok(())
     };
     prepare().map_or_else(|status: Status| status as c_int, |()| Status::Ok as c_int)
 }

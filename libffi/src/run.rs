@@ -10,9 +10,9 @@ use calltable::table::FrameHandler;
 use calltable::{Frame, MAX_PARAMETERS, RawFrame, Type};
 use static_assertions::const_assert;
 
+use crate::Block;
 use crate::abi::result_in_registers;
 use crate::types::{Cif, Closure, Function};
-use crate::{Block, abi::Plan};
 
 unsafe extern "C" {
     #[link_name = "calltable_libffi_handler"]
@@ -75,7 +75,7 @@ unsafe extern "C" fn begin(block: *mut Block, raw: *mut RawFrame, call: *mut Cal
     // SAFETY: by the caller's promise.
     unsafe {
         let Closure { cif, fun, user_data, .. } = *(&raw const (*block).closure).cast::<Closure>();
-        let plan: &Plan = (*block).plan.assume_init_ref();
+        let plan = &*(*block).plan;
         let room = &raw mut (*call).room;
         let frame = (*room).frame.write(Frame::new(&mut *raw, &plan.signature));
         let arguments = (&raw mut (*room).arguments).cast::<*mut c_void>();

@@ -10,8 +10,8 @@ const SYSV: u32 = 1;
 const WIN64: u32 = 2;
 
 /// # Safety
-/// As for [`Plan::new`].
-pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
+/// As for [`Plan::write`].
+pub(super) unsafe fn describe<'a>(at: *mut Plan, cif: &Cif) -> Result<&'a mut Plan, Status> {
     if cif.abi != SYSV && cif.abi != WIN64 {
         return Err(Status::BadAbi);
     }
@@ -22,7 +22,8 @@ pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
         // SAFETY: as above.
         _ => Some(unsafe { type_of(result) }?),
     };
-    let mut plan = Plan::empty(Convention::Aapcs64, ty, result.kind)?;
+    // SAFETY: as above.
+    let plan = unsafe { Plan::empty(at, Convention::Aapcs64, ty, result.kind) }?;
     #[cfg(windows)]
     if cif.is_variadic != 0 {
         plan.signature.set_variadic();
@@ -34,11 +35,11 @@ pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
         let is_in_one_register = plan.signature.is_variadic() && described.is_structure() && ty.size <= 8;
         plan.push(if is_in_one_register { bytes(ty)? } else { described })?;
     }
-    plan.end()
+    Ok(plan)
 }
 
 /// # Safety
-/// As for [`Plan::new`].
+/// As for [`Plan::write`].
 unsafe fn type_of(ty: &types::Type) -> Result<Type, Status> {
     Ok(match (ty.kind, ty.size) {
         (kind::FLOAT, _) => Type::F32,
@@ -79,7 +80,7 @@ fn element_of(member: u16) -> Option<Element> {
 /// Whether all members, however they are nested, are of one kind, which is that of `member` if there is one already.
 ///
 /// # Safety
-/// As for [`Plan::new`].
+/// As for [`Plan::write`].
 unsafe fn has_one_kind(ty: &types::Type, member: &mut Option<u16>) -> bool {
     if ty.kind != kind::STRUCT && ty.kind != kind::COMPLEX {
         return *member.get_or_insert(ty.kind) == ty.kind;

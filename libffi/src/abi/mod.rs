@@ -38,18 +38,37 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a call interface.
+    /// Writes the plan for a call interface. (It is large: on the way through results it would be copied, and take more
+    /// of the stack than Windows lets a function have without asking.)
     ///
     /// # Safety
-    /// `ffi_prep_cif` or `ffi_prep_cif_var` must have filled it.
-    pub(crate) unsafe fn new(cif: &Cif) -> Result<Self, Status> {
+    /// There must be room for it, and `ffi_prep_cif` or `ffi_prep_cif_var` must have filled the interface.
+    pub(crate) unsafe fn write(at: *mut Self, cif: &Cif) -> Result<(), Status> {
         // SAFETY: by the caller's promise.
-        unsafe { describe(cif) }
+        let plan = unsafe { describe(at, cif) }?;
+        plan.signature.check().map_err(|_| Status::BadTypedef)
     }
 
-    fn empty(convention: Convention, result: Option<calltable::Type>, kind: u16) -> Result<Self, Status> {
+    /// One without parameters yet.
+    ///
+    /// # Safety
+    /// There must be room for it.
+    unsafe fn empty<'a>(
+        at: *mut Self,
+        convention: Convention,
+        result: Option<calltable::Type>,
+        kind: u16,
+    ) -> Result<&'a mut Self, Status> {
         let signature = Signature::empty(convention, false, result).map_err(|_| Status::BadTypedef)?;
-        Ok(Self { signature, places: [0; MAX_PARAMETERS], count: 0, result_is_passed: false, result: kind })
+        // SAFETY: by the caller's promise; these are all fields.
+        unsafe {
+            (&raw mut (*at).signature).write(signature);
+            (&raw mut (*at).places).write([0; MAX_PARAMETERS]);
+            (&raw mut (*at).count).write(0);
+            (&raw mut (*at).result_is_passed).write(false);
+            (&raw mut (*at).result).write(kind);
+            Ok(&mut *at)
+        }
     }
 
     /// The next parameter of the signature, which is no argument of the closure's.
@@ -68,12 +87,6 @@ impl Plan {
         Ok(())
     }
 
-    /// When all are there.
-    fn end(self) -> Result<Self, Status> {
-        self.signature.check().map_err(|_| Status::BadTypedef)?;
-        Ok(self)
-    }
-
     /// The index in the signature of each argument.
     pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
         self.places.iter().take(self.count).map(|place| usize::from(*place))
@@ -83,7 +96,7 @@ impl Plan {
 /// The types of the parameters.
 ///
 /// # Safety
-/// As for [`Plan::new`].
+/// As for [`Plan::write`].
 unsafe fn parameters(cif: &Cif) -> impl Iterator<Item = &Type> {
     // SAFETY: by the caller's promise there are that many, and each is a type.
     (0..cif.nargs as usize).map(|index| unsafe { &**cif.arg_types.add(index) })

@@ -36,8 +36,8 @@ fn returned(result: &types::Type) -> Result<Returned, Status> {
 }
 
 /// # Safety
-/// As for [`Plan::new`].
-pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
+/// As for [`Plan::write`].
+pub(super) unsafe fn describe<'a>(at: *mut Plan, cif: &Cif) -> Result<&'a mut Plan, Status> {
     let (convention, mut registers) = match cif.abi {
         SYSV | MS_CDECL => (Convention::Cdecl, 0),
         STDCALL => (Convention::Stdcall, 0),
@@ -47,23 +47,24 @@ pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
     };
     // SAFETY: by the caller's promise.
     let result = unsafe { &*cif.rtype };
-    let mut words = 0;
-    let mut plan = match returned(result)? {
-        Returned::Nothing => Plan::empty(convention, None, result.kind)?,
-        Returned::Directly(ty) => Plan::empty(convention, Some(ty), result.kind)?,
-        Returned::Hidden if cif.abi == SYSV => {
-            words = 1;
-            Plan::empty(Convention::Sysv, Some(bytes(result)?), result.kind)?
-        }
-        Returned::Hidden => {
-            let mut plan = Plan::empty(convention, Some(Type::Pointer), result.kind)?;
-            plan.result_is_passed = true;
-            plan.skip(Type::Pointer)?;
-            words = usize::from(registers == 0);
-            registers = usize::saturating_sub(registers, 1);
-            plan
-        }
+    let returned = returned(result)?;
+    let is_hidden = matches!(returned, Returned::Hidden);
+    let is_passed = is_hidden && cif.abi != SYSV;
+    let (convention, ty) = match returned {
+        Returned::Nothing => (convention, None),
+        Returned::Directly(ty) => (convention, Some(ty)),
+        Returned::Hidden if is_passed => (convention, Some(Type::Pointer)),
+        Returned::Hidden => (Convention::Sysv, Some(bytes(result)?)),
     };
+    // SAFETY: as above.
+    let plan = unsafe { Plan::empty(at, convention, ty, result.kind) }?;
+    // Those on the stack.
+    let mut words = usize::from(is_hidden && registers == 0);
+    if is_passed {
+        plan.result_is_passed = true;
+        plan.skip(Type::Pointer)?;
+        registers = usize::saturating_sub(registers, 1);
+    }
     // SAFETY: by the caller's promise.
     for ty in unsafe { parameters(cif) } {
         if ty.size <= 4 && ty.kind != kind::STRUCT && ty.kind != kind::FLOAT && registers > 0 {
@@ -81,5 +82,5 @@ pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
         words += ty.size.div_ceil(4);
         plan.push(bytes(ty)?)?;
     }
-    plan.end()
+    Ok(plan)
 }

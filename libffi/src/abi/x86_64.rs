@@ -10,8 +10,8 @@ const WIN64: u32 = if cfg!(any(windows, target_os = "cygwin")) { 1 } else { 3 };
 const GNUW64: u32 = WIN64 + 1;
 
 /// # Safety
-/// As for [`Plan::new`].
-pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
+/// As for [`Plan::write`].
+pub(super) unsafe fn describe<'a>(at: *mut Plan, cif: &Cif) -> Result<&'a mut Plan, Status> {
     if cif.abi != WIN64 && cif.abi != GNUW64 {
         return Err(Status::BadAbi);
     }
@@ -27,7 +27,8 @@ pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
         kind::UINT128 | kind::SINT128 => Some(Type::U128),
         _ => Some(integer(result)?),
     };
-    let mut plan = Plan::empty(Convention::Win64, ty, result.kind)?;
+    // SAFETY: as above.
+    let plan = unsafe { Plan::empty(at, Convention::Win64, ty, result.kind) }?;
     // SAFETY: by the caller's promise.
     for ty in unsafe { parameters(cif) } {
         plan.push(match ty.kind {
@@ -36,5 +37,5 @@ pub(super) unsafe fn describe(cif: &Cif) -> Result<Plan, Status> {
             _ => bytes(ty)?, // in its position, if there is room
         })?;
     }
-    plan.end()
+    Ok(plan)
 }
