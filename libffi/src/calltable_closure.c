@@ -12,14 +12,22 @@
 #define HANDLER
 #endif
 
+#if defined(__GNUC__)
+#define ALLOCA __builtin_alloca
+#else
+#include <malloc.h>
+#define ALLOCA _alloca
+#endif
+
 /* As in src/run.rs. */
 struct call {
     void (*function)(void *cif, void *result, void **arguments, void *user_data);
     void *cif, *result, **arguments, *user_data;
-    /* what the two functions below keep */
+    /* what the functions below keep */
     void *room[CALL_ROOM / sizeof(void *)];
 };
 
+size_t calltable_libffi_count(const void *block);
 void calltable_libffi_begin(void *block, void *frame, struct call *call);
 void calltable_libffi_end(struct call *call);
 
@@ -27,6 +35,9 @@ void HANDLER calltable_libffi_handler(void *block, void *frame);
 
 void HANDLER calltable_libffi_handler(void *block, void *frame) {
     struct call call;
+    void *few[16];
+    size_t count = calltable_libffi_count(block);
+    call.arguments = count <= sizeof few / sizeof *few ? few : (void **)ALLOCA(count * sizeof *few);
     calltable_libffi_begin(block, frame, &call);
     call.function(call.cif, call.result, call.arguments, call.user_data);
     calltable_libffi_end(&call);

@@ -124,7 +124,7 @@ pub unsafe extern "C" fn ffi_closure_free(closure: *mut c_void) {
 
 /// Binds the closure that `ffi_closure_alloc` has given with the code pointer to a function. `FFI_BAD_ABI` for a
 /// convention that the table does not have, or memory from elsewhere; `FFI_BAD_TYPEDEF` for a type that has no place in
-/// it, or more than 255 parameters.
+/// it, or more arguments than the convention can remove from the stack (65,532 bytes).
 ///
 /// # Safety
 /// There must be a closure, and a call interface that `ffi_prep_cif` has filled and that stays as it is while the
@@ -144,22 +144,15 @@ pub unsafe extern "C" fn ffi_prep_closure_loc(
         if !(*block).key.as_ref().is_some_and(is_its_code) {
             return Err(Status::BadAbi);
         }
-        let plan = malloc(size_of::<Plan>()).cast::<Plan>();
-        if plan.is_null() {
-            return Err(Status::BadAbi);
-        }
-        let bind = || {
-            Plan::write(plan, &*cif)?;
-            let binding = Binding::frame(run::frame_handler(), &(*plan).signature, block.cast());
-            let Some(key) = (*block).key.take() else { return Err(Status::BadAbi) };
-            let rebound = table::rebind(key, &binding);
-            let bound = if rebound.is_ok() { Ok(()) } else { Err(Status::BadAbi) };
-            (*block).key = Some(rebound.unwrap_or_else(|refused| refused.handle));
-            bound
-        };
-        if let Err(status) = bind() {
+        let (plan, signature) = Plan::new(&*cif)?;
+        let binding = Binding::frame(run::frame_handler(), &*signature, block.cast());
+        free(signature.cast());
+        let rebound = (*block).key.take().map(|key| table::rebind(key, &binding));
+        let is_bound = matches!(rebound, Some(Ok(_)));
+        (*block).key = rebound.map(|rebound| rebound.unwrap_or_else(|refused| refused.handle));
+        if !is_bound {
             free(plan.cast());
-            return Err(status);
+            return Err(Status::BadAbi);
         }
         // A call that runs has read what it needs of the old one.
         free(core::mem::replace(&mut (*block).plan, plan).cast());

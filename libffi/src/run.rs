@@ -7,11 +7,11 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use calltable::table::FrameHandler;
-use calltable::{Frame, MAX_PARAMETERS, RawFrame, Type};
+use calltable::{RawFrame, Type};
 use static_assertions::const_assert;
 
 use crate::Block;
-use crate::abi::result_in_registers;
+use crate::abi::{Plan, Returned, address, in_register};
 use crate::types::{Cif, Closure, Function};
 
 unsafe extern "C" {
@@ -38,18 +38,16 @@ struct Call {
 }
 
 struct Room {
-    /// Where a result that goes in registers is written to: where in these there are 16 aligned bytes.
+    /// Where a number that goes back in a register is written to: where in these there are 16 aligned bytes.
     results: [u64; 4],
-    in_room: *mut c_void,
     raw: *mut RawFrame,
-    /// How the result goes back. Not in the plan: the closure may be freed by its own function.
-    returned: Option<Type>,
-    kind: u16,
-    is_passed: bool,
-    /// Holds the structures that came in several places.
-    frame: MaybeUninit<Frame<'static>>,
-    arguments: [MaybeUninit<*mut c_void>; MAX_PARAMETERS],
+    /// Not in the plan: the closure may be freed by its own function.
+    returned: Returned,
+    gathered: Gathered,
 }
+
+/// Structures that came in several registers, as they are in memory; each begins where its first register is.
+pub(crate) type Gathered = MaybeUninit<[[u64; 2]; 8]>;
 
 /// As `build.rs` has told `calltable_closure.c`.
 const ROOM: usize = {
@@ -67,38 +65,44 @@ const_assert!(size_of::<Room>() <= ROOM && align_of::<Room>() <= align_of::<u64>
 /// A closure without a function does nothing.
 unsafe extern "C-unwind" fn nothing(_: *mut Cif, _: *mut c_void, _: *mut *mut c_void, _: *mut c_void) {}
 
+/// How many arguments the closure's function gets.
+///
 /// # Safety
-/// The block must be that of a closure that `ffi_prep_closure_loc` has prepared, the frame that of a call as its plan
-/// says, and `call` the handler's own.
+/// The block must be that of a closure that `ffi_prep_closure_loc` has prepared.
+#[unsafe(export_name = "calltable_libffi_count")]
+unsafe extern "C" fn count(block: *const Block) -> usize {
+    // SAFETY: by the caller's promise.
+    unsafe { Plan::places((*block).plan).len() }
+}
+
+/// # Safety
+/// As for [`count`]; the frame must be that of a call as the closure's plan says, and `call` the handler's own, with
+/// room for as many arguments.
 #[unsafe(export_name = "calltable_libffi_begin")]
 unsafe extern "C" fn begin(block: *mut Block, raw: *mut RawFrame, call: *mut Call) {
     // SAFETY: by the caller's promise.
     unsafe {
         let Closure { cif, fun, user_data, .. } = *(&raw const (*block).closure).cast::<Closure>();
-        let plan = &*(*block).plan;
+        let plan = (*block).plan;
+        let returned = (*plan).returned;
         let room = &raw mut (*call).room;
-        let frame = (*room).frame.write(Frame::new(&mut *raw, &plan.signature));
-        let arguments = (&raw mut (*room).arguments).cast::<*mut c_void>();
-        for (index, place) in plan.places().enumerate() {
-            arguments.add(index).write(frame.address(place).unwrap_or(core::ptr::null_mut()));
+        let gathered = &raw mut (*room).gathered;
+        for (index, place) in Plan::places(plan).iter().enumerate() {
+            (*call).arguments.add(index).write(address(raw, *place, gathered));
         }
-        let passed = if plan.result_is_passed { frame.address(0).ok() } else { None };
         let results = (&raw mut (*room).results).cast::<c_void>();
-        let in_room = results.wrapping_add(results.align_offset(16));
-        in_room.cast::<u128>().write(0);
-        let result = match passed {
-            Some(at) => at.cast::<*mut c_void>().read(),
-            None => frame.result_bytes().map_or(in_room, |bytes| bytes.as_mut_ptr().cast()),
+        (*call).result = match returned {
+            Returned::Hidden(place) => address(raw, place, gathered),
+            Returned::Bytes(_) => (&raw mut (*raw).result).cast(),
+            Returned::Number(..) | Returned::Nothing => results.wrapping_add(results.align_offset(16)),
         };
-        (*room).in_room = in_room;
+        if matches!(returned, Returned::Number(..)) {
+            (*call).result.cast::<u128>().write(0);
+        }
         (*room).raw = raw;
-        (*room).returned = plan.signature.result();
-        (*room).kind = plan.result;
-        (*room).is_passed = plan.result_is_passed;
+        (*room).returned = returned;
         (*call).function = Some(fun.unwrap_or(nothing));
         (*call).cif = cif;
-        (*call).result = result;
-        (*call).arguments = arguments;
         (*call).user_data = user_data;
     }
 }
@@ -109,14 +113,19 @@ unsafe extern "C" fn begin(block: *mut Block, raw: *mut RawFrame, call: *mut Cal
 unsafe extern "C" fn end(call: *mut Call) {
     // SAFETY: by the caller's promise; the frame is the dispatcher's, and still there.
     unsafe {
-        let room = &raw const (*call).room;
-        let (raw, in_room) = ((*room).raw, (*room).in_room);
-        match (*room).returned {
-            Some(ty) if (*room).is_passed => (*raw).set_result(ty, (*call).result.expose_provenance() as u128),
-            Some(ty) if (*call).result == in_room => {
-                (*raw).set_result(ty, result_in_registers((*room).kind, ty, in_room));
+        let (raw, result) = ((*call).room.raw, (*call).result);
+        match (*call).room.returned {
+            Returned::Nothing => {}
+            Returned::Number(ty, kind) => (*raw).set_result(ty, in_register(kind, ty, result)),
+            // They are where they should be.
+            #[cfg_attr(not(target_arch = "aarch64"), allow(unused_variables, reason = "only there they are spread"))]
+            Returned::Bytes(element) => {
+                #[cfg(target_arch = "aarch64")]
+                {
+                    (*raw).element = element as u64;
+                }
             }
-            _ => {} // it is where it should be
+            Returned::Hidden(_) => (*raw).set_result(Type::Pointer, result.expose_provenance() as u128),
         }
     }
 }

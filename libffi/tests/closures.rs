@@ -157,10 +157,8 @@ fn what_has_no_place_is_refused_and_changes_nothing() {
             let mut other = Interface::new(abi, number(kind::VOID, 1), vec![]);
             assert_eq!(prepare(closure, &mut other.cif, code), bad_abi, "ABI {abi}");
         }
-        let mut many = Interface::new(ABI, number(kind::VOID, 1), (0..256).map(|_| number(kind::SINT32, 4)).collect());
-        assert_eq!(prepare(closure, &mut many.cif, code), Status::BadTypedef as c_int);
-        let mut empty = Interface::new(ABI, number(kind::VOID, 1), vec![number(kind::STRUCT, 0)]);
-        assert_eq!(prepare(closure, &mut empty.cif, code), Status::BadTypedef as c_int);
+        let mut odd = Interface::new(ABI, number(kind::SINT32, 3), vec![]);
+        assert_eq!(prepare(closure, &mut odd.cif, code), Status::BadTypedef as c_int);
 
         let mut elsewhere = std::mem::zeroed::<[Closure; 100]>();
         let own = &raw mut elsewhere[99];
@@ -259,6 +257,55 @@ fn exceptions_pass() {
         unsafe { std::mem::transmute::<usize, Code>(code)(1, 2.0) }
     });
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&7_u8));
+    // SAFETY: as above.
+    unsafe { ffi_closure_free(closure.cast()) };
+}
+
+/// Of 300 arguments each is where the foreign code has put it.
+#[test]
+fn any_number_of_arguments() {
+    let _turn = turn();
+    unsafe extern "C-unwind" fn count(cif: *mut Cif, result: *mut c_void, arguments: *mut *mut c_void, _: *mut c_void) {
+        // SAFETY: the interface says so.
+        unsafe {
+            let is_right = |index: &usize| (*arguments.add(*index)).cast::<usize>().read() == 3 * index;
+            result.cast::<usize>().write((0..(*cif).nargs as usize).filter(is_right).count());
+        }
+    }
+    macro_rules! word {
+        ($index:literal) => {
+            usize
+        };
+    }
+    macro_rules! call {
+        ($code:ident $($index:literal)*) => {{
+            type Many = unsafe extern "efiapi" fn($(word!($index)),*) -> usize;
+            std::mem::transmute::<*mut c_void, Many>($code)($(3 * $index),*)
+        }};
+    }
+    let (closure, code) = alloc();
+    let word = || number(if size_of::<usize>() == 8 { kind::UINT64 } else { kind::SINT32 }, size_of::<usize>());
+    let mut interface = Interface::new(ABI, word(), (0..300).map(|_| word()).collect());
+    // SAFETY: as above.
+    unsafe {
+        assert_eq!(ffi_prep_closure_loc(closure, &raw mut interface.cif, Some(count), null_mut(), code), 0);
+    }
+    #[rustfmt::skip]
+    // SAFETY: the interface has that many.
+    let seen = unsafe { call! { code
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37
+        38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66 67 68 69 70 71 72
+        73 74 75 76 77 78 79 80 81 82 83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98 99 100 101 102 103 104 105
+        106 107 108 109 110 111 112 113 114 115 116 117 118 119 120 121 122 123 124 125 126 127 128 129 130 131
+        132 133 134 135 136 137 138 139 140 141 142 143 144 145 146 147 148 149 150 151 152 153 154 155 156 157
+        158 159 160 161 162 163 164 165 166 167 168 169 170 171 172 173 174 175 176 177 178 179 180 181 182 183
+        184 185 186 187 188 189 190 191 192 193 194 195 196 197 198 199 200 201 202 203 204 205 206 207 208 209
+        210 211 212 213 214 215 216 217 218 219 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235
+        236 237 238 239 240 241 242 243 244 245 246 247 248 249 250 251 252 253 254 255 256 257 258 259 260 261
+        262 263 264 265 266 267 268 269 270 271 272 273 274 275 276 277 278 279 280 281 282 283 284 285 286 287
+        288 289 290 291 292 293 294 295 296 297 298 299
+    } };
+    assert_eq!(seen, 300);
     // SAFETY: as above.
     unsafe { ffi_closure_free(closure.cast()) };
 }

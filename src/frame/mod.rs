@@ -257,38 +257,6 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Where argument `index` is, counted from 0: its bytes as C has them in memory, which the handler may change, as a
-    /// function may change its parameters. They are there until the handler returns. A language runtime that describes
-    /// its calls by arrays of such addresses needs no copy.
-    ///
-    /// ```
-    /// # use calltable::{Callback, Convention, Dynamic, Signature, Type};
-    /// let signature = Signature::new(Convention::C, &[Type::F64, Type::I16], Some(Type::F64))?;
-    /// let handler = Dynamic::new(signature, |frame| {
-    ///     let base = frame.address(0).unwrap().cast::<f64>();
-    ///     let exponent = frame.address(1).unwrap().cast::<i16>();
-    ///     // SAFETY: the signature has a `double` and a `short` there.
-    ///     let power = unsafe { base.read().powi(exponent.read().into()) };
-    ///     frame.set_result(power).unwrap();
-    /// });
-    /// let callback = Callback::from_dynamic(&handler)?;
-    /// # let code = unsafe { callback.code().cast::<unsafe extern "efiapi" fn(f64, i16) -> f64>() };
-    /// // SAFETY: `code` is the callback's, by its signature.
-    /// assert_eq!(unsafe { code(1.5, 2) }, 2.25);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`FrameError::NoSuchParameter`].
-    #[inline]
-    pub fn address(&mut self, index: usize) -> Result<*mut c_void, FrameError> {
-        let declared = self.declared(index)?;
-        // SAFETY: the foreign code called as the signature says, by the promise of `new`.
-        Ok(unsafe { RawFrame::address(&raw mut *self.raw, self.signature, index, declared, &raw mut self.gathered) }
-            .cast_mut()
-            .cast())
-    }
-
     /// The arguments in order, each with its type.
     ///
     /// ```

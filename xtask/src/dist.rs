@@ -128,7 +128,12 @@ pub fn build(package: &str, target: &str, described: Option<&Path>) -> Result<Pa
     }
     command.args(["--package", package, "--lib", "--crate-type=staticlib", "--profile=dist"]);
     command.arg("--features=panic-handler");
-    command.args(["--target-dir", OTHER_FOLDER]);
+    if package == drop_in::PACKAGE {
+        // A folder of its own: the other libraries are built for another number of slots.
+        command.args(["--target-dir", drop_in::FOLDER]).env("CALLTABLE_CAPACITY", drop_in::SLOTS);
+    } else {
+        command.args(["--target-dir", OTHER_FOLDER]);
+    }
     let for_cc = target.replace('-', "_");
     if target.ends_with("-uefi") || target.ends_with("-msvc") || is_aarch64 {
         command.env(format!("CC_{for_cc}"), "clang-19");
@@ -139,7 +144,8 @@ pub fn build(package: &str, target: &str, described: Option<&Path>) -> Result<Pa
         command.env(format!("AR_{for_cc}"), "llvm-ar-19");
     }
     quietly(&mut command)?;
-    let folder = Path::new(OTHER_FOLDER).join(target).join("dist");
+    let folder = Path::new(if package == drop_in::PACKAGE { drop_in::FOLDER } else { OTHER_FOLDER });
+    let folder = folder.join(target).join("dist");
     let name = package.replace('-', "_");
     let names = [format!("lib{name}.a"), format!("{name}.lib")].map(|name| folder.join(name));
     names.into_iter().find(|name| name.exists()).context("cargo has made no static library")

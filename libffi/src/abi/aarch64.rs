@@ -1,86 +1,123 @@
 //! AArch64: the Procedure Call Standard, which Windows follows, too, but for variadic functions.
 
-use calltable::{Convention, Element, Type};
+use core::ffi::c_void;
 
-use super::{Plan, bytes, parameters};
+use calltable::{Convention, RawFrame, Type};
+
+use super::{Place, Places, Returned, Slot, Source, number, parameters};
+use crate::run::Gathered;
 use crate::types::{self, Cif, Status, kind};
 
 /// `FFI_SYSV` and `FFI_WIN64`.
 const SYSV: u32 = 1;
 const WIN64: u32 = 2;
 
+/// X0 to X7, and V0 to V7.
+const REGISTERS: usize = 8;
+
+/// Registers and bytes on the stack that are taken.
+#[derive(Default)]
+struct Taken {
+    integers: usize,
+    floats: usize,
+    bytes: usize,
+}
+
+impl Taken {
+    /// All of the registers that a value wants, or none, and then no later one of their kind (C.3, C.11 of the standard).
+    fn registers(taken: &mut usize, count: usize, align: usize) -> Option<usize> {
+        let first = taken.next_multiple_of(align);
+        let is_room = first + count <= REGISTERS;
+        *taken = if is_room { first + count } else { REGISTERS };
+        is_room.then_some(first)
+    }
+
+    fn stack(&mut self, size: usize, align: usize) -> usize {
+        let first = self.bytes.next_multiple_of(align.clamp(8, 16));
+        self.bytes = first.saturating_add(size.next_multiple_of(8));
+        first
+    }
+
+    fn integer(&mut self, size: usize, align: usize) -> (Source, usize) {
+        match Self::registers(&mut self.integers, size.div_ceil(8), align.div_ceil(8).max(1)) {
+            Some(first) => (Source::Registers, 8 * first),
+            None => (Source::Stack, self.stack(size, align)),
+        }
+    }
+}
+
 /// # Safety
-/// As for [`Plan::write`].
-pub(super) unsafe fn describe<'a>(at: *mut Plan, cif: &Cif) -> Result<&'a mut Plan, Status> {
+/// As for [`super::Plan::new`].
+pub(super) unsafe fn describe(cif: &Cif, places: &mut Places) -> Result<Slot, Status> {
     if cif.abi != SYSV && cif.abi != WIN64 {
         return Err(Status::BadAbi);
     }
-    // SAFETY: by the caller's promise.
-    let result = unsafe { &*cif.rtype };
-    let ty = match result.kind {
-        kind::VOID => None,
-        // SAFETY: as above.
-        _ => Some(unsafe { type_of(result) }?),
-    };
-    // SAFETY: as above.
-    let plan = unsafe { Plan::empty(at, Convention::Aapcs64, ty, result.kind) }?;
     #[cfg(windows)]
-    if cif.is_variadic != 0 {
-        plan.signature.set_variadic();
-    }
-    // SAFETY: by the caller's promise.
+    let is_variadic = cif.is_variadic != 0;
+    #[cfg(not(windows))]
+    let is_variadic = false;
+    // SAFETY: by the caller's promise; so below.
+    let result = unsafe { &*cif.rtype };
+    // SAFETY: as above.
+    let elements = unsafe { homogeneous(result) };
+    places.set_returned(match (result.kind, elements) {
+        (kind::VOID, _) => Returned::Nothing,
+        (kind::FLOAT | kind::DOUBLE, _) => Returned::Number(number(result.kind, result.size)?, result.kind),
+        (_, Some((_, size))) => Returned::Bytes(size.into()),
+        (kind::STRUCT | kind::COMPLEX, None) if result.size <= 16 => Returned::Bytes(0),
+        (kind::STRUCT | kind::COMPLEX, None) => {
+            Returned::Hidden(Place { source: Source::Memory, is_address: true, offset: 0 })
+        }
+        (kind, _) => Returned::Number(number(kind, result.size)?, kind),
+    });
+    let mut taken = Taken::default();
+    // SAFETY: as above.
     for ty in unsafe { parameters(cif) } {
         // SAFETY: as above.
-        let described = unsafe { type_of(ty) }?;
-        let is_in_one_register = plan.signature.is_variadic() && described.is_structure() && ty.size <= 8;
-        plan.push(if is_in_one_register { bytes(ty)? } else { described })?;
+        let elements = unsafe { homogeneous(ty) }.filter(|_| !is_variadic);
+        let is_structure = matches!(ty.kind, kind::STRUCT | kind::COMPLEX);
+        let align = if is_structure || ty.size > 8 { ty.alignment.into() } else { 8 };
+        let (place, is_address) = match elements {
+            Some((count, size)) => match Taken::registers(&mut taken.floats, count.into(), 1) {
+                Some(first) if is_structure => ((Source::EachOf { count, size }, 16 * first), false),
+                Some(first) => ((Source::Floats, 16 * first), false),
+                None => ((Source::Stack, taken.stack(ty.size, align)), false),
+            },
+            None if ty.size > 16 => (taken.integer(8, 8), true),
+            // Windows code has half of it in X7 and half on the stack.
+            None if is_variadic && ty.size > 8 && taken.integers == REGISTERS - 1 => return Err(Status::BadTypedef),
+            None => (taken.integer(ty.size, align), false),
+        };
+        places.push(place.0, place.1, is_address)?;
     }
-    Ok(plan)
+    Ok(Slot { convention: Convention::Aapcs64, bytes: 0, result: None::<Type> })
 }
 
+/// Of a floating-point number or a structure of 1 to 4 of one kind alone: how many they are, and the bytes of each.
+///
 /// # Safety
-/// As for [`Plan::write`].
-unsafe fn type_of(ty: &types::Type) -> Result<Type, Status> {
-    Ok(match (ty.kind, ty.size) {
-        (kind::FLOAT, _) => Type::F32,
-        (kind::DOUBLE, _) => Type::F64,
-        (kind::LONGDOUBLE, _) => Type::Homogeneous { element: Element::Vector16, count: 1 },
-        (kind::UINT128 | kind::SINT128, _) => Type::U128,
-        (kind::STRUCT | kind::COMPLEX, size) => {
-            let mut member = None;
-            // SAFETY: by the caller's promise.
-            let is_homogeneous = unsafe { has_one_kind(ty, &mut member) };
-            let element = member.filter(|_| is_homogeneous).and_then(element_of);
-            match element {
-                // Their number says whether there is padding, and, of a union, how many lie side by side.
-                Some(element) if size % element.size() == 0 && size / element.size() <= 4 => {
-                    Type::Homogeneous { element, count: (size / element.size()) as u8 }
-                }
-                _ if ty.alignment >= 16 => Type::Aligned { size: u32::try_from(size).map_err(|_| Status::BadTypedef)? },
-                _ => bytes(ty)?,
-            }
-        }
-        (_, 1) => Type::U8,
-        (_, 2) => Type::U16,
-        (_, 4) => Type::U32,
-        (_, 8) => Type::U64,
-        _ => return Err(Status::BadTypedef),
-    })
-}
-
-fn element_of(member: u16) -> Option<Element> {
-    match member {
-        kind::FLOAT => Some(Element::F32),
-        kind::DOUBLE => Some(Element::F64),
-        kind::LONGDOUBLE => Some(Element::Vector16),
-        _ => None,
+/// As for [`super::Plan::new`].
+unsafe fn homogeneous(ty: &types::Type) -> Option<(u8, u8)> {
+    let mut member = None;
+    // SAFETY: by the caller's promise.
+    if !unsafe { has_one_kind(ty, &mut member) } {
+        return None;
     }
+    let size = match member? {
+        kind::FLOAT => 4,
+        kind::DOUBLE => 8,
+        kind::LONGDOUBLE => 16,
+        _ => return None,
+    };
+    // Their number says whether there is padding, and, of a union, how many lie side by side.
+    let count = ty.size / size;
+    (ty.size % size == 0 && (1..=4).contains(&count)).then_some((count as u8, size as u8))
 }
 
 /// Whether all members, however they are nested, are of one kind, which is that of `member` if there is one already.
 ///
 /// # Safety
-/// As for [`Plan::write`].
+/// As for [`super::Plan::new`].
 unsafe fn has_one_kind(ty: &types::Type, member: &mut Option<u16>) -> bool {
     if ty.kind != kind::STRUCT && ty.kind != kind::COMPLEX {
         return *member.get_or_insert(ty.kind) == ty.kind;
@@ -96,4 +133,30 @@ unsafe fn has_one_kind(ty: &types::Type, member: &mut Option<u16>) -> bool {
         at = unsafe { at.add(1) };
     }
     true
+}
+
+/// # Safety
+/// The place must be one that [`describe`] has found, the frame that of such a call. `gathered` must have room.
+#[inline]
+pub(crate) unsafe fn address(raw: *mut RawFrame, place: Place, gathered: *mut Gathered) -> *mut c_void {
+    // SAFETY: by the caller's promise. The elements of a structure take no more room than their registers.
+    unsafe {
+        let floats = (&raw mut (*raw).floats).cast::<c_void>();
+        let source = match place.source {
+            Source::Registers => (&raw mut (*raw).registers).cast(),
+            Source::Floats => floats,
+            Source::Memory => (&raw mut (*raw).memory).cast(),
+            Source::EachOf { count, size } => {
+                let to = gathered.cast::<c_void>().byte_add(place.offset as usize);
+                for element in 0..usize::from(count) {
+                    let from = floats.byte_add(place.offset as usize + 16 * element).cast::<u8>();
+                    from.copy_to(to.byte_add(element * usize::from(size)).cast(), size.into());
+                }
+                return to;
+            }
+            Source::Stack => (*raw).arguments.cast(),
+        };
+        let at = source.byte_add(place.offset as usize);
+        if place.is_address { at.cast::<*mut c_void>().read() } else { at }
+    }
 }

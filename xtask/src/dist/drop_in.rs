@@ -12,8 +12,16 @@ use crate::suite::quietly;
 /// What it takes the place of.
 pub const FUNCTIONS: [&str; 4] = ["ffi_closure_alloc", "ffi_closure_free", "ffi_prep_closure_loc", "ffi_prep_closure"];
 
-/// What it wants of a program beside what [`super::WANTED`] says.
-const WANTED: &[&str] = &["malloc", "free"];
+/// What it wants of a program beside what [`super::WANTED`] says: on Windows also what makes sure that there is stack, of
+/// which closures with many arguments take more than a page. Where there is malloc, there is that.
+const WANTED: &[&str] =
+    &["malloc", "free", "__chkstk", "_chkstk", "_alloca", "__alloca", "___chkstk_ms", "__chkstk_ms"];
+
+pub(super) const PACKAGE: &str = "calltable-libffi";
+/// Where it is built.
+pub(super) const FOLDER: &str = "target/other/libffi";
+/// How many closures there may be at a time: language runtimes free theirs when the garbage collector gets to it.
+pub(super) const SLOTS: &str = "16384";
 
 /// Its libraries.
 pub struct DropIn {
@@ -28,7 +36,7 @@ pub fn drop_in(target: &str, lib: &Path) -> Result<DropIn> {
     fs::create_dir_all(lib)?;
     let name = if target.ends_with("-msvc") { "calltable-libffi.lib" } else { "libcalltable-libffi.a" };
     let archive = lib.join(name);
-    fs::copy(build("calltable-libffi", target, None)?, &archive)?;
+    fs::copy(build(PACKAGE, target, None)?, &archive)?;
     strip(target, &archive, WANTED)?;
     let Some(arch) = target.strip_suffix("-unknown-linux-gnu") else { return Ok(DropIn { archive, shared: None }) };
     let (compiler, flags): (_, &[_]) = match arch {
