@@ -24,7 +24,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// All of the registers that a value wants, or none, and then no later one of their kind (C.3, C.11 of the standard).
+    /// All of the registers that a value wants, or none, and then no later one of their kind (C.3, C.11).
     fn registers(taken: &mut usize, count: usize, align: usize) -> Option<usize> {
         let first = taken.next_multiple_of(align);
         let is_room = first + count <= REGISTERS;

@@ -12,8 +12,8 @@ use crate::suite::quietly;
 /// What it takes the place of.
 pub const FUNCTIONS: [&str; 4] = ["ffi_closure_alloc", "ffi_closure_free", "ffi_prep_closure_loc", "ffi_prep_closure"];
 
-/// What it wants of a program beside what [`super::WANTED`] says: on Windows also what makes sure that there is stack, of
-/// which closures with many arguments take more than a page. Where there is malloc, there is that.
+/// What it wants of a program beside what [`super::WANTED`] says: on Windows also what makes sure that there is stack,
+/// of which closures with many arguments take more than a page. Where there is malloc, there is that.
 const WANTED: &[&str] =
     &["malloc", "free", "__chkstk", "_chkstk", "_alloca", "__alloca", "___chkstk_ms", "__chkstk_ms"];
 
