@@ -21,11 +21,11 @@ def mappings():
 
 def made():
     """Executable memory that is of no file, or of one without a name, which can be written elsewhere."""
-    return [
-        (hex(start), file)
-        for start, _, permissions, file in mappings()
-        if "x" in permissions and (not file.startswith("/") or file.startswith("/memfd:") or file.endswith(" (deleted)"))
-    ]
+
+    def is_made(file):
+        return not file.startswith("/") or file.startswith("/memfd:") or file.endswith(" (deleted)")
+
+    return [(hex(start), file) for start, _, permissions, file in mappings() if "x" in permissions and is_made(file)]
 
 
 # What the kernel or an emulator has put there.
