@@ -40,8 +40,26 @@ fn find(package: &str, is_wanted: impl Fn(&str, &str) -> bool) -> Result<String>
 /// Loads packages into a folder, which also gets what apt needs for that; without others that they depend on. The first
 /// architecture is that of packages whose names do not say another.
 pub fn download(folder: &Path, architectures: &[&str], archive: &str, packages: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut apt_get = updated(folder, architectures, &format!("deb {archive}"))?;
+    quietly(apt_get.arg("download").args(packages))?;
+    let loaded = files(folder, |name| name.ends_with(".deb"))?;
+    ensure!(loaded.len() == packages.len(), "apt-get has loaded {loaded:?}");
+    Ok(loaded)
+}
+
+/// Loads a package's source likewise. Returns the archive of it as its authors have published it.
+pub fn download_source(folder: &Path, archive: &str, package: &str) -> Result<PathBuf> {
+    let mut apt_get = updated(folder, &["amd64"], &format!("deb-src {archive}"))?;
+    quietly(apt_get.args(["source", "--download-only", package]))?;
+    let mut loaded = files(folder, |name| name.contains(".orig.tar."))?;
+    ensure!(loaded.len() == 1, "apt-get has loaded {loaded:?}");
+    Ok(loaded.remove(0))
+}
+
+/// An apt-get that knows that archive alone, as it is now.
+fn updated(folder: &Path, architectures: &[&str], source: &str) -> Result<Command> {
     let sources = folder.join("sources.list");
-    fs::write(&sources, format!("deb {archive}\n"))?;
+    fs::write(&sources, format!("{source}\n"))?;
     fs::create_dir_all(folder.join("lists/partial"))?;
     fs::create_dir_all(folder.join("cache/archives/partial"))?;
     let apt_get = || {
@@ -60,10 +78,11 @@ pub fn download(folder: &Path, architectures: &[&str], archive: &str, packages: 
         command
     };
     quietly(apt_get().arg("update"))?;
-    quietly(apt_get().arg("download").args(packages))?;
+    Ok(apt_get())
+}
+
+fn files(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let files = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    let mut loaded: Vec<PathBuf> = files.iter().map(fs::DirEntry::path).collect();
-    loaded.retain(|file| file.extension().is_some_and(|end| end == "deb"));
-    ensure!(loaded.len() == packages.len(), "apt-get has loaded {loaded:?}");
-    Ok(loaded)
+    let wanted = files.iter().filter(|file| file.file_name().to_str().is_some_and(&is_wanted));
+    Ok(wanted.map(fs::DirEntry::path).collect())
 }

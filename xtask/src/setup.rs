@@ -80,6 +80,13 @@ pub const EMBED: &[Package] = &[
     package("pkg-config", "pkg-config"),
 ];
 
+/// For language runtimes that are loaded without installing them (`xtask/src/runtime.rs`).
+pub const RUNTIMES: &[Package] = &[
+    package("qemu-user", "qemu-aarch64"),
+    package("xz-utils", "xz"),
+    package("debian-archive-keyring", debian::KEYRING),
+];
+
 /// For the suites `bare`, `uefi` and `cet`.
 pub const BARE: &[Package] = &[
     package("gcc", "gcc"), // for the build scripts
