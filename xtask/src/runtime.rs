@@ -12,9 +12,6 @@ use xtask::suite::{AARCH64_LINUX, Suite, quietly, shared_folder};
 /// How many they are.
 pub const STEPS: usize = 3;
 
-/// What the library must be built with: a test of Fiddle has 10000 closures at once.
-pub const CAPACITY: usize = 16384;
-
 const RELEASE: &str = "bookworm";
 
 /// Debian's packages for another architecture, which are unpacked and not installed.
@@ -74,8 +71,8 @@ const AARCH64: Runtimes = Runtimes {
     source: None,
 };
 
-/// Those that `library` gives the shared library for, by the target, which takes libffi's place: the functions of
-/// closures, and the table with [`CAPACITY`] slots.
+/// Those that `library` gives the shared library for, by the target, which takes libffi's place. (A test of Fiddle has
+/// 10000 closures at once.)
 pub fn steps(suite: &mut Suite, library: impl Fn(&str) -> Result<PathBuf>) {
     suite.program("CPython's tests of ctypes, i686 Linux, without new executable memory", || {
         I686.tests(&PYTHON, &library(I686.target)?)
