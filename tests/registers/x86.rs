@@ -81,7 +81,7 @@ pub fn pattern() -> Registers {
         flags: 2,
         mxcsr: MXCSR,
         x87_control: X87,
-        frame: [0; 5],
+        frame: [0; 6],
     }
 }
 
@@ -187,8 +187,8 @@ pub fn frame_lane() {
                 let case = Case("frame", convention, parameters, name);
                 let seen = call(case, binding, pops, flags, true);
                 assert_eq!(seen.stack[0], DATA, "{case}: the data");
-                assert_eq!(seen.frame[..2], [0, 0], "{case}: the result at first");
-                assert_eq!(seen.frame[3..], pattern().general[ECX..=EDX], "{case}: the frame's registers");
+                assert_eq!(seen.frame[..3], [0; 3], "{case}: the result at first");
+                assert_eq!(seen.frame[4..], pattern().general[ECX..=EDX], "{case}: the frame's registers");
             }
         }
     }

@@ -173,7 +173,7 @@ pub struct Registers {
     pub mxcsr: u32,
     pub x87_control: u32,
     /// Seen by a frame handler: the frame.
-    pub frame: [u32; 5],
+    pub frame: [u32; 6],
 }
 
 /// The processor's registers at one moment; the layout is known to registers_aarch64.S.

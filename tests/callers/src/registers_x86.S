@@ -22,7 +22,7 @@
 .set MXCSR_AT, FLAG_BITS + 4
 .set X87,     MXCSR_AT + 4
 .set FRAME,   X87 + 4
-.set SIZE,    FRAME + 5 * 4
+.set SIZE,    FRAME + 6 * 4
 
     .data                                       // writable, so that relocations of the text are none of text sections
     .p2align 4
@@ -132,7 +132,7 @@ calltable_call_with:
     cmp     byte ptr [calltable_has_frame], 0
     je      3f
     mov     edx, [esp + 8]
-    mov     ecx, 5
+    mov     ecx, 6
 2:  mov     eax, [edx + 4 * ecx - 4]
     mov     [calltable_seen + FRAME + 4 * ecx - 4], eax
     dec     ecx
