@@ -78,6 +78,11 @@ pub const EMBED: &[Package] = &[
     package("g++-multilib", "/usr/share/doc/g++-multilib"),
     package("cmake", "cmake"),
     package("pkg-config", "pkg-config"),
+    package("meson", "meson"),
+    package("ninja-build", "ninja"),
+    package("doxygen", "doxygen"),
+    // A compiler that cannot say a handler's convention.
+    package("tcc", "tcc"),
 ];
 
 /// For the suites `bare`, `uefi` and `cet`.
