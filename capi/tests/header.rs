@@ -70,7 +70,7 @@ macro_rules! assert_layout {
             let name = field.trim_end_matches(';').split('[').next().unwrap().rsplit([' ', '*']).next().unwrap();
             let known = [$(stringify!($field)),*].contains(&name);
             // A frame has others on other architectures.
-            let others = ["floats", "registers", "more_results", "memory", "element", "unused"];
+            let others = ["floats", "registers", "more_results", "more_result", "memory", "element", "unused"];
             assert!(known || others.contains(&name), "{}: {field}", $c);
         }
     };
@@ -127,7 +127,7 @@ fn assertions() -> String {
     #[cfg(target_arch = "x86_64")]
     assert_layout!(text, RawFrame, "calltable_frame": result arguments floats);
     #[cfg(target_arch = "x86")]
-    assert_layout!(text, RawFrame, "calltable_frame": result arguments registers);
+    assert_layout!(text, RawFrame, "calltable_frame": result more_result arguments registers);
     #[cfg(target_arch = "aarch64")]
     assert_layout!(text, RawFrame, "calltable_frame": result more_results arguments memory element unused registers
         floats);
