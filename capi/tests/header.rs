@@ -70,7 +70,7 @@ macro_rules! assert_layout {
             let name = field.trim_end_matches(';').split('[').next().unwrap().rsplit([' ', '*']).next().unwrap();
             let known = [$(stringify!($field)),*].contains(&name);
             // A frame has others on other architectures.
-            let others = ["floats", "registers", "more_results", "memory", "element", "unused"];
+            let others = ["floats", "registers", "more_results", "more_result", "memory", "element", "unused"];
             assert!(known || others.contains(&name), "{}: {field}", $c);
         }
     };
@@ -127,7 +127,7 @@ fn assertions() -> String {
     #[cfg(target_arch = "x86_64")]
     assert_layout!(text, RawFrame, "calltable_frame": result arguments floats);
     #[cfg(target_arch = "x86")]
-    assert_layout!(text, RawFrame, "calltable_frame": result arguments registers);
+    assert_layout!(text, RawFrame, "calltable_frame": result more_result arguments registers);
     #[cfg(target_arch = "aarch64")]
     assert_layout!(text, RawFrame, "calltable_frame": result more_results arguments memory element unused registers
         floats);
@@ -237,6 +237,57 @@ fn targets_without_a_table_are_refused_with_a_sentence() {
     for (target, sentence) in REFUSED {
         let errors = compile("clang-19", &format!("-ffreestanding {target}"), &file).unwrap_err();
         assert!(errors.contains(sentence) && errors.matches("error:").count() == 1, "{target}: {errors}");
+    }
+}
+
+/// Compilers that cannot say a handler's convention: GCC that hides what it is from the header.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn compilers_without_the_convention_are_refused_with_a_sentence() {
+    let file = directory().join("unsaid.c");
+    fs::write(&file, "#include \"calltable.h\"\n").unwrap();
+    for (flags, sentence) in [("-m64", "__attribute__((ms_abi)): take GCC"), ("-m32", "cdecl of GCC or of Windows")] {
+        compile("gcc", flags, &file).unwrap();
+        let errors = compile("gcc", &format!("{flags} -U__GNUC__ -U__has_attribute"), &file).unwrap_err();
+        assert!(errors.contains("cannot say the convention") && errors.contains(sentence), "{flags}: {errors}");
+    }
+    // Whoever can say it may call itself what it likes.
+    compile("clang-19", "-fgnuc-version=0", &file).unwrap();
+}
+
+/// What Clang makes of handlers and functions where all that says nothing has another convention.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn another_default_convention_changes_nothing() {
+    let file = directory().join("default.c");
+    let source = r#"#include "calltable.h"
+int32_t CALLTABLE_CALL handler(double a, double b, double c, double d, double e, void *data);
+int32_t CALLTABLE_CALL handler(double a, double b, double c, double d, double e, void *data) {
+    return (int32_t)(a + b + c + d + e) + *(int32_t *)data;
+}
+static void CALLTABLE_PLAIN_CALL stale(const calltable_stale_call *call) { calltable_stale_set(call, 1); }
+void plain(int number);
+void plain(int number) { (void)number; calltable_set_stale_handler(stale); }
+"#;
+    fs::write(&file, source).unwrap();
+    for (flags, default) in [
+        ("--target=x86_64-pc-windows-msvc -Xclang -fdefault-calling-conv=vectorcall", "x86_vectorcallcc"),
+        ("--target=i686-pc-windows-msvc -Xclang -fdefault-calling-conv=stdcall", "x86_stdcallcc"),
+        ("--target=i686-w64-windows-gnu -DCALLTABLE_SHARED -mrtd", "x86_stdcallcc"),
+        ("--target=i686-linux-gnu -mrtd", "x86_stdcallcc"),
+    ] {
+        let made = Command::new("clang-19")
+            .args(["-Wall", "-Wextra", "-Werror", "-ffreestanding", "-Iinclude", "-S", "-emit-llvm", "-o", "-"])
+            .args(flags.split(' '))
+            .arg(&file)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&made.stdout);
+        assert!(made.status.success(), "{flags}: {}", String::from_utf8_lossy(&made.stderr));
+        let lines = || text.lines().filter(|line| line.starts_with("define") || line.starts_with("declare"));
+        let with_default: Vec<_> = lines().filter(|line| line.contains(default)).collect();
+        assert!(lines().count() >= 5, "{flags}: {text}");
+        assert!(with_default.len() == 1 && with_default[0].contains("plain"), "{flags}: {with_default:?}");
     }
 }
 

@@ -33,9 +33,19 @@ pub const TARGETS: &[&str] = &[
     "aarch64-unknown-none-softfloat",
 ];
 
+/// What is filled for a target, and where it lies in the folder.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("CMakeLists.txt", include_str!("dist/CMakeLists.txt")),
+    ("meson.build", include_str!("dist/meson.build")),
+    ("lib/cmake/calltable/calltable-config.cmake", include_str!("dist/calltable-config.cmake")),
+    ("lib/cmake/calltable/calltable-config-version.cmake", include_str!("dist/calltable-config-version.cmake")),
+];
 const PC: &str = include_str!("dist/calltable.pc");
-const CONFIG: &str = include_str!("dist/calltable-config.cmake");
-const CONFIG_VERSION: &str = include_str!("dist/calltable-config-version.cmake");
+const WRAP: &str = include_str!("dist/calltable.wrap");
+
+/// For people, with the examples.
+const DOCUMENTS: [&str; 2] = ["docs/c.md", "CHANGELOG.md"];
+const EXAMPLES: &str = "examples/c";
 
 /// Makes the folder of a target and returns it.
 pub fn make(target: &str) -> Result<PathBuf> {
@@ -46,17 +56,17 @@ pub fn make(target: &str) -> Result<PathBuf> {
     if out.exists() {
         fs::remove_dir_all(&out)?;
     }
-    let [lib, include, pc, cmake, licences] =
-        ["lib", "include", "lib/pkgconfig", "lib/cmake/calltable", "share/licenses/calltable"]
+    let [lib, include, pc, cmake, licences, documents] =
+        ["lib", "include", "lib/pkgconfig", "lib/cmake/calltable", "share/licenses/calltable", "share/doc/calltable"]
             .map(|name| out.join(name));
-    for folder in [&lib, &include, &pc, &cmake, &licences] {
+    for folder in [&lib, &include, &pc, &cmake, &licences, &documents] {
         fs::create_dir_all(folder)?;
     }
 
     let static_name = if target.ends_with("-msvc") { "calltable.lib" } else { "libcalltable.a" };
     fs::copy(build("calltable-capi", target, None)?, lib.join(static_name))?;
     strip(target, &lib.join(static_name), &[])?;
-    let shared = share(target, &out, static_name, &version)?;
+    let shared = share(target, &lib.join(static_name), &out, &version)?;
     if target.contains("-linux-") || target.contains("-windows-") {
         drop_in(target, &lib)?;
     }
@@ -64,6 +74,8 @@ pub fn make(target: &str) -> Result<PathBuf> {
     for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
         fs::copy(name, licences.join(name))?;
     }
+    quietly(Command::new("cp").args(DOCUMENTS).arg(&documents))?;
+    quietly(Command::new("cp").args(["-r", EXAMPLES]).arg(documents.join("examples")))?;
     if Path::new("linker").exists() {
         quietly(Command::new("cp").args(["-r", "linker"]).arg(&out))?;
     }
@@ -71,17 +83,18 @@ pub fn make(target: &str) -> Result<PathBuf> {
     let libraries = if target.ends_with("-windows-gnu") { ["ntdll", "kernel32"].as_slice() } else { &[] };
     let import = shared.as_ref().map_or("", |shared| shared.import);
     let pointer = if target.starts_with("i686") { "4" } else { "8" };
-    let (major, rest) = version.split_once('.').context("a version has dots")?;
-    let compatible = match (major, rest.split_once('.')) {
-        ("0", Some((minor, _))) => format!("0.{minor}"),
-        _ => major.into(),
-    };
+    let (family, system) = machine(target);
+    let compatible = compatible(&version)?;
     let fill = |text: &str, kind: &str, definitions: &str, libs: &str| {
         [
             ("@STATIC@", static_name),
             ("@LIBRARIES@", &libraries.join(";")),
-            ("@SHARED@", shared.as_ref().map_or("", |shared| &shared.path)),
+            ("@SHARED@", shared.as_ref().map_or("", |shared| &shared.file)),
+            ("@SONAME@", shared.as_ref().map_or("", |shared| &shared.name)),
             ("@IMPORT@", import),
+            ("@TARGET@", target),
+            ("@FAMILY@", family),
+            ("@SYSTEM@", system),
             ("@VERSION@", &version),
             ("@COMPATIBLE@", &compatible),
             ("@POINTER@", pointer),
@@ -92,8 +105,9 @@ pub fn make(target: &str) -> Result<PathBuf> {
         .iter()
         .fold(text.to_string(), |text, (mark, value)| text.replace(mark, value))
     };
-    fs::write(cmake.join("calltable-config.cmake"), fill(CONFIG, "", "", ""))?;
-    fs::write(cmake.join("calltable-config-version.cmake"), fill(CONFIG_VERSION, "", "", ""))?;
+    for (name, text) in TEMPLATES {
+        fs::write(out.join(name), fill(text, "", "", ""))?;
+    }
     let libs: String = libraries.iter().map(|name| format!(" -l{name}")).collect();
     fs::write(pc.join("calltable.pc"), fill(PC, "static", "", &format!("${{libdir}}/{static_name}{libs}")))?;
     if shared.is_some() {
@@ -101,6 +115,47 @@ pub fn make(target: &str) -> Result<PathBuf> {
         fs::write(pc.join("calltable-shared.pc"), fill(PC, "shared", " -DCALLTABLE_SHARED", &libs))?;
     }
     Ok(out)
+}
+
+/// Puts the folder of a target into an archive beside it, with the file by which Meson finds that. Returns both.
+pub fn pack(target: &str) -> Result<[PathBuf; 2]> {
+    let name = format!("calltable-{}-{target}", version()?);
+    let folder = std::env::current_dir()?.join(FOLDER);
+    let (archive, wrap) = (folder.join(format!("{name}.tar.gz")), folder.join(format!("{name}.wrap")));
+    let mut tar = Command::new("tar");
+    // The same bytes for the same files.
+    tar.args([
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=go=u,go-w",
+        "--mtime=@0",
+        "--use-compress-program=gzip -n",
+    ]);
+    tar.arg(format!("--transform=flags=r;s,^{target},{name},"));
+    quietly(tar.arg("-C").arg(&folder).arg("-cf").arg(&archive).arg(target))?;
+    let sum = quietly(Command::new("sha256sum").arg(&archive))?;
+    let sum = sum.split(' ').next().context("sha256sum says nothing")?;
+    fs::write(&wrap, WRAP.replace("@NAME@", &name).replace("@SUM@", sum))?;
+    Ok([archive, wrap])
+}
+
+/// How Meson calls a target's processor and system.
+fn machine(target: &str) -> (&str, &str) {
+    let family = target.split('-').next().unwrap_or(target);
+    let system = ["linux", "windows"].into_iter().find(|system| target.contains(system));
+    (if family == "i686" { "x86" } else { family }, system.unwrap_or_default())
+}
+
+/// Versions whose interface is the same, by Semantic Versioning: of 0.x those with the same x, of others those with the
+/// same first number.
+fn compatible(version: &str) -> Result<String> {
+    let (major, rest) = version.split_once('.').context("a version has dots")?;
+    Ok(match (major, rest.split_once('.')) {
+        ("0", Some((minor, _))) => format!("0.{minor}"),
+        _ => major.into(),
+    })
 }
 
 /// The crate's version.
@@ -210,54 +265,80 @@ pub const WANTED: &[(&str, &[&str])] = &[
 
 /// A shared library.
 struct Shared {
-    /// In the folder.
-    path: String,
+    /// The file's name.
+    file: String,
+    /// What programs that are linked with it ask the system for.
+    name: String,
     /// Its import library, where there is one.
     import: &'static str,
 }
 
-/// Makes a shared library of the static one, for the systems that have a linker for it here.
-fn share(target: &str, out: &Path, static_name: &str, version: &str) -> Result<Option<Shared>> {
-    let library = out.join("lib").join(static_name);
-    let names = exported(&library)?;
-    let (arch, system) = target.split_once('-').context("a target has dashes")?;
-    let whole = |linker: &mut Command| {
-        linker.arg("-shared").arg("-Wl,--whole-archive").arg(&library).arg("-Wl,--no-whole-archive");
-    };
-    match system {
-        "unknown-linux-gnu" => {
-            // A program finds the version that it was linked with, and compilers the plain name.
-            let (full, plain) = (format!("libcalltable.so.{version}"), "libcalltable.so");
-            let script = out.join("exports");
-            fs::write(&script, format!("{{ global: {}; local: *; }};\n", names.join("; ")))?;
-            let (compiler, flags): (_, &[_]) = match arch {
-                "aarch64" => ("clang-19", &["--target=aarch64-linux-gnu", "-fuse-ld=lld"]),
-                "i686" => ("gcc", &["-m32"]),
-                _ => ("gcc", &["-m64"]),
-            };
-            let mut link = Command::new(compiler);
-            link.args(flags).args(["-nostartfiles", "-Wl,-z,now,-z,defs"]);
-            whole(&mut link);
-            link.arg(format!("-Wl,-soname,{full}")).arg(format!("-Wl,--version-script,{}", script.display()));
-            quietly(link.arg("-o").arg(out.join("lib").join(&full)))?;
-            quietly(Command::new("ln").args(["-s", &full]).arg(out.join("lib").join(plain)))?;
-            fs::remove_file(script)?;
-            Ok(Some(Shared { path: format!("lib/{full}"), import: "" }))
+/// Makes a shared library of a static one, in a folder's `lib` or `bin`, for the systems that have a linker for it
+/// here.
+fn share(target: &str, library: &Path, out: &Path, version: &str) -> Result<Option<Shared>> {
+    match target.split_once('-').context("a target has dashes")? {
+        (arch, "unknown-linux-gnu") => {
+            let (file, name) = share_linux(arch, library, &out.join("lib"), version, &[])?;
+            Ok(Some(Shared { file, name, import: "" }))
         }
-        "pc-windows-gnu" => {
-            let (path, import) = ("bin/calltable.dll", "libcalltable.dll.a");
+        (arch, "pc-windows-gnu") => {
+            let (file, import) = ("calltable.dll", "libcalltable.dll.a");
             fs::create_dir_all(out.join("bin"))?;
             let exports = out.join("calltable.def");
-            fs::write(&exports, format!("EXPORTS\n{}\n", names.join("\n")))?;
+            fs::write(&exports, format!("EXPORTS\n{}\n", exported(library)?.join("\n")))?;
             let mut gcc = Command::new(format!("{arch}-w64-mingw32-gcc"));
-            whole(&mut gcc);
+            whole(&mut gcc, library);
             gcc.arg(&exports).arg(format!("-Wl,--out-implib,{}", out.join("lib").join(import).display()));
-            quietly(gcc.arg("-static-libgcc").arg("-o").arg(out.join(path)).args(["-lntdll", "-lkernel32"]))?;
+            let file_name = out.join("bin").join(file);
+            quietly(gcc.arg("-static-libgcc").arg("-o").arg(file_name).args(["-lntdll", "-lkernel32"]))?;
             fs::remove_file(exports)?;
-            Ok(Some(Shared { path: path.into(), import }))
+            Ok(Some(Shared { file: file.into(), name: file.into(), import }))
         }
         _ => Ok(None),
     }
+}
+
+/// Makes a shared object of a version, with the links by which programs and compilers find it; more functions may be
+/// added to it. Returns the file's name, and the one that programs ask for.
+///
+/// That one is the same for all versions with the same interface: an update of the file reaches the programs that were
+/// linked before, and one that would break them is another library to them. Names carry the same version, so that two
+/// such libraries can be in one process, where each caller finds its own.
+pub fn share_linux(
+    arch: &str,
+    library: &Path,
+    lib: &Path,
+    version: &str,
+    more: &[(&Path, &str)],
+) -> Result<(String, String)> {
+    let compatible = compatible(version)?;
+    let (file, name) = (format!("libcalltable.so.{version}"), format!("libcalltable.so.{compatible}"));
+    let mut names = exported(library)?;
+    names.extend(more.iter().map(|(_, name)| String::from(*name)));
+    fs::create_dir_all(lib)?;
+    let script = lib.join("exports");
+    fs::write(&script, format!("CALLTABLE_{compatible} {{ global: {}; local: *; }};\n", names.join("; ")))?;
+    let (compiler, flags): (_, &[_]) = match arch {
+        "aarch64" => ("clang-19", &["--target=aarch64-linux-gnu", "-fuse-ld=lld"]),
+        "i686" => ("gcc", &["-m32"]),
+        _ => ("gcc", &["-m64"]),
+    };
+    let mut link = Command::new(compiler);
+    link.args(flags).args(["-nostartfiles", "-Wl,-z,now,-z,defs"]);
+    whole(&mut link, library);
+    link.args(more.iter().map(|(object, _)| object));
+    link.arg(format!("-Wl,-soname,{name}")).arg(format!("-Wl,--version-script,{}", script.display()));
+    quietly(link.arg("-o").arg(lib.join(&file)))?;
+    fs::remove_file(script)?;
+    for (to, link) in [(&file, &name), (&name, &String::from("libcalltable.so"))] {
+        quietly(Command::new("ln").args(["-s", to]).arg(lib.join(link)))?;
+    }
+    Ok((file, name))
+}
+
+/// Has a linker make a shared library of all of a static one.
+fn whole(linker: &mut Command, library: &Path) {
+    linker.arg("-shared").arg("-Wl,--whole-archive").arg(library).arg("-Wl,--no-whole-archive");
 }
 
 /// The functions of the interface.

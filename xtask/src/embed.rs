@@ -8,22 +8,25 @@ use xtask::suite::{Suite, folder, quietly};
 use xtask::wine::{Wine, for_windows};
 use xtask::{arm64, dist, tools};
 
-use crate::{lua, uefi};
+use crate::{examples, lua, uefi};
 
 const SOURCES: &str = "tests/embed";
 const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 const STANDARDS: [(&str, &str); 2] = [("c", "-std=c99"), ("cpp", "-std=c++11")];
 
 /// A target whose programs have a C library: how GCC and Clang are called for it.
-struct Hosted {
-    target: &'static str,
+pub struct Hosted {
+    /// As Rust calls it.
+    pub target: &'static str,
     /// For C and C++, with a flag that each gets.
-    gcc: [&'static str; 2],
+    pub gcc: [&'static str; 2],
     clang: bool,
-    flag: &'static str,
+    /// That flag.
+    pub flag: &'static str,
 }
 
-const HOSTED: [Hosted; 4] = [
+/// All of them.
+pub const HOSTED: [Hosted; 4] = [
     Hosted { target: "x86_64-unknown-linux-gnu", gcc: ["gcc", "g++"], clang: true, flag: "-m64" },
     Hosted { target: "i686-unknown-linux-gnu", gcc: ["gcc", "g++"], clang: true, flag: "-m32" },
     Hosted {
@@ -55,7 +58,7 @@ pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
     let bare = MSVC.len() * 3 + UEFI.len() * 2 + BARE.len() * 3;
-    let steps = 2 + 7 * HOSTED.len() + 2 * clangs + 3 + bare + lua::STEPS + 1;
+    let steps = 2 + 8 * HOSTED.len() + 2 * clangs + 3 + bare + examples::STEPS + lua::STEPS + 1;
     let mut suite = Suite::new("embed", steps);
     for hosted in &HOSTED {
         let target = hosted.target;
@@ -73,7 +76,7 @@ pub fn run() -> Result<bool> {
             });
         }
         let built = &mut None;
-        for program in ["embed_c", "embed_cpp", "embed_shared"] {
+        for program in ["embed_c", "embed_cpp", "embed_contract", "embed_shared"] {
             suite.program(&format!("{program}, built by CMake, {target}"), || {
                 let made = made.as_ref().context("there is no such folder, see above")?;
                 if built.is_none() {
@@ -165,6 +168,7 @@ pub fn run() -> Result<bool> {
             });
         }
     }
+    examples::steps(&mut suite, &wine);
     lua::steps(&mut suite, &wine);
     let title = "audit of every target, and of a driver; it finds a planted violation of each kind";
     suite.program(title, || Ok(tools::suite("audit")));
@@ -204,7 +208,7 @@ fn emulated(program: &Path) -> Command {
 }
 
 /// A folder for what is built for a target.
-fn out_of(target: &str) -> Result<PathBuf> {
+pub fn out_of(target: &str) -> Result<PathBuf> {
     Ok(std::env::current_dir()?.join(folder(&format!("embed/{target}"))?))
 }
 
@@ -222,14 +226,18 @@ fn start(wine: &Wine, target: &str, program: &Path) -> Command {
     command
 }
 
-/// Configures the project anew.
+/// Configures the project of the tests anew.
 fn configure(hosted: &Hosted, made: &Path) -> Result<Command> {
-    let out = out_of(hosted.target)?.join("cmake");
+    configure_in(hosted, made, Path::new(SOURCES), &out_of(hosted.target)?.join("cmake"))
+}
+
+/// Configures a project anew, which is to find a folder of `dist` or where that was installed.
+pub fn configure_in(hosted: &Hosted, made: &Path, sources: &Path, out: &Path) -> Result<Command> {
     if out.exists() {
-        std::fs::remove_dir_all(&out)?;
+        std::fs::remove_dir_all(out)?;
     }
     let mut configure = Command::new("cmake");
-    configure.arg("-S").arg(SOURCES).arg("-B").arg(&out).arg(format!("-DCMAKE_PREFIX_PATH={}", made.display()));
+    configure.arg("-S").arg(sources).arg("-B").arg(out).arg(format!("-DCMAKE_PREFIX_PATH={}", made.display()));
     for (language, compiler) in ["C", "CXX"].iter().zip(hosted.gcc) {
         configure.arg(format!("-DCMAKE_{language}_COMPILER={compiler}"));
     }

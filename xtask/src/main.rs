@@ -3,6 +3,7 @@
 mod bare;
 mod demo;
 mod embed;
+mod examples;
 mod fuzz;
 mod host;
 mod instructions;
@@ -47,6 +48,9 @@ enum Command {
     Audit(tools::Audit),
     /// Make what C programs link, in target/dist/TARGET, for all targets if none is named
     Dist {
+        /// Put each into an archive, too, with a wrap file for Meson
+        #[arg(long)]
+        pack: bool,
         /// As Rust calls them
         targets: Vec<String>,
     },
@@ -151,12 +155,15 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Demo { dll, file } => demo::run(dll, file),
         Command::Audit(_) => tools::run("audit"),
-        Command::Dist { targets } => {
+        Command::Dist { pack, targets } => {
             setup::install(setup::HOST)?;
             setup::install(setup::WINDOWS)?;
             let all = || dist::TARGETS.iter().map(ToString::to_string).collect();
             for target in if targets.is_empty() { all() } else { targets } {
                 println!("{}", dist::make(&target)?.display());
+                if pack {
+                    dist::pack(&target)?.iter().for_each(|file| println!("{}", file.display()));
+                }
             }
             Ok(())
         }

@@ -78,6 +78,11 @@ pub const EMBED: &[Package] = &[
     package("g++-multilib", "/usr/share/doc/g++-multilib"),
     package("cmake", "cmake"),
     package("pkg-config", "pkg-config"),
+    package("meson", "meson"),
+    package("ninja-build", "ninja"),
+    package("doxygen", "doxygen"),
+    // A compiler that cannot say a handler's convention.
+    package("tcc", "tcc"),
 ];
 
 /// For language runtimes that are loaded without installing them (`xtask/src/runtime.rs`).
