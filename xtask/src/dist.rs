@@ -70,7 +70,9 @@ pub fn make(target: &str) -> Result<PathBuf> {
     if target.contains("-linux-") || target.contains("-windows-") {
         drop_in(target, &lib)?;
     }
-    fs::copy("capi/include/calltable.h", include.join("calltable.h"))?;
+    for name in ["calltable.h", "calltable.hpp"] {
+        fs::copy(Path::new("capi/include").join(name), include.join(name))?;
+    }
     for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
         fs::copy(name, licences.join(name))?;
     }

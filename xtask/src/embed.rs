@@ -1,5 +1,7 @@
 //! The suite `embed`: C and C++ programs that know nothing but the folders of `dist`, and what else embeds the crate.
 
+mod hpp;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,7 +60,8 @@ pub fn run() -> Result<bool> {
     let wine = Wine::start()?;
     let clangs = HOSTED.iter().filter(|hosted| hosted.clang).count();
     let bare = MSVC.len() * 3 + UEFI.len() * 2 + BARE.len() * 3;
-    let steps = 2 + 8 * HOSTED.len() + 2 * clangs + 3 + bare + examples::STEPS + lua::STEPS + 1;
+    let for_hpp = HOSTED.iter().map(hpp::steps).sum::<usize>() + 2 + 1 + MSVC.len();
+    let steps = 2 + 8 * HOSTED.len() + 2 * clangs + 3 + bare + for_hpp + examples::STEPS + lua::STEPS + 1;
     let mut suite = Suite::new("embed", steps);
     for hosted in &HOSTED {
         let target = hosted.target;
@@ -73,6 +76,12 @@ pub fn run() -> Result<bool> {
             });
             suite.check("the programs in docs/c.md", || {
                 run_guide(hosted, made.as_ref().context("there is no such folder, see above")?)
+            });
+            suite.check("the C++ programs in docs/c.md", || {
+                hpp::run_guide(hosted, made.as_ref().context("there is no such folder, see above")?)
+            });
+            suite.check("what calltable.hpp refuses to compile", || {
+                hpp::refusals(made.as_ref().context("there is no such folder, see above")?)
             });
         }
         let built = &mut None;
@@ -93,6 +102,7 @@ pub fn run() -> Result<bool> {
             let program = build_plainly(hosted, made, "calltable-shared", hosted.gcc, 0)?;
             Ok(start(&wine, target, &program))
         });
+        hpp::hosted(&mut suite, &wine, hosted, made.as_deref());
         let clang = hosted.clang.then_some(["clang-19", "clang++-19"]);
         for compilers in [Some(hosted.gcc), clang].into_iter().flatten() {
             for (number, compiler) in compilers.iter().enumerate() {
@@ -128,6 +138,7 @@ pub fn run() -> Result<bool> {
                 },
             );
         }
+        hpp::msvc(&mut suite, &wine, &arm64, target, made.as_deref());
     }
     for target in UEFI {
         let mut made = None;
@@ -198,6 +209,7 @@ fn aarch64_linux(suite: &mut Suite) {
             Ok(command)
         });
     }
+    hpp::aarch64_linux(suite, TARGET, made.as_deref());
 }
 
 /// Runs a program of AArch64 Linux.

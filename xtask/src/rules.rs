@@ -96,7 +96,7 @@ fn lines_have_at_most_120_columns() {
     let listed = std::process::Command::new("git").arg("ls-files").current_dir(crate::root()).output().unwrap();
     let (mut count, mut long) = (0, Vec::new());
     for file in String::from_utf8(listed.stdout).unwrap().lines() {
-        if [".rs", ".S", ".h", ".c", ".cpp", ".md"].iter().any(|end| file.ends_with(end)) {
+        if [".rs", ".S", ".h", ".hpp", ".c", ".cpp", ".md"].iter().any(|end| file.ends_with(end)) {
             let text = std::fs::read_to_string(crate::root().join(file)).unwrap();
             let lines = text.lines().zip(1..).filter(|(line, _)| is_too_long(line));
             long.extend(lines.map(|(_, number)| format!("{file}:{number}")));
