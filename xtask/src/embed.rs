@@ -186,8 +186,8 @@ pub fn run() -> Result<bool> {
     Ok(suite.finish())
 }
 
-/// C programs of AArch64 Linux, which Clang compiles and QEMU's user mode runs, by what pkg-config says of the folder.
-/// (There is no C++ library for this processor.)
+/// Programs of AArch64 Linux, which Clang compiles and QEMU's user mode runs, by what pkg-config says of the folder.
+/// (There is no C++ library for this processor, so they are of C, but for the one that wants none.)
 fn aarch64_linux(suite: &mut Suite) {
     const TARGET: &str = "aarch64-unknown-linux-gnu";
     let mut made = None;

@@ -91,13 +91,7 @@ pub fn aarch64_linux(suite: &mut Suite, target: &str, made: Option<&Path>) {
 }
 
 /// The program of a target of Microsoft's, with nothing but the system's DLLs.
-pub fn msvc(
-    suite: &mut Suite,
-    wine: &Wine,
-    arm64: &Result<arm64::Wine>,
-    target: &str,
-    made: Option<&Path>,
-) {
+pub fn msvc(suite: &mut Suite, wine: &Wine, arm64: &Result<arm64::Wine>, target: &str, made: Option<&Path>) {
     suite.program(&format!("{PROGRAM} without a C library, built by clang and lld-link, {target}"), || {
         let made = made.context("there is no such folder, see above")?;
         let objects = build(target, &["-ffreestanding", "-DEMBED_BARE"], made, &out_of(target)?)?;
@@ -125,7 +119,8 @@ const REFUSING: [(&str, &str, &[&str]); 5] = [
 pub fn refusals(made: &Path) -> Result<()> {
     let source = Path::new(SOURCES).join("refused.cpp");
     let text = std::fs::read_to_string(&source)?;
-    let cases: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#elif CASE == ")?.split_once(" // ")).collect();
+    let cases: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("#elif CASE == ")?.split_once(" // ")).collect();
     ensure!(cases.len() > 10, "{} cases are in it", cases.len());
     for (target, compiler, flags) in REFUSING {
         let compile = |case: &str| {
