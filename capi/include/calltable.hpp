@@ -21,9 +21,11 @@
  * - It releases the slot: later calls of the code pointer are stale (see calltable_set_stale_handler).
  * - It waits until no call runs, and destroys the callable then; so captures by reference are good for every call.
  * - In a call of its own it would wait for itself. Where that is seen (calltable_release_and_wait says where; elsewhere
- *   it waits for ever), it does not wait: new calls are refused, and a `callback` keeps slot and callable until a later
- *   use of this header finds the call ended (or see release_pending). A `callback_ref`, which has nothing to keep them
- *   in, ends the program. `callback::retire` never waits, and can be called in every call.
+ *   it waits for ever), it does not wait, for calls of other threads neither: new calls are refused, and a `callback`
+ *   keeps slot and callable until a later use of this header finds all calls ended (or see release_pending). What the
+ *   callable refers to must be good until then. A `callback_ref`, which has nothing to keep them in, ends the program.
+ *   `callback::retire` does the same without waiting, everywhere.
+ * - Calls of threads that are gone (at the end of a Windows process, in a child of fork) do not end: it keeps both, too.
  * - In a sealed table the registration stays, and so does the callable.
  * With options().untracked() calls are not counted, which makes them faster. Then nobody waits: no call may run.
  *
@@ -44,7 +46,7 @@
 #error "calltable.hpp wants C++17 or later: calltable.h serves C++11"
 #endif
 
-#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+#if (defined(__cpp_exceptions) || defined(_CPPUNWIND)) && __has_include(<exception>)
 #define CALLTABLE_HAS_EXCEPTIONS 1
 #include <exception>
 #else
@@ -63,6 +65,16 @@
 #define CALLTABLE_AARCH64 1
 #else
 #define CALLTABLE_AARCH64 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic push
+/* The macros of calltable.h are those of C. */
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+#if !defined(__clang__)
+/* GCC calls it pedantic to have a thiscall function that is no method. */
+#pragma GCC diagnostic ignored "-Wattributes"
+#endif
 #endif
 
 /* Where a new object lies; the standard's own is in a header that not every program has. */
@@ -347,12 +359,6 @@ template <class Result, class... Parameters> struct signature<Result (*)(Paramet
    data's. */
 template <class Convention, class Result, class Before, class Fill, class After> struct handler;
 
-/* GCC calls it pedantic to have a thiscall function that is no method. */
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wattributes"
-#endif
-
 #define CALLTABLE_CONVENTION(convention, attribute)                                                                   \
     template <class Result, class... Parameters> struct pointer_to<Result(Parameters...), convention> {               \
         using type = Result(attribute *)(Parameters...);                                                              \
@@ -398,10 +404,6 @@ template <class Function> struct pointer_to<Function, fastcall_t> : pointer_to<F
 template <class Function> struct pointer_to<Function, thiscall_t> : pointer_to<Function, c_t> {};
 #endif
 #undef CALLTABLE_CONVENTION
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
 
 /* Where the parameters of an i686 convention are, and what the table must be told of them. */
 
@@ -814,7 +816,7 @@ public:
     template <class... Arguments>
     auto operator()(Arguments &&...arguments)
         -> decltype(declared<Callable &>()(static_cast<Arguments &&>(arguments)...)) {
-#if CALLTABLE_HAS_EXCEPTIONS
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
         try {
             return callable_(static_cast<Arguments &&>(arguments)...);
         } catch (...) {
@@ -892,7 +894,7 @@ calltable_status put_callable(Callable &callable, const options &how, calltable_
 
 /* A callable on the heap. */
 struct box {
-    explicit box(void (*destroy)(box *)) noexcept : destroy(destroy) {}
+    explicit box(void (*destroyer)(box *)) noexcept : destroy(destroyer) {}
 
     void (*destroy)(box *);
     box *next = nullptr;
@@ -1285,6 +1287,10 @@ callback_ref(Convention, Callable &, options) -> callback_ref<pointer<detail::si
 #endif
 
 } // namespace calltable
+
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #undef CALLTABLE_HAS_EXCEPTIONS
 #undef CALLTABLE_I686

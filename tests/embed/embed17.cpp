@@ -122,6 +122,10 @@ struct counter {
     int32_t add(int32_t number) {
         return (*this)(number);
     }
+    // As methods of COM interfaces are.
+    int32_t FOREIGN_STDCALL com(int32_t number) const {
+        return total - number;
+    }
     int32_t total;
 };
 
@@ -160,11 +164,13 @@ void signatures() {
         auto copied = make_callback(second);
         auto get = make_callback(calltable::bind<&counter::get>(first));
         auto add = make_callback(calltable::bind<&counter::add>(second));
+        auto com = make_callback(calltable::bind<&counter::com>(const_cast<const counter &>(first)));
         auto function = make_callback(twice), of_c = make_callback(&thrice);
-        check("each is live", is_live(7));
+        check("each is live", is_live(8));
         check("objects: each call reaches its own", one->code()(3) == 3 && two->code()(4) == 1004);
         check("objects: a copy is one of its own", copied->code()(1) == 1001 && second.total == 1004);
-        check("member functions", get->code()(7) == 21 && add->code()(-1004) == 0 && second.total == 0);
+        check("member functions", get->code()(7) == 21 && add->code()(-1004) == 0 && second.total == 0
+            && com->code()(1) == 2);
         check("functions", function->code()(21) == 42 && of_c->code()(5) == 15);
     }
     check("all have been released", is_live(0));
@@ -641,7 +647,8 @@ void waits() {
         while (look(state.may_leave) == 0) {
         }
         // Long enough for whoever does not wait.
-        for (int volatile left = 20000000; left > 0; left = left - 1) {
+        for (int left = 20000000; left > 0; left -= 1) {
+            look(state.is_in);
         }
         const int there = *one.count;
         tell(state.has_left);

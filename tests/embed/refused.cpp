@@ -17,6 +17,9 @@ struct alignas(16) wide {
 class constructed {
 public:
     constructed(int32_t number) : number_(number) {}
+    int32_t number() const {
+        return number_;
+    }
 
 private:
     int32_t number_;

@@ -94,7 +94,9 @@ pub fn aarch64_linux(suite: &mut Suite, target: &str, made: Option<&Path>) {
 pub fn msvc(suite: &mut Suite, wine: &Wine, arm64: &Result<arm64::Wine>, target: &str, made: Option<&Path>) {
     suite.program(&format!("{PROGRAM} without a C library, built by clang and lld-link, {target}"), || {
         let made = made.context("there is no such folder, see above")?;
-        let objects = build(target, &["-ffreestanding", "-DEMBED_BARE"], made, &out_of(target)?)?;
+        // Without the second flag Clang makes no unwind data then, by which a call of one's own is seen.
+        let flags = ["-ffreestanding", "-funwind-tables", "-DEMBED_BARE"];
+        let objects = build(target, &flags, made, &out_of(target)?)?;
         let program = link_msvc(target, made, &objects, "hpp")?;
         if target.starts_with("aarch64") {
             let arm64 = arm64.as_ref().map_err(|error| anyhow!("no Wine for ARM64: {error:#}"))?;
