@@ -25,7 +25,7 @@
  *   keeps slot and callable until a later use of this header finds all calls ended (or see release_pending). What the
  *   callable refers to must be good until then. A `callback_ref`, which has nothing to keep them in, ends the program.
  *   `callback::retire` does the same without waiting, everywhere.
- * - Calls of threads that are gone (at the end of a Windows process, in a child of fork) do not end: both are kept, too.
+ * - Calls of threads that are gone (at the end of a Windows process, in a forked child) never end: both are kept, too.
  * - In a sealed table the registration stays, and so does the callable.
  * With options().untracked() calls are not counted, which makes them faster. Then nobody waits: no call may run.
  *
