@@ -204,7 +204,7 @@ template <class Type> constexpr calltable_type code_of() {
     } else if constexpr (is_integer<Type>) {
         return integer<sizeof(Type), (static_cast<Type>(-1) < static_cast<Type>(1))>();
     } else if constexpr (is_float<Type>) {
-        return sizeof(Type) == 4 ? CALLTABLE_F32 : CALLTABLE_F64;
+        return sizeof(Type) == 4 ? CALLTABLE_F32 : sizeof(Type) == 8 ? CALLTABLE_F64 : CALLTABLE_F80;
     } else {
         return type_of<Type>::value;
     }
@@ -247,7 +247,7 @@ template <class Type, bool is_result> constexpr bool check() {
             "calltable: calltable::type_of names a structure of another size");
         return true;
     } else if constexpr (is_float<Type>) {
-        static_assert(sizeof(Type) <= 8,
+        static_assert(sizeof(Type) <= 8 || CALLTABLE_I686,
             "calltable: compilers do not agree how a long double is passed: pass a double, or a pointer");
         return true;
     } else {

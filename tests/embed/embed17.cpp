@@ -265,6 +265,13 @@ void types() {
     auto f64 = make_callback([](float number) { return number * 2.0; });
     auto truth = make_callback([](int64_t number) { return number > INT64_C(1) << 40; });
     auto wide = make_callback([](bool negate) { return negate ? -(INT64_C(1) << 40) : INT64_C(1) << 40; });
+#if defined(__i386__)
+    // With MSVC it is a double.
+    auto longer = make_callback(calltable::stdcall, [](long double a, int8_t b) { return a * b; });
+    auto with_structure = make_callback([](long double a, int8_t b) -> spot { return {double(a), double(b), 0.25}; });
+    const spot scaled = with_structure->code()(0.75L, -2);
+    check("long double", longer->code()(0.5L, -3) == -1.5L && scaled.x == 0.75 && scaled.y == -2 && scaled.z == 0.25);
+#endif
     auto address = make_callback([](int32_t *number) -> int32_t & { return *number; });
     auto colour = make_callback([](int8_t number) { return number < 0 ? RED : GREEN; });
     check("results of each kind", f32->code()(1.25) == 2.5f && f64->code()(-1.25f) == -2.5

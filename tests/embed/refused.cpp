@@ -53,7 +53,7 @@ int run(calltable_slot) {
     return make_callback([&number](floats value) { return value.x + static_cast<float>(number); }).status();
 #elif CASE == 7 // msvc: Microsoft's rule returns a class with constructors or private members otherwise
     return callback<constructed()>::make([&number] { return constructed(number); }).status();
-#elif CASE == 8 // linux: compilers do not agree how a long double is passed
+#elif CASE == 8 // 64-linux: compilers do not agree how a long double is passed
     return make_callback([&number](long double value) { return number + static_cast<int32_t>(value); }).status();
 #elif CASE == 9 // all: this callable does not take the callback's parameters
     return callback<int32_t(int32_t)>::make([&number](int32_t, int32_t) { return number; }).status();
