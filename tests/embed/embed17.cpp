@@ -767,8 +767,7 @@ calltable_thread_block *CALLTABLE_CALL find_block() {
 }
 
 void declare() {
-    int here = 0;
-    thread_block.stack_base = reinterpret_cast<uintptr_t>(&here) + 0x1000;
+    thread_block.stack_base = reinterpret_cast<uintptr_t>(__builtin_frame_address(0)) + 0x1000;
     thread_block.stack_limit = thread_block.stack_base - 0x10000;
     expect("exceptions", calltable_declare_exceptions(find_block), CALLTABLE_OK);
     own_call();
