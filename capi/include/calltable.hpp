@@ -764,13 +764,19 @@ template <class Member> struct member {};
     CALLTABLE_MEMBER(convention, & noexcept)                                                                          \
     CALLTABLE_MEMBER(convention, const & noexcept)
 
+#if CALLTABLE_I686 && !defined(_WIN32)
+/* Whichever the compiler's own is: -mrtd sets another one. */
+CALLTABLE_MEMBERS(__attribute__((cdecl)))
+CALLTABLE_MEMBERS(__attribute__((stdcall)))
+#else
 CALLTABLE_MEMBERS()
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(_WIN32)
-CALLTABLE_MEMBERS(CALLTABLE_CALL)
-#elif CALLTABLE_I686 && defined(_MSC_VER)
+#if CALLTABLE_I686 && defined(_MSC_VER)
 CALLTABLE_MEMBERS(__stdcall)
 #elif CALLTABLE_I686
 CALLTABLE_MEMBERS(__attribute__((stdcall)))
+#elif defined(__x86_64__) && defined(__GNUC__) && !defined(_WIN32)
+CALLTABLE_MEMBERS(CALLTABLE_CALL)
+#endif
 #endif
 #undef CALLTABLE_MEMBERS
 #undef CALLTABLE_MEMBER
@@ -1092,7 +1098,7 @@ private:
         return status;
     }
 
-    calltable_status release_by(calltable_status (*release)(calltable_slot)) noexcept {
+    template <class Release> calltable_status release_by(Release release) noexcept {
         if (box_ == nullptr) {
             return CALLTABLE_NOT_LIVE;
         }
@@ -1209,7 +1215,7 @@ public:
     }
 
 private:
-    calltable_status release_by(calltable_status (*release)(calltable_slot)) noexcept {
+    template <class Release> calltable_status release_by(Release release) noexcept {
         const calltable_status status = release(slot_);
         if (status == CALLTABLE_OK || status == CALLTABLE_NOT_LIVE) {
             slot_ = CALLTABLE_NO_SLOT;
