@@ -7,6 +7,7 @@ mod examples;
 mod fuzz;
 mod host;
 mod instructions;
+mod libffi;
 mod lua;
 mod races;
 mod schedule;
@@ -113,6 +114,8 @@ enum SuiteName {
     WindowsArm64,
     /// Random signatures between C compilers and every lane, on Linux and Windows, x86 and AArch64
     Torture,
+    /// libffi's own tests of closures, with ours linked before it, on Linux and Windows, x86 and AArch64
+    Libffi,
     /// A kernel of our own under QEMU: interrupts, two processors, page tables, faults; with and without SSE;
     /// x86_64, i686, AArch64
     Bare,
@@ -203,6 +206,7 @@ impl SuiteName {
             Self::Bare | Self::Uefi | Self::Cet => setup::BARE.to_vec(),
             Self::Embed => [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED].concat(),
             Self::Races => setup::RACES.to_vec(),
+            Self::Libffi => [setup::HOST, setup::WINDOWS, setup::WINDOWS_ARM64, setup::LIBFFI].concat(),
         }
     }
 
@@ -217,6 +221,7 @@ impl SuiteName {
             Self::Embed => embed::run(),
             Self::Cet => bare::run_cet(),
             Self::Races => races::run(),
+            Self::Libffi => libffi::run(),
             Self::Torture => tools::run_suite("torture"),
         }
     }
@@ -231,7 +236,8 @@ fn install(suites: &[SuiteName]) -> Result<()> {
 fn side_by_side(suites: &[SuiteName]) -> Result<()> {
     install(suites)?;
     let program = std::env::current_exe()?;
-    let uses_wine = |suite| matches!(suite, SuiteName::Windows | SuiteName::Embed | SuiteName::Torture);
+    let uses_wine =
+        |suite| matches!(suite, SuiteName::Windows | SuiteName::Embed | SuiteName::Libffi | SuiteName::Torture);
     let name = |suite: &SuiteName| suite.to_possible_value().map(|value| value.get_name().to_owned());
     let jobs = suites.iter().filter_map(|suite| Some(Job { name: name(suite)?, uses_wine: uses_wine(*suite) }));
     let width = std::thread::available_parallelism()?.get().min(4);

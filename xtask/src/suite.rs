@@ -90,6 +90,21 @@ impl Suite {
         });
     }
 
+    /// A step whose work says of each of its cases whether it passed.
+    pub fn cases_of(&mut self, title: &str, work: impl FnOnce() -> Result<Vec<(String, Result<()>)>>) {
+        self.step(title, |suite| {
+            let cases = work()?;
+            ensure!(!cases.is_empty(), "no case ran");
+            for (case, result) in cases {
+                match result {
+                    Ok(()) => suite.passed += 1,
+                    Err(error) => suite.failed.push(format!("{title}: {case}: {error:#}")),
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// A step that this machine cannot do, and what it lacks.
     pub fn skip(&mut self, title: &str, lack: &str) {
         self.step(title, |suite| {
