@@ -1,4 +1,4 @@
-//! The suite `libffi`: libffi's own tests of closures, once with its closures and once with ours.
+//! The suite `libffi`: libffi's own tests of closures, once with its closures and once with ours; and language runtimes.
 //!
 //! Each test is a program that DejaGNU would compile, start and read; here all of a target and convention are linked
 //! into one, which starts itself again for each.
@@ -14,6 +14,8 @@ use std::sync::Mutex;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use xtask::suite::{Suite, cargo, folder, quietly, shared_folder};
 use xtask::wine::Wine;
+
+use crate::runtime;
 use xtask::{arm64, dist, gnullvm};
 
 const SOURCES: &str = "tests/libffi";
@@ -102,8 +104,9 @@ const ARM64_WINDOWS: &str = "aarch64-pc-windows-msvc";
 pub fn run() -> Result<bool> {
     let wines = Wines { x86: Wine::start()?, arm64: arm64::Wine::install() };
     let conventions: usize = TARGETS.iter().map(|target| target.conventions.len()).sum();
-    let mut suite = Suite::new("libffi", 2 * TARGETS.len() + 2 * conventions);
+    let mut suite = Suite::new("libffi", 2 * TARGETS.len() + 2 * conventions + runtime::STEPS);
     let mut table = String::from(HEAD);
+    let mut drop_ins = BTreeMap::new();
     let only = std::env::var("LIBFFI_ONLY").unwrap_or_default(); // TRIAL
     for target in TARGETS.iter().filter(|target| target.name.contains(&only)) {
         let mut built = None;
@@ -111,10 +114,9 @@ pub fn run() -> Result<bool> {
             built = Some(Libffi::of(target)?);
             Ok(())
         });
-        let mut drop_in = None;
         suite.check(&format!("the drop-in, {}", target.name), || {
             let lib = std::env::current_dir()?.join(folder(&format!("libffi/{}", target.name))?);
-            drop_in = Some(dist::drop_in(target.name, &lib)?.archive);
+            drop_ins.insert(target.name, dist::drop_in(target.name, &lib)?);
             Ok(())
         });
         for convention in target.conventions {
@@ -133,8 +135,8 @@ pub fn run() -> Result<bool> {
             let mut row = None;
             suite.cases_of(&format!("calltable's closures, {title}"), || {
                 let libffi = built.as_ref().context("there is no libffi, see above")?;
-                let drop_in = drop_in.as_deref().context("there is no drop-in, see above")?;
-                let ours = libffi.run(convention, Some(drop_in), &wines)?;
+                let drop_in = drop_ins.get(target.name).context("there is no drop-in, see above")?;
+                let ours = libffi.run(convention, Some(&drop_in.archive), &wines)?;
                 let own = theirs.values().filter(|result| result.is_ok()).count();
                 let passed = ours.values().filter(|result| result.is_ok()).count();
                 row = Some(format!("| {title} | {} | {own} | {passed} |\n", ours.len()));
@@ -143,6 +145,10 @@ pub fn run() -> Result<bool> {
             table += &row.unwrap_or_default();
         }
     }
+    runtime::steps(&mut suite, |target| {
+        let shared = drop_ins.get(target).and_then(|drop_in| drop_in.shared.clone());
+        shared.context("there is no drop-in, see above")
+    });
     let file = folder("libffi")?.join("table.md");
     fs::write(&file, &table)?;
     println!("{table}(in {})", file.display());
