@@ -1,5 +1,5 @@
-/* Runs libffi's tests from the one on whose number it is given, until one fails or all have run. A test ends with `exit`,
-   which the linker leads to `__wrap_exit`. */
+/* Runs libffi's tests from the one on whose number it is given, until one fails or all have run. A test ends with
+   `exit`, which the linker leads to `__wrap_exit`. */
 #include <ffi.h>
 #include <setjmp.h>
 #include <stdio.h>
