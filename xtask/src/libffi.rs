@@ -16,7 +16,7 @@ use xtask::suite::{Suite, cargo, folder, quietly, shared_folder};
 use xtask::wine::Wine;
 
 use crate::runtime;
-use xtask::{arm64, dist, gnullvm};
+use xtask::dist;
 
 const SOURCES: &str = "tests/libffi";
 const LEVELS: [&str; 2] = ["-O0", "-O2"];
@@ -26,8 +26,8 @@ struct Target {
     /// As Rust calls it.
     name: &'static str,
     configure: &'static [&'static str],
-    /// Of C and C++; if none are named, Zig's.
-    compilers: Option<[&'static str; 2]>,
+    /// Of C and C++.
+    compilers: [&'static str; 2],
     /// For compiling and for linking.
     flags: &'static [&'static str],
     link: &'static [&'static str],
@@ -53,7 +53,7 @@ const TARGETS: &[Target] = &[
     Target {
         name: "x86_64-unknown-linux-gnu",
         configure: &[],
-        compilers: Some(["gcc", "g++"]),
+        compilers: ["gcc", "g++"],
         flags: &["-m64"],
         link: &[],
         conventions: &[GNUW64],
@@ -62,7 +62,7 @@ const TARGETS: &[Target] = &[
     Target {
         name: "i686-unknown-linux-gnu",
         configure: &["--host=i686-linux-gnu"],
-        compilers: Some(["gcc", "g++"]),
+        compilers: ["gcc", "g++"],
         flags: &["-m32"],
         link: &[],
         conventions: &[DEFAULT, STDCALL, THISCALL, FASTCALL],
@@ -71,7 +71,7 @@ const TARGETS: &[Target] = &[
     Target {
         name: "aarch64-unknown-linux-gnu",
         configure: &["--host=aarch64-linux-gnu", "AR=llvm-ar-19", "RANLIB=llvm-ranlib-19", "NM=llvm-nm-19"],
-        compilers: Some(["clang-19", "clang++-19"]),
+        compilers: ["clang-19", "clang++-19"],
         flags: &["--target=aarch64-linux-gnu"],
         link: &["-fuse-ld=lld"],
         conventions: &[DEFAULT],
@@ -80,7 +80,7 @@ const TARGETS: &[Target] = &[
     Target {
         name: "x86_64-pc-windows-gnu",
         configure: &["--host=x86_64-w64-mingw32"],
-        compilers: Some(["x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"]),
+        compilers: ["x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-g++"],
         flags: &[],
         link: &["-static"],
         conventions: &[DEFAULT],
@@ -89,31 +89,20 @@ const TARGETS: &[Target] = &[
     Target {
         name: "i686-pc-windows-gnu",
         configure: &["--host=i686-w64-mingw32"],
-        compilers: Some(["i686-w64-mingw32-gcc", "i686-w64-mingw32-g++"]),
+        compilers: ["i686-w64-mingw32-gcc", "i686-w64-mingw32-g++"],
         flags: &[],
         link: &["-static"],
         conventions: &[DEFAULT, STDCALL, THISCALL, FASTCALL],
         failed: MINGW_FLOATS,
-    },
-    Target {
-        name: ARM64_WINDOWS,
-        configure: &["--host=aarch64-w64-mingw32", "AR=llvm-ar-19", "RANLIB=llvm-ranlib-19", "NM=llvm-nm-19"],
-        compilers: None,
-        flags: &[],
-        link: &[],
-        conventions: &[DEFAULT],
-        failed: &[],
     },
 ];
 
 /// Structures of one `float` or `double` as results: GCC returns them in the x87's register, libffi does not.
 const MINGW_FLOATS: &[&str] = &["test-callback 54", "test-callback 55", "test-callback 56"];
 
-const ARM64_WINDOWS: &str = "aarch64-pc-windows-msvc";
-
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    let wines = Wines { x86: Wine::start()?, arm64: arm64::Wine::install() };
+    let wine = Wine::start()?;
     let conventions: usize = TARGETS.iter().map(|target| target.conventions.len()).sum();
     let mut suite = Suite::new("libffi", 2 * TARGETS.len() + 2 * conventions + runtime::STEPS);
     let mut table = String::from(HEAD);
@@ -134,14 +123,14 @@ pub fn run() -> Result<bool> {
             let title = format!("{}{}", target.name, convention.suffix());
             suite.check(&format!("libffi's own closures, {title}"), || {
                 let libffi = built.as_ref().context("there is no libffi, see above")?;
-                theirs = libffi.run(convention, None, &wines)?;
+                theirs = libffi.run(convention, None, &wine)?;
                 check_theirs(&theirs, target.failed)
             });
             let mut row = None;
             suite.cases_of(&format!("calltable's closures, {title}"), || {
                 let libffi = built.as_ref().context("there is no libffi, see above")?;
                 let drop_in = drop_ins.get(target.name).context("there is no drop-in, see above")?;
-                let ours = libffi.run(convention, Some(&drop_in.archive), &wines)?;
+                let ours = libffi.run(convention, Some(&drop_in.archive), &wine)?;
                 let own = theirs.values().filter(|result| result.is_ok()).count();
                 let passed = ours.values().filter(|result| result.is_ok()).count();
                 row = Some(format!("| {title} | {} | {own} | {passed} |\n", ours.len()));
@@ -177,12 +166,6 @@ fn check_theirs(theirs: &Results, known: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What runs programs for Windows.
-struct Wines {
-    x86: Wine,
-    arm64: Result<arm64::Wine>,
-}
-
 /// What is asked of ours: each test that passes with theirs, but those that look into libffi's own closures.
 fn judge(theirs: &Results, ours: Results) -> Vec<(String, Result<()>)> {
     let wanted = |test: &str| theirs.get(test).is_some_and(Result::is_ok) && !looks_inside(test);
@@ -210,8 +193,6 @@ impl Convention {
 /// A libffi that is built, and its tests.
 struct Libffi {
     target: &'static Target,
-    /// The compilers of C and C++.
-    compilers: [PathBuf; 2],
     /// Its sources.
     source: PathBuf,
     /// Where all is that is made of it.
@@ -223,20 +204,16 @@ struct Libffi {
 impl Libffi {
     /// Builds what is missing.
     fn of(target: &'static Target) -> Result<Self> {
-        let compilers = match target.compilers {
-            Some(names) => names.map(PathBuf::from),
-            None => [gnullvm::compiler("cc")?, gnullvm::compiler("c++")?],
-        };
         let source = source()?;
         let version = source.parent().and_then(Path::file_name).context("the crate's folder has a name")?;
         // What another compiler or another list of flags has made is not taken.
         let mut hash = DefaultHasher::new();
-        (target.configure, target.flags, quietly(Command::new(&compilers[0]).arg("--version"))?).hash(&mut hash);
+        (target.configure, target.flags, quietly(Command::new(target.compilers[0]).arg("--version"))?).hash(&mut hash);
         let home = shared_folder("libffi")?.join(version).join(format!("{}-{:x}", target.name, hash.finish()));
         fs::create_dir_all(&home)?;
         let lock = fs::File::create(home.join("lock"))?;
         lock.lock()?;
-        let libffi = Self { target, compilers, source, build: home.join("build"), home };
+        let libffi = Self { target, source, build: home.join("build"), home };
         let complete = libffi.build.join("complete");
         if !complete.exists() {
             println!("    building it in {} (once)", libffi.build.display());
@@ -250,8 +227,8 @@ impl Libffi {
                 "--disable-docs",
                 "--disable-multi-os-directory",
             ]);
-            for (variable, compiler) in ["CC", "CXX"].iter().zip(&libffi.compilers) {
-                configure.arg(format!("{variable}={} {flags}", compiler.display()));
+            for (variable, compiler) in ["CC", "CXX"].iter().zip(target.compilers) {
+                configure.arg(format!("{variable}={compiler} {flags}"));
             }
             if !target.link.is_empty() {
                 configure.arg(format!("LDFLAGS={}", target.link.join(" ")));
@@ -268,13 +245,13 @@ impl Libffi {
     }
 
     /// Runs all tests of a convention, with the drop-in or with libffi's own closures.
-    fn run(&self, convention: &Convention, drop_in: Option<&Path>, wines: &Wines) -> Result<Results> {
+    fn run(&self, convention: &Convention, drop_in: Option<&Path>, wine: &Wine) -> Result<Results> {
         let mut all = Results::new();
         for level in LEVELS {
             let group = self.group(convention, level)?;
             let program = self.link(&group, drop_in)?;
             println!("    {}", program.display());
-            let results = run_all(&group.tests, |first| start(self.target, &program, first, drop_in.is_some(), wines))?;
+            let results = run_all(&group.tests, |first| start(self.target, &program, first, drop_in.is_some(), wine))?;
             all.extend(group.tests.iter().map(|test| format!("{} {level}", test.name)).zip(results));
         }
         Ok(all)
@@ -291,7 +268,7 @@ impl Libffi {
         let mut commands = Vec::new();
         let mut compile = |file: &Path, symbol: Option<&str>| -> Result<PathBuf> {
             let is_cpp = file.extension().is_some_and(|end| end == "cc");
-            let mut command = Command::new(&self.compilers[usize::from(is_cpp)]);
+            let mut command = Command::new(self.target.compilers[usize::from(is_cpp)]);
             command.args(self.target.flags).args([level, "-w", "-c", "-include"]).arg(&case);
             match symbol {
                 Some(symbol) => command.arg(format!("-DLIBFFI_TEST=\"{symbol}\"")),
@@ -358,7 +335,7 @@ impl Libffi {
             .into_iter()
             .map(|source| {
                 let object = program.with_extension(format!("{}.o", source.file_stem().unwrap_or_default().display()));
-                let mut compile = Command::new(&self.compilers[0]);
+                let mut compile = Command::new(self.target.compilers[0]);
                 compile
                     .args(self.target.flags)
                     .args(["-O1", "-Wall", "-Wextra", "-Werror", "-c", "-I"])
@@ -366,7 +343,7 @@ impl Libffi {
                 quietly(compile.arg(source).arg("-o").arg(&object)).map(|_| object)
             })
             .collect::<Result<_>>()?;
-        let mut link = Command::new(&self.compilers[1]);
+        let mut link = Command::new(self.target.compilers[1]);
         link.arg("-Wl,--wrap=exit").args(self.target.flags).args(self.target.link).args(objects).args(&group.objects);
         if let Some(drop_in) = drop_in {
             link.arg(drop_in).arg("-Wl,--allow-multiple-definition");
@@ -507,15 +484,14 @@ fn at_once(commands: Vec<Command>) -> Result<()> {
 }
 
 /// Runs a program from a test on; returns what it has printed.
-fn start(target: &Target, program: &Path, first: usize, is_ours: bool, wines: &Wines) -> Result<String> {
+fn start(target: &Target, program: &Path, first: usize, is_ours: bool, wine: &Wine) -> Result<String> {
     let before = match target.name {
-        ARM64_WINDOWS => wines.arm64.as_ref().map_err(|error| anyhow!("no Wine for ARM64: {error:#}"))?.runner(),
-        name if name.contains("windows") => wines.x86.runner(),
+        name if name.contains("windows") => wine.runner(),
         name if name.starts_with("aarch64") => format!("timeout 600 {}", xtask::suite::RUN_AARCH64_LINUX),
         _ => "timeout 600".into(),
     };
     let mut command = Command::new("sh");
-    wines.x86.set(&mut command).args(["-c", &format!("exec {before} {} {first}", program.display())]);
+    wine.set(&mut command).args(["-c", &format!("exec {before} {} {first}", program.display())]);
     // Into a file: what Wine starts at its first program, and leaves running, would keep a pipe open.
     let said = program.with_extension("out");
     let status = command.stdout(fs::File::create(&said)?).stderr(Stdio::null()).status()?;
