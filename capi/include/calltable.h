@@ -425,7 +425,8 @@ CALLTABLE_API calltable_status calltable_rest_init(
  * Copies the next one to `value`: va_arg. The foreign code must have passed one of that type, or of the one that C
  * makes of it: what is smaller than an int comes as an int. A float comes as a double, which is to be read.
  *
- * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_TYPE_UNAVAILABLE (CALLTABLE_F32, a structure).
+ * CALLTABLE_NULL_POINTER, CALLTABLE_UNKNOWN_TYPE, CALLTABLE_TYPE_UNAVAILABLE (CALLTABLE_F32,
+ * CALLTABLE_F80, a structure).
  */
 CALLTABLE_API calltable_status calltable_rest_next(calltable_rest *rest, calltable_type type, void *value);
 

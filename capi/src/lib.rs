@@ -631,7 +631,7 @@ pub unsafe extern "C" fn calltable_rest_next(rest: *mut Rest, ty: u32, value: *m
             return Err(NotOk(NULL_POINTER));
         }
         let ty = type_of(ty)?;
-        if ty.is_structure() || ty == Type::F32 {
+        if ty.is_in_bytes() || ty == Type::F32 {
             return Err(NotOk(TYPE_UNAVAILABLE));
         }
         // SAFETY: as the header says: `calltable_rest_init` has filled it, and there is another argument.

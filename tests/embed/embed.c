@@ -6,6 +6,7 @@
 #endif
 #include "platform.h"
 
+#include <float.h>
 #include <stdarg.h>
 
 #define CAST(type, slot) ((type)calltable_code(slot))
@@ -14,6 +15,11 @@
 #define HAS_FLOATS 1
 #else
 #define HAS_FLOATS 0
+#endif
+#if defined(__i386__) && LDBL_MANT_DIG == 64
+#define HAS_F80 1
+#else
+#define HAS_F80 0
 #endif
 #if defined(__x86_64__) || defined(__aarch64__)
 #define POSITIONS(on_64_bits, words) on_64_bits
@@ -251,30 +257,32 @@ static void CALLTABLE_CALL return_value(void *data, calltable_frame *frame) {
     self->well = calltable_set(frame, &self->signature, result_type, result_value) == CALLTABLE_OK;
 }
 
-/* A callback that returns a value of one type. */
-#define RETURNS(type, code, value)                                                                                    \
+/* A callback that returns a value of one type, of which so many bytes count. */
+#define RETURNS_BYTES(type, code, value, size)                                                                        \
     do {                                                                                                              \
         typedef type(CALLTABLE_CALL *callback)(void);                                                                 \
         const type want = value;                                                                                      \
         type got;                                                                                                     \
         method self = {{0, {0}}, 0};                                                                                  \
-        calltable_binding binding = CALLTABLE_FRAME(return_value, &self.signature, &self);                  \
+        calltable_binding binding = CALLTABLE_FRAME(return_value, &self.signature, &self);                            \
         result_type = code;                                                                                           \
         result_value = &want;                                                                                         \
         expect(#code ": signature", calltable_signature_init(&self.signature, CALLTABLE_C, NULL, 0, code),            \
             CALLTABLE_OK);                                                                                            \
-        slot = register_or_fail(#code ": registration", &binding);                                               \
+        slot = register_or_fail(#code ": registration", &binding);                                                    \
         got = CAST(callback, slot)();                                                                                 \
-        check(#code ": result", self.well && is_same(&got, &want, sizeof got));                                       \
+        check(#code ": result", self.well && is_same(&got, &want, size));                                             \
         expect(#code ": release", calltable_release(slot), CALLTABLE_OK);                                             \
         self.well = 0;                                                                                                \
         read_stale_calls(return_value, &self.signature, &self);                                                       \
         for (int call = 0; call < 9; call += 1) { /* one more than ST0 to ST7 hold */                                 \
             got = CAST(callback, slot)();                                                                             \
-            check(#code ": result of a refused call", self.well && is_same(&got, &want, sizeof got));                 \
+            check(#code ": result of a refused call", self.well && is_same(&got, &want, size));                       \
         }                                                                                                             \
         read_stale_calls(NULL, NULL, NULL);                                                                           \
     } while (0)
+
+#define RETURNS(type, code, value) RETURNS_BYTES(type, code, value, sizeof(type))
 
 static int is_same(const void *a, const void *b, size_t size) {
     const uint8_t *x = (const uint8_t *)a, *y = (const uint8_t *)b;
@@ -285,6 +293,35 @@ static int is_same(const void *a, const void *b, size_t size) {
     }
     return 1;
 }
+
+#if HAS_F80
+static void CALLTABLE_CALL scale_and_add(void *data, calltable_frame *frame) {
+    method *self = (method *)data;
+    int32_t factor = 0, more = 0;
+    long double number = 0, result;
+    self->well = calltable_get_i32(frame, &self->signature, 0, &factor) == CALLTABLE_OK
+        && calltable_get(frame, &self->signature, 1, CALLTABLE_F80, &number) == CALLTABLE_OK
+        && calltable_get_i32(frame, &self->signature, 2, &more) == CALLTABLE_OK;
+    result = factor * number + more;
+    self->well = self->well && calltable_set(frame, &self->signature, CALLTABLE_F80, &result) == CALLTABLE_OK;
+}
+
+/* As arguments they take three words. */
+static void long_doubles(void) {
+    const calltable_type parameters[] = {CALLTABLE_I32, CALLTABLE_F80, CALLTABLE_I32};
+    static method self;
+    const calltable_binding binding = CALLTABLE_FRAME(scale_and_add, &self.signature, &self);
+    calltable_slot slot;
+    expect("long double: signature",
+        calltable_signature_init(&self.signature, CALLTABLE_C, parameters, 3, CALLTABLE_F80), CALLTABLE_OK);
+    slot = register_or_fail("long double", &binding);
+    /* no double could hold it */
+    check("long double: call",
+        CAST(long double(CALLTABLE_CALL *)(int32_t, long double, int32_t), slot)(2, 0x1p62L + 0.5L, 40) == 0x1p63L + 41
+            && self.well);
+    expect("long double: release", calltable_release(slot), CALLTABLE_OK);
+}
+#endif
 
 #if defined(__linux__) || defined(__x86_64__)
 /* On x86_64 Linux of the System V convention. */
@@ -358,6 +395,10 @@ static void frames(void) {
 #if HAS_FLOATS
     RETURNS(float, CALLTABLE_F32, -1.5f);
     RETURNS(double, CALLTABLE_F64, 2.75);
+#if HAS_F80
+    RETURNS_BYTES(long double, CALLTABLE_F80, -3.0L / 7, 10);
+    long_doubles();
+#endif
     RETURNS(place, CALLTABLE_HOMOGENEOUS(CALLTABLE_F64, 3), here);
 #if defined(__x86_64__) || defined(__aarch64__)
     {
@@ -403,6 +444,7 @@ static void CALLTABLE_CALL sum(void *data, calltable_frame *frame) {
         total += number;
     }
     expect("a structure", calltable_rest_next(&rest, CALLTABLE_STRUCT(4), &number), CALLTABLE_TYPE_UNAVAILABLE);
+    expect("a long double", calltable_rest_next(&rest, CALLTABLE_F80, &number), CALLTABLE_TYPE_UNAVAILABLE);
     expect("nowhere to put it", calltable_rest_next(&rest, CALLTABLE_I32, NULL), CALLTABLE_NULL_POINTER);
     expect("no rest", calltable_rest_init(NULL, frame, signature), CALLTABLE_NULL_POINTER);
     check("no list", calltable_rest_list(NULL) == NULL);
