@@ -188,6 +188,10 @@ fn with_database(exports: &Exports, calls: &Calls, pieces: &[&[u8]], disk: &Disk
     let compare = Callback::<Compare>::from_ref_with(Options::new().named("numbered"), &compare)?;
     let destroy = Callback::<Destroy>::from_ref_with(Options::new().named("xDestroy"), &destroy)?;
 
+    // Opened again, so that all is read from the file.
+    let database = Database::open(exports, calls)?;
+    database.fill(pieces)?;
+    database.close()?;
     let database = Database::open(exports, calls)?;
     let (flags, code) = (SQLITE_UTF8 | SQLITE_DETERMINISTIC, destroy.code());
     // SAFETY: the database is open; the callbacks live until it is closed.
@@ -227,8 +231,7 @@ impl<'a> Database<'a> {
         Ok(database)
     }
 
-    /// Fills the database, and compares what comes out of it with what is right.
-    fn check(&self, pieces: &[&[u8]], disk: &Disk) -> Result<()> {
+    fn fill(&self, pieces: &[&[u8]]) -> Result<()> {
         self.run("CREATE TABLE piece (number INTEGER PRIMARY KEY, name TEXT NOT NULL, bytes BLOB NOT NULL)")?;
         self.run("BEGIN")?;
         let mut insert = self.prepare("INSERT INTO piece VALUES (?1, 'piece' || ?1, ?2)")?;
@@ -237,8 +240,11 @@ impl<'a> Database<'a> {
             insert.step()?;
         }
         drop(insert);
-        self.run("COMMIT")?;
+        self.run("COMMIT")
+    }
 
+    /// Compares what comes out of the database with what is right.
+    fn check(&self, pieces: &[&[u8]], disk: &Disk) -> Result<()> {
         // Rows, one by one, byte for byte.
         let mut select = self.prepare("SELECT bytes FROM piece ORDER BY number")?;
         for piece in pieces {
