@@ -45,6 +45,7 @@ pub fn run(mut dlls_wanted: Vec<PathBuf>, options: [(&str, Option<PathBuf>); 3])
 /// Text, an empty file, and a program of some megabytes. What the DLLs have written is read by Debian's programs.
 pub fn on_real_input() -> Result<()> {
     let (program, dlls, folder) = (build()?, dlls()?, folder("demo")?);
+    let guide = fs::read_to_string("docs/host-windows-code.md")?;
     let empty = folder.join("empty");
     fs::write(&empty, "")?;
     for file in [Path::new("Cargo.lock"), &empty, &program] {
@@ -55,6 +56,12 @@ pub fn on_real_input() -> Result<()> {
         let of_microsoft = text.lines().filter(|line| line.contains("linker") && line.contains("Microsoft's, 14."));
         ensure!(of_microsoft.count() == 2, "two of them are not by Microsoft's linker: {text}");
         ensure!(text.contains("msvc-19"), "SQLite does not say that MSVC has compiled it: {text}");
+
+        for line in text.lines().filter(|line| line.trim_start().starts_with("imports ")) {
+            let counts: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let row = format!(" | {} | {} |\n", counts.iter().sum::<u32>(), counts[0]);
+            ensure!(guide.contains(&row), "docs/host-windows-code.md does not say {row:?}: {line}");
+        }
 
         let plain = folder.join("plain");
         quietly(

@@ -21,8 +21,7 @@ pub struct Host {
     pub regions: Vec<Region>,
     /// What of the image hears of new threads.
     pub entries: OnceLock<Entries>,
-    /// `DisableThreadLibraryCalls`.
-    pub is_deaf_to_threads: AtomicBool,
+    is_deaf_to_threads: AtomicBool,
     /// The C runtime's `FILE`s for standard input, output and error, 48 bytes each. Nobody looks inside.
     pub streams: [AtomicU64; 3 * 48 / 8],
     /// Variables that a C runtime exports, such as `_fmode`: all are 0.
@@ -53,6 +52,13 @@ impl Host {
     /// Handles that the DLL has not closed.
     pub fn handles(&self) -> usize {
         unpoisoned(&self.threads).len()
+    }
+
+    /// "DisableThreadLibraryCalls", which fails if the DLL has thread-local variables.
+    pub fn disable_thread_calls(&self) -> bool {
+        let is_possible = self.entries.get().is_none_or(|entries| !entries.has_variables);
+        self.is_deaf_to_threads.store(is_possible, Relaxed);
+        is_possible
     }
 
     /// "_beginthreadex": a thread with a block of its own behind GS. Returns a handle, or 0.

@@ -427,7 +427,7 @@ impl Draft {
 
     /// Copies the draft to its place and protects it.
     pub fn load(self) -> Result<Image> {
-        let Self { memory, place, regions, exports, entry, tls_callbacks, .. } = self;
+        let Self { memory, place, regions, exports, entry, variables, tls_callbacks, .. } = self;
         // SAFETY: the reservation is as long as the draft, writable, and nobody else knows of it yet.
         unsafe { place.start.copy_from_nonoverlapping(memory.as_ptr(), memory.len()) };
         // What lies between the sections is only readable.
@@ -441,7 +441,12 @@ impl Draft {
         }
         let base = place.base();
         let entry = (entry != 0).then_some(base + entry as usize);
-        Ok(Image { place, regions, exports, entries: Entries { base, entry, tls_callbacks } })
+        Ok(Image {
+            place,
+            regions,
+            exports,
+            entries: Entries { base, entry, has_variables: variables.is_some(), tls_callbacks },
+        })
     }
 
     fn region(&self, start: u32, end: u32, protection: i32) -> Region {
@@ -530,6 +535,8 @@ impl Image {
 pub struct Entries {
     base: usize,
     entry: Option<usize>,
+    /// Whether there are thread-local variables.
+    pub has_variables: bool,
     tls_callbacks: Vec<usize>,
 }
 

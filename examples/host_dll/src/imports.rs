@@ -133,7 +133,7 @@ imports! { host:
     ) -> usize { host.start_thread(start, argument) }
     WaitForSingleObject(handle: usize, milliseconds: u32) -> u32 { host.wait_for_thread(handle, milliseconds) }
     CloseHandle(handle: usize) -> i32 { host.close(handle).into() }
-    DisableThreadLibraryCalls(_image: Address) -> i32 { host.is_deaf_to_threads.store(true, Relaxed); 1 }
+    DisableThreadLibraryCalls(_image: Address) -> i32 { host.disable_thread_calls().into() }
     Sleep(milliseconds: u32) { std::thread::sleep(Duration::from_millis(milliseconds.into())) }
     // No index was ever given out.
     TlsGetValue(_index: u32) -> Address { LAST_ERROR.set(0); Address::NULL }

@@ -118,3 +118,105 @@ pub fn wake_all(variable: Address) {
     // SAFETY: the condition stays.
     unsafe { libc::pthread_cond_broadcast(condition(variable)) };
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::UnsafeCell;
+    use std::thread;
+
+    use super::*;
+
+    /// A `CRITICAL_SECTION`, a `CONDITION_VARIABLE`, and a number that they guard.
+    #[repr(align(8))]
+    struct Shared {
+        section: UnsafeCell<[u8; SECTION_BYTES]>,
+        variable: UnsafeCell<usize>,
+        number: UnsafeCell<u32>,
+    }
+
+    // SAFETY: the number is looked at in the section alone.
+    unsafe impl Sync for Shared {}
+
+    impl Shared {
+        /// It stays where it is, as a section must.
+        fn new(locks: &Locks) -> &'static Self {
+            let (section, variable) = ([0; SECTION_BYTES].into(), UnsafeCell::new(0));
+            let shared = Box::leak(Box::new(Self { section, variable, number: UnsafeCell::new(0) }));
+            locks.create(shared.section());
+            shared
+        }
+
+        fn section(&self) -> Address {
+            Address::of(self.section.get())
+        }
+
+        fn variable(&self) -> Address {
+            Address::of(self.variable.get())
+        }
+
+        /// To be called in the section.
+        fn add_one(&self) -> u32 {
+            // SAFETY: no other thread is in the section.
+            unsafe {
+                let number = self.number.get().read_volatile();
+                self.number.get().write_volatile(number + 1);
+                number + 1
+            }
+        }
+    }
+
+    #[test]
+    fn one_thread_at_a_time_is_in_a_section() {
+        const ROUNDS: u32 = 100_000;
+        let locks = Locks::default();
+        let shared = Shared::new(&locks);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        locks.enter(shared.section());
+                        shared.add_one();
+                        locks.leave(shared.section());
+                    }
+                });
+            }
+        });
+        locks.enter(shared.section());
+        assert_eq!(shared.add_one(), 2 * ROUNDS + 1);
+        // The same thread may enter again, another one may not.
+        assert!(locks.try_enter(shared.section()));
+        thread::scope(|scope| scope.spawn(|| assert!(!locks.try_enter(shared.section()))).join().unwrap());
+        assert_eq!(locks.held.load(Relaxed), 2);
+        locks.leave(shared.section());
+        locks.leave(shared.section());
+        locks.delete(shared.section());
+        assert_eq!((locks.held.load(Relaxed), locks.sections.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_woken_or_gives_up() {
+        let locks = Locks::default();
+        let shared = Shared::new(&locks);
+        locks.enter(shared.section());
+        assert!(!wait(shared.variable(), shared.section(), 1));
+        assert_eq!(LAST_ERROR.get(), ERROR_TIMEOUT);
+        thread::scope(|scope| {
+            for wake in [wake_one, wake_all] {
+                // SAFETY: this thread is in the section, but while it waits.
+                let number = || unsafe { shared.number.get().read_volatile() };
+                let before = number();
+                let locks = &locks;
+                scope.spawn(move || {
+                    locks.enter(shared.section());
+                    shared.add_one();
+                    locks.leave(shared.section());
+                    wake(shared.variable());
+                });
+                while number() == before {
+                    assert!(wait(shared.variable(), shared.section(), INFINITE));
+                }
+            }
+        });
+        locks.leave(shared.section());
+    }
+}

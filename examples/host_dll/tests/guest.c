@@ -33,9 +33,10 @@ static unsigned __stdcall run(void *argument) {
 static void count(void) { at_end++; }
 
 // Waits for a thread in the entry point, which Windows forbids: there each thread runs it, one after the other.
-static BOOL check(void) {
+static BOOL check(HINSTANCE dll) {
     uintptr_t thread;
-    if (variable++ != VARIABLE || _fmode != 0 || atexit(count) != 0) {
+    // In vain, for it has variables.
+    if (DisableThreadLibraryCalls(dll) || variable++ != VARIABLE || _fmode != 0 || atexit(count) != 0) {
         return FALSE;
     }
     thread = _beginthreadex(NULL, 0, run, &in_thread, 0, NULL);
@@ -44,7 +45,7 @@ static BOOL check(void) {
 }
 
 BOOL WINAPI DllMain(HINSTANCE dll, DWORD reason, LPVOID reserved) {
-    (void)dll, (void)reserved;
+    (void)reserved;
     if (reason == DLL_THREAD_ATTACH) {
         attached = 1;
     }
@@ -64,5 +65,5 @@ BOOL WINAPI DllMain(HINSTANCE dll, DWORD reason, LPVOID reserved) {
     if (at_end != 0) {
         Beep(by_number(), late());
     }
-    return check();
+    return check(dll);
 }
