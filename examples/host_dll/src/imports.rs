@@ -412,9 +412,12 @@ mod tests {
         let get: unsafe extern "win64" fn() -> u32 = unsafe { function(&bound) };
         drop(bound);
         // There is no name while another test has the table locked.
-        while NAME.load(Relaxed).is_null() {
+        for _ in 0..1_000_000 {
             // SAFETY: as above.
             unsafe { get() };
+            if !NAME.load(Relaxed).is_null() {
+                break;
+            }
         }
         assert_eq!(NAME.load(Relaxed).cast_const(), import.label.as_ptr());
         assert_eq!(import.label, "KERNEL32.dll!GetLastError");
