@@ -68,7 +68,6 @@ fn demonstrate(wishes: &Wishes) -> Result<()> {
     let slots_before = table::live_count();
     let file = &wishes.file;
     let input = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let folder = Folder::make(wishes.keep.as_deref())?;
     let guests = wishes.dlls.iter().map(|path| Guest::load(path)).collect::<Result<Vec<Guest>>>()?;
     let works = guests.iter().map(|guest| Work::of(guest, wishes.call.as_deref())).collect::<Result<Vec<Work>>>()?;
     note_slots();
@@ -94,7 +93,7 @@ fn demonstrate(wishes: &Wishes) -> Result<()> {
     for (guest, work) in guests.iter().zip(&works) {
         let about_dll = |error| format!("{}: {error}", guest.path.display());
         // SAFETY: the images live until the end of this function, are bound, and their entry points have run.
-        unsafe { work.run(guest, &input, &folder.path, &mut report) }.map_err(about_dll)?;
+        unsafe { work.run(guest, &input, wishes.keep.as_deref(), &mut report) }.map_err(about_dll)?;
     }
     let speed = Speed::measure()?;
     for guest in guests.iter().rev() {
@@ -140,10 +139,16 @@ impl Folder {
             fs::create_dir_all(path).map_err(|error| about(path, error))?;
             return Ok(Self { path: path.into(), stays: true });
         }
-        let path = env::temp_dir().join(format!("host_dll-{}", std::process::id()));
-        // It must be new, so that nobody else has put anything there.
-        fs::create_dir(&path).map_err(|error| about(&path, error))?;
-        Ok(Self { path, stays: false })
+        let mut number = 0;
+        loop {
+            let path = env::temp_dir().join(format!("host_dll-{}-{number}", std::process::id()));
+            // It must be new, so that nobody else has put anything there.
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, stays: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
+                Err(error) => return Err(about(&path, error).into()),
+            }
+        }
     }
 }
 
@@ -190,7 +195,7 @@ impl Work {
         &self,
         guest: &Guest,
         input: &[u8],
-        folder: &Path,
+        keep: Option<&Path>,
         report: &mut Report<impl io::Write>,
     ) -> Result<()> {
         match self {
@@ -211,8 +216,9 @@ impl Work {
                 report.calls(guest, &of_zlib)
             }
             Self::Sqlite(exports) => {
+                let folder = Folder::make(keep)?;
                 // SAFETY: by the promise to this function.
-                let found = unsafe { sqlite::run(exports, folder, input) }?;
+                let found = unsafe { sqlite::run(exports, &folder.path, input) }?;
                 report.sqlite(&found)?;
                 let (calls, disk) = (&found.calls, &found.disk);
                 let of_sqlite = [
@@ -231,7 +237,7 @@ impl Work {
                 let allocator = zstd::Allocator::default();
                 // SAFETY: by the promise to this function.
                 let zstd = unsafe { Zstd::new(exports, &allocator) }?;
-                let ways = through_zstd(&zstd, input, folder)?;
+                let ways = through_zstd(&zstd, input, &Folder::make(keep)?.path)?;
                 let (allocated, freed) = (allocator.allocated.load(Relaxed), allocator.freed.load(Relaxed));
                 balanced(allocated, freed)?;
                 report.ways(&format!("Zstandard {}", zstd.version()), input.len(), &ways)?;

@@ -16,7 +16,8 @@ use std::ptr::null_mut;
 use std::{fmt, io};
 
 use object::read::pe::{
-    ExportTarget, ImageNtHeaders as _, ImageOptionalHeader as _, ImageThunkData as _, ImportThunkList, PeFile64,
+    DelayLoadImportTable, ExportTarget, ImageNtHeaders as _, ImageOptionalHeader as _, ImageThunkData as _,
+    ImportTable, ImportThunkList, PeFile64,
 };
 use object::{FileKind, LittleEndian as LE, pe};
 
@@ -226,8 +227,8 @@ impl Draft {
             tls_callbacks: Vec::new(),
         };
         draft.place_sections(&pe, file)?;
-        draft.read_imports(&pe)?;
-        draft.read_delayed_imports(&pe)?;
+        draft.imports = draft.read_imports(&pe)?;
+        draft.imports.extend(draft.read_delayed_imports(&pe)?);
         draft.read_exports(&pe)?;
         if draft.entry != 0 {
             draft.check_code(draft.entry, "the entry point")?;
@@ -301,8 +302,11 @@ impl Draft {
         Ok(())
     }
 
-    fn read_imports(&mut self, pe: &PeFile64<'_>) -> Result<()> {
-        let Some(table) = pe.import_table()? else { return Ok(()) };
+    /// The tables are read from the image, where they may be spread over all sections.
+    fn read_imports(&self, pe: &PeFile64<'_>) -> Result<Vec<ImportEntry>> {
+        let mut imports = Vec::new();
+        let Some(directory) = pe.data_directory(pe::IMAGE_DIRECTORY_ENTRY_IMPORT) else { return Ok(imports) };
+        let table = ImportTable::new(&self.memory, 0, directory.virtual_address.get(LE));
         let mut descriptors = table.descriptors()?;
         while let Some(descriptor) = descriptors.next()? {
             let place = descriptor.first_thunk.get(LE);
@@ -311,32 +315,36 @@ impl Draft {
                 names => names,
             };
             let name_at = |address| Ok(table.hint_name(address)?.1);
-            self.read_thunks(table.name(descriptor.name.get(LE))?, place, table.thunks(names)?, name_at)?;
+            let dll = table.name(descriptor.name.get(LE))?;
+            self.read_thunks(dll, place, table.thunks(names)?, name_at, &mut imports)?;
         }
-        Ok(())
+        Ok(imports)
     }
 
     /// Windows binds these when they are first called. Here they are bound as all others are, and the helper that the
     /// linker has put into the DLL is never asked.
-    fn read_delayed_imports(&mut self, pe: &PeFile64<'_>) -> Result<()> {
-        let directories = pe.data_directories();
-        let Some(table) = directories.delay_load_import_table(pe.data(), &pe.section_table())? else { return Ok(()) };
+    fn read_delayed_imports(&self, pe: &PeFile64<'_>) -> Result<Vec<ImportEntry>> {
+        let mut imports = Vec::new();
+        let Some(directory) = pe.data_directory(pe::IMAGE_DIRECTORY_ENTRY_DELAY_IMPORT) else { return Ok(imports) };
+        let table = DelayLoadImportTable::new(&self.memory, 0, directory.virtual_address.get(LE));
         let mut descriptors = table.descriptors()?;
         while let Some(descriptor) = descriptors.next()? {
             let place = descriptor.import_address_table_rva.get(LE);
             let thunks = table.thunks(descriptor.import_name_table_rva.get(LE))?;
             let name_at = |address| Ok(table.hint_name(address)?.1);
-            self.read_thunks(table.name(descriptor.dll_name_rva.get(LE))?, place, thunks, name_at)?;
+            let dll = table.name(descriptor.dll_name_rva.get(LE))?;
+            self.read_thunks(dll, place, thunks, name_at, &mut imports)?;
         }
-        Ok(())
+        Ok(imports)
     }
 
     fn read_thunks<'f>(
-        &mut self,
+        &self,
         dll: &[u8],
         mut place: u32,
         mut thunks: ImportThunkList<'f>,
         name_at: impl Fn(u32) -> Result<&'f [u8]>,
+        imports: &mut Vec<ImportEntry>,
     ) -> Result<()> {
         while let Some(thunk) = thunks.next::<pe::ImageNtHeaders64>()? {
             let name = match thunk.is_ordinal() {
@@ -344,7 +352,7 @@ impl Draft {
                 false => name_at(thunk.address())?.escape_ascii().to_string(),
             };
             self.word(place)?;
-            self.imports.push(ImportEntry { dll: dll.escape_ascii().to_string(), name, place });
+            imports.push(ImportEntry { dll: dll.escape_ascii().to_string(), name, place });
             place = place.checked_add(8).ok_or(Error::Outside)?;
         }
         Ok(())
@@ -681,6 +689,18 @@ mod tests {
             }
         }
         assert!(errors > 50, "only {errors} files were refused");
+    }
+
+    #[test]
+    fn names_may_lie_in_any_section() {
+        let file = dll();
+        let pe = PeFile64::parse(&*file).unwrap();
+        let imports = pe.data_directory(pe::IMAGE_DIRECTORY_ENTRY_IMPORT).unwrap();
+        let (offset, _) = imports.file_range(&pe.section_table()).unwrap();
+        // The first DLL's name is, in another section, that of this one.
+        let name = pe.export_table().unwrap().unwrap().directory().name.get(LE);
+        let draft = read_with(offset as usize + 12, &name.to_le_bytes()).unwrap();
+        assert_eq!(draft.imports[0].dll, "zlib1.dll");
     }
 
     #[test]
