@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::suite::{cargo_for, quietly, shared_folder, variable};
+use crate::pypi;
+use crate::suite::{cargo_for, quietly, variable};
 
 /// As Rust calls it.
 pub const TARGET: &str = "aarch64-pc-windows-gnullvm";
@@ -34,7 +35,7 @@ pub fn cargo(command: &str, flags: &str) -> Result<Command> {
 
 /// A compiler, which links too, for C (`cc`) or C++ (`c++`). Its command line is GCC's.
 pub fn compiler(language: &str) -> Result<PathBuf> {
-    let package = package(ZIG, &[])?;
+    let package = pypi::package(ZIG, &[])?;
     let compiler = package.join(language);
     let zig = package.join("ziglang/zig");
     let text = format!(
@@ -71,35 +72,7 @@ exec {0}/ziglang/zig {1} -target aarch64-windows-gnu -fno-sanitize=all -Wno-unus
 /// The folder of Microsoft's DLLs.
 pub fn microsoft() -> Result<PathBuf> {
     let platform = ["--platform=win_arm64", "--python-version=3.11", "--implementation=cp"];
-    let package = package(MICROSOFT, &platform)?;
+    let package = pypi::package(MICROSOFT, &platform)?;
     let version = MICROSOFT.replace("==", "-").replace("msvc-", "msvc_");
     Ok(package.join(format!("{version}.data/data/Scripts")))
-}
-
-/// Loads and unpacks a package; returns its folder.
-fn package(name: &str, options: &[&str]) -> Result<PathBuf> {
-    let home = shared_folder("pypi")?;
-    let made = home.join(name);
-    fs::create_dir_all(&home)?;
-    let lock = fs::File::create(home.join("lock"))?;
-    lock.lock()?;
-    if made.exists() {
-        return Ok(made);
-    }
-    println!("    loading {name}");
-    let unpacked = home.join("unpacked");
-    fs::remove_dir_all(&unpacked).ok(); // of a run that was ended
-    let download = unpacked.join("download");
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(&download);
-    quietly(pip.args(options).arg(name))?;
-    for wheel in fs::read_dir(&download)? {
-        // A wheel is a ZIP file.
-        let mut unzip = Command::new("python3");
-        quietly(unzip.args(["-m", "zipfile", "-e"]).arg(wheel?.path()).arg(&unpacked))?;
-    }
-    fs::remove_dir_all(download)?;
-    // The folder gets its name when all is in it.
-    fs::rename(unpacked, &made)?;
-    Ok(made)
 }

@@ -1,7 +1,7 @@
 //! The suite `host`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -93,7 +93,7 @@ const OLDEST_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev", "libstd-r
 
 /// Runs the suite; returns whether all passed.
 pub fn run() -> Result<bool> {
-    let mut suite = Suite::new("host", 26 + TARGETS.len());
+    let mut suite = Suite::new("host", 27 + TARGETS.len());
 
     suite.check("formatting", || {
         quietly(cargo().args(["fmt", "--all", "--check"]))?;
@@ -177,8 +177,9 @@ pub fn run() -> Result<bool> {
         ensure!(lines < 40, "it has {lines} lines");
         Ok(())
     });
-    suite.check("the demo, on real input", demo_on_real_input);
-    suite.check("the demo, on bad input", demo_on_bad_input);
+    suite.check("the demo, three DLLs on real input", demo::on_real_input);
+    suite.check("the demo, on bad input", demo::on_bad_input);
+    suite.check("the demo, DLLs that call what it has not", demo::on_other_dlls);
     suite.check("fuzzing, for 20 seconds each", || fuzz::run(20));
     suite.check("documentation", documentation);
     suite.check("the package builds by itself, and holds no more than it should", || {
@@ -274,50 +275,6 @@ fn running() -> Command {
 fn runner() -> Result<String> {
     let program = std::env::current_exe()?;
     Ok(format!("{} under-mdwe", program.to_str().context("the path of xtask is not UTF-8")?))
-}
-
-/// Text, an empty file, and a program of some megabytes.
-fn demo_on_real_input() -> Result<()> {
-    let program = demo::build()?;
-    let folder = folder("demo")?;
-    let empty = folder.join("empty");
-    fs::write(&empty, "")?;
-    for file in [Path::new("Cargo.lock"), &empty, &program] {
-        let text = quietly(Command::new(&program).arg(setup::DLL).arg(file))?;
-        ensure!(text.trim_end().ends_with("Everything matched."), "{text}");
-        ensure!(text.contains("0 after"), "slots were not given back: {text}");
-    }
-    Ok(())
-}
-
-/// One clear line and a code that is not zero; never a signal.
-fn demo_on_bad_input() -> Result<()> {
-    let program = demo::build()?;
-    let folder = folder("demo")?;
-    let refused = |dll: &Path, file: &Path, reason: &str| {
-        let output = Command::new(&program).arg(dll).arg(file).output()?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(1), "{dll:?}, {file:?}: {:?}: {text}", output.status);
-        let one_line = text.starts_with("host_dll: ") && text.lines().count() == 1 && text.contains(reason);
-        ensure!(one_line && output.stdout.is_empty(), "{dll:?}, {file:?}: {text}");
-        Ok(())
-    };
-    let (dll, file) = (Path::new(setup::DLL), Path::new("Cargo.lock"));
-    let no_arguments = Command::new(&program).output()?;
-    ensure!(no_arguments.status.code() == Some(2), "without arguments: {no_arguments:?}");
-    refused(Path::new("no such.dll"), file, "no such.dll")?;
-    refused(dll, Path::new("no such file"), "no such file")?;
-    refused(file, file, "")?;
-    refused(Path::new(setup::DLL_32), file, "32")?;
-    let other = quietly(Command::new("x86_64-w64-mingw32-gcc").arg("-print-file-name=libgcc_s_seh-1.dll"))?;
-    refused(Path::new(other.trim_end()), file, "zlibVersion")?;
-    let whole = fs::read(dll)?;
-    let truncated = folder.join("truncated.dll");
-    for length in (0..1024).step_by(31).chain((1024..whole.len()).step_by(4001)) {
-        fs::write(&truncated, &whole[..length])?;
-        refused(&truncated, file, "")?;
-    }
-    Ok(())
 }
 
 fn build_for(target: &str) -> Result<()> {

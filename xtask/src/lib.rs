@@ -11,6 +11,7 @@ pub mod gnullvm;
 mod guides;
 pub mod library;
 pub mod mingw;
+pub mod pypi;
 #[cfg(test)]
 mod rules;
 pub mod setup;

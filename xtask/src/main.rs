@@ -38,12 +38,18 @@ struct Arguments {
 enum Command {
     /// Install what tests, demo and measurements need (with apt-get, as root or through sudo)
     Setup,
-    /// Host a real Windows DLL whose every import is a callback of the table
+    /// Host real Windows DLLs whose every import is a callback of the table
     Demo {
-        /// The DLL [default: zlib1.dll of Debian's libz-mingw-w64]
+        /// Other DLLs [default: zlib1.dll of Debian's libz-mingw-w64, SQLite and Zstandard of wheels of PyPI]
         #[arg(long)]
-        dll: Option<PathBuf>,
-        /// The file to compress and decompress [default: the demo's own program]
+        dll: Vec<PathBuf>,
+        /// Where the database and the compressed file stay [default: nowhere]
+        #[arg(long)]
+        keep: Option<PathBuf>,
+        /// An export of the DLL to call instead of the work, with zeros as its arguments
+        #[arg(long, requires = "dll")]
+        call: Option<PathBuf>,
+        /// What the DLLs get to work on [default: the demo's own program]
         file: Option<PathBuf>,
     },
     /// Read what is built for each target and hold it against the crate's rules; reports go to target/audit
@@ -131,7 +137,7 @@ enum SuiteName {
 const NEXT: &str = "\
 calltable: closures as bare function pointers, without machine code that is written at run time.
 
-  cargo xtask demo           see it work: a real Windows DLL runs here, and calls closures
+  cargo xtask demo           see it work: real Windows DLLs run here, and call closures
   cargo xtask test --quick   after a change: some minutes
   cargo xtask test           before it lands: every suite
   cargo xtask help           all commands
@@ -157,7 +163,9 @@ fn run(command: Command) -> Result<()> {
             install(SuiteName::value_variants())?;
             setup::install(setup::BENCH)
         }
-        Command::Demo { dll, file } => demo::run(dll, file),
+        Command::Demo { dll, keep, call, file } => {
+            demo::run(dll, [("--keep", keep), ("--call", call), ("--file", file)])
+        }
         Command::Audit(_) => tools::run("audit"),
         Command::Dist { pack, targets } => {
             setup::install(setup::HOST)?;

@@ -21,8 +21,12 @@ const fn package(name: &'static str, proof: &'static str) -> Package {
 }
 
 /// For the demo.
-pub const DEMO: &[Package] =
-    &[package("gcc", "gcc"), package("libc6-dev", "/usr/include/stdio.h"), package("libz-mingw-w64", DLL)];
+pub const DEMO: &[Package] = &[
+    package("gcc", "gcc"),
+    package("libc6-dev", "/usr/include/stdio.h"),
+    package("libz-mingw-w64", DLL),
+    package("python3-pip", "pip3"), // for the other DLLs
+];
 
 /// For the suite `host`.
 pub const HOST: &[Package] = &[
@@ -46,6 +50,9 @@ pub const HOST: &[Package] = &[
     package("llvm-19", "llvm-ar-19"),
     package("valgrind", "valgrind"),
     package("libz-mingw-w64", DLL),
+    package("python3-pip", "pip3"), // for the demo's other DLLs
+    package("sqlite3", "sqlite3"),
+    package("zstd", "zstd"),
     // A matched compiler and library source, for targets whose `core` rustup has not installed.
     package("rustc-web", DEBIAN_RUSTC),
     package("cargo-web", DEBIAN_CARGO),

@@ -1,34 +1,61 @@
-//! The demonstration from beginning to end, and its report.
+//! The demonstration from beginning to end.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::fs;
 use std::hint::black_box;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use calltable::{CAPACITY, Callback, table};
+use calltable::{Callback, table};
+use calltable_host_dll::{Guest, enter, sandbox};
 use flate2::{Compression, Crc, read::ZlibEncoder};
 
 use crate::Result;
-use crate::image::{Draft, Image, Reason};
-use crate::imports::{Bound, Host, Import};
-use crate::sandbox::{self, Sandbox};
-use crate::thread;
-use crate::zlib::{Allocator, Exports, Wrapper, Zlib, flate2_inflate};
+use crate::report::{Balance, Report};
+use crate::zlib::{Wrapper, Zlib, flate2_inflate};
+use crate::zstd::Zstd;
+use crate::{sqlite, zlib, zstd};
+
+const USAGE: &str = "usage: host_dll [--file FILE] [--keep FOLDER] [--call EXPORT] DLL...
+  DLL     for 64-bit Windows; what to do with zlib's, SQLite's and Zstandard's is known, others are listed
+  FILE    what they get to work on [default: this program]
+  FOLDER  where what SQLite and Zstandard have written stays
+  EXPORT  a function to call instead of the work, with zeros as its arguments";
+
+/// What the command line says.
+struct Wishes {
+    dlls: Vec<PathBuf>,
+    file: PathBuf,
+    keep: Option<PathBuf>,
+    call: Option<String>,
+}
+
+impl Wishes {
+    fn read(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
+        let mut wishes = Self { dlls: Vec::new(), file: env::current_exe().ok()?, keep: None, call: None };
+        while let Some(argument) = arguments.next() {
+            match argument.to_str() {
+                Some("--file") => wishes.file = arguments.next()?.into(),
+                Some("--keep") => wishes.keep = Some(arguments.next()?.into()),
+                Some("--call") => wishes.call = Some(arguments.next()?.into_string().ok()?),
+                Some(option) if option.starts_with('-') => return None,
+                _ => wishes.dlls.push(argument.into()),
+            }
+        }
+        (!wishes.dlls.is_empty()).then_some(wishes)
+    }
+}
 
 pub fn run() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    let [dll, file] = arguments.as_slice() else {
-        eprintln!("host_dll: usage: host_dll DLL FILE (DLL: a 64-bit zlib1.dll; FILE: what it is to compress)");
+    let Some(wishes) = Wishes::read(env::args_os().skip(1)) else {
+        eprintln!("host_dll: {USAGE}");
         return ExitCode::from(2);
     };
-    match demonstrate(Path::new(dll), Path::new(file)) {
+    match demonstrate(&wishes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("host_dll: {error}");
@@ -37,28 +64,24 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn demonstrate(dll: &Path, file: &Path) -> Result<()> {
-    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let about_dll = |error| format!("{}: {error}", dll.display());
-    let (code, input) = (read(dll)?, read(file)?);
-    let mut report = Report(io::stdout().lock());
-
-    // The image, with a callback for each import.
+fn demonstrate(wishes: &Wishes) -> Result<()> {
     let slots_before = table::live_count();
-    let mut draft = Draft::read(&code).map_err(about_dll)?;
-    let host = Host::new(draft.regions.clone());
-    let imports: Vec<Import<'_>> = draft.imports.iter().map(|entry| Import::new(&host, entry)).collect();
-    let bound = imports.iter().map(Import::bind).collect::<std::result::Result<Vec<_>, _>>()?;
-    for (index, callback) in bound.iter().enumerate() {
-        draft.bind(index, callback.address()).map_err(about_dll)?;
-    }
-    let image = draft.load().map_err(about_dll)?;
-    let exports = Exports::of(&image).map_err(about_dll)?;
+    let file = &wishes.file;
+    let input = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let guests = wishes.dlls.iter().map(|path| Guest::load(path)).collect::<Result<Vec<Guest>>>()?;
+    let works = guests.iter().map(|guest| Work::of(guest, wishes.call.as_deref())).collect::<Result<Vec<Work>>>()?;
+    note_slots();
 
-    thread::enter(image.tls_template())?;
-    // SAFETY: the imports are bound to functions of their names' types, and GS points to the thread's block.
-    unsafe { image.notify(Reason::ProcessAttach) }.map_err(about_dll)?;
-    report.dll(dll, &image, &imports, &bound)?;
+    let mut report = Report::new(io::stdout().lock());
+    for (guest, work) in guests.iter().zip(&works) {
+        report.dll(guest, matches!(work, Work::Unknown))?;
+    }
+    let entered = enter()?;
+    for guest in &guests {
+        // SAFETY: this thread has entered after it was loaded.
+        unsafe { guest.attach() }?;
+    }
+    report.line(format_args!("\nTheir entry points have run, for DLL_PROCESS_ATTACH: {}.", guests.len()))?;
 
     // From here on, no new code.
     let sandbox = sandbox::forbid_new_code()?;
@@ -66,70 +89,187 @@ fn demonstrate(dll: &Path, file: &Path) -> Result<()> {
     report.sandbox(&sandbox)?;
 
     // The work. Its callbacks are registered now, and gone when it is done.
-    let allocator = Allocator::new(&host);
-    let work = {
-        // SAFETY: the image lives until the end of this function, is bound, and its entry point has run.
-        let zlib = unsafe { Zlib::new(&exports, &allocator) }?;
-        work(&zlib, &input)?
-    };
-    let speed = Speed::measure()?;
-    // SAFETY: as for the first time.
-    unsafe { image.notify(Reason::ProcessDetach) }.map_err(about_dll)?;
-    let code_after = sandbox::executable_mappings()?;
-    drop(bound);
-    let slots_after = table::live_count();
-    report.work(file, &input, &work)?;
-    report.calls(&imports, &allocator, &work, &speed)?;
-
-    let (allocated, freed) = (allocator.allocated.load(Relaxed), allocator.freed.load(Relaxed));
-    report.heading("\nThe balance")?;
-    report.row(
-        "slots",
-        format!("{slots_before} before, {} at most (of {CAPACITY}), {slots_after} after", host.most_slots()),
-    )?;
-    report.row("executable mappings", format!("{} before, {} after", code_before.len(), code_after.len()))?;
-    report.row("zlib's allocations", format!("{} made, {} freed", grouped(allocated), grouped(freed)))?;
-    let heap = (host.heap.blocks(), grouped(host.heap.most_bytes() as u64));
-    report.row("the DLL's heap", format!("{} blocks left, {} bytes at most", heap.0, heap.1))?;
-    report.row("the DLL's locks", format!("{} left, {} held", host.sections_left(), host.locks_held()))?;
-    for line in host.log().iter() {
-        report.row("reported", line)?;
+    report.input(file, &input)?;
+    for (guest, work) in guests.iter().zip(&works) {
+        let about_dll = |error| format!("{}: {error}", guest.path.display());
+        // SAFETY: the images live until the end of this function, are bound, and their entry points have run.
+        unsafe { work.run(guest, &input, wishes.keep.as_deref(), &mut report) }.map_err(about_dll)?;
     }
+    let speed = Speed::measure()?;
+    for guest in guests.iter().rev() {
+        // SAFETY: as for the first time.
+        unsafe { guest.detach() }?;
+    }
+    drop(entered);
+    let code_after = sandbox::executable_mappings()?;
+    let balances: Vec<Balance> = guests.iter().map(Balance::of).collect();
+    drop(guests);
+    let slots = [slots_before, MOST_SLOTS.load(Relaxed), table::live_count()];
+    report.balance(slots, [code_before.len(), code_after.len()], &balances, &speed)?;
 
     if code_before != code_after {
         return Err("the executable mappings are not those from before".into());
     }
-    if allocated != freed {
-        return Err("zlib has not freed what it allocated".into());
+    if let Some(balance) = balances.iter().find(|balance| balance.locks_held != 0 || balance.handles != 0) {
+        return Err(format!("{} has kept a lock or a handle", balance.name).into());
     }
-    if host.locks_held() != 0 {
-        return Err("the DLL has kept a lock".into());
-    }
-    if slots_after != slots_before {
+    if slots[0] != slots[2] {
         return Err("some slots have not been given back".into());
     }
     report.line("\nEverything matched.")
 }
 
-/// What was done with the file, and how it went.
-struct Work {
-    version: String,
-    crc32: u32,
-    ways: Vec<Way>,
-    /// Calls of `inflateBack`'s callbacks.
-    inputs: u64,
-    outputs: u64,
+static MOST_SLOTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes note of how many slots are taken now.
+pub fn note_slots() {
+    MOST_SLOTS.fetch_max(table::live_count(), Relaxed);
+}
+
+/// Where files are written; it goes away at the end, unless somebody wants to have them.
+struct Folder {
+    path: PathBuf,
+    stays: bool,
+}
+
+impl Folder {
+    fn make(wanted: Option<&Path>) -> Result<Self> {
+        let about = |path: &Path, error| format!("{}: {error}", path.display());
+        if let Some(path) = wanted {
+            fs::create_dir_all(path).map_err(|error| about(path, error))?;
+            return Ok(Self { path: path.into(), stays: true });
+        }
+        let mut number = 0;
+        loop {
+            let path = env::temp_dir().join(format!("host_dll-{}-{number}", std::process::id()));
+            // It must be new, so that nobody else has put anything there.
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, stays: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
+                Err(error) => return Err(about(&path, error).into()),
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.stays {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// What is to be done with a DLL, by what it exports.
+enum Work {
+    Zlib(zlib::Exports),
+    Sqlite(Box<sqlite::Exports>),
+    Zstd(zstd::Exports),
+    /// To call this, the function of that name.
+    Call(String, usize),
+    Unknown,
+}
+
+impl Work {
+    fn of(guest: &Guest, call: Option<&str>) -> Result<Self> {
+        let is = |name| guest.image.exports().contains_key(name);
+        let work = if let Some(name) = call {
+            guest.image.function(name).map(|address| Self::Call(name.into(), address))
+        } else if is("zlibVersion") {
+            zlib::Exports::of(&guest.image).map(Self::Zlib)
+        } else if is("sqlite3_libversion") {
+            sqlite::Exports::of(&guest.image).map(|exports| Self::Sqlite(Box::new(exports)))
+        } else if is("ZSTD_versionString") {
+            zstd::Exports::of(&guest.image).map(Self::Zstd)
+        } else {
+            Ok(Self::Unknown)
+        };
+        Ok(work.map_err(|error| format!("{}: {error}", guest.path.display()))?)
+    }
+
+    /// Does it, and compares the results with what is right.
+    ///
+    /// # Safety
+    /// The guest's entry point must have run.
+    unsafe fn run(
+        &self,
+        guest: &Guest,
+        input: &[u8],
+        keep: Option<&Path>,
+        report: &mut Report<impl io::Write>,
+    ) -> Result<()> {
+        match self {
+            Self::Zlib(exports) => {
+                let allocator = zlib::Allocator::default();
+                // SAFETY: by the promise to this function.
+                let zlib = unsafe { Zlib::new(exports, &allocator) }?;
+                let ways = through_zlib(&zlib, input)?;
+                let (allocated, freed) = (allocator.allocated.load(Relaxed), allocator.freed.load(Relaxed));
+                balanced(allocated, freed)?;
+                report.ways(&format!("zlib {}", zlib.version()), input.len(), &ways)?;
+                let of_zlib = [
+                    ("z_stream.zalloc", allocated),
+                    ("z_stream.zfree", freed),
+                    ("inflateBack, input", zlib.inputs.get()),
+                    ("inflateBack, output", zlib.outputs.get()),
+                ];
+                report.calls(guest, &of_zlib)
+            }
+            Self::Sqlite(exports) => {
+                let folder = Folder::make(keep)?;
+                // SAFETY: by the promise to this function.
+                let found = unsafe { sqlite::run(exports, &folder.path, input) }?;
+                report.sqlite(&found)?;
+                let (calls, disk) = (&found.calls, &found.disk);
+                let of_sqlite = [
+                    ("crc32(bytes)", &calls.function),
+                    ("median(number)", &calls.aggregate),
+                    ("collation numbered", &calls.collation),
+                    ("rows of sqlite3_exec", &calls.rows),
+                    ("xDestroy", &calls.destroyed),
+                    ("xRead", &disk.reads),
+                    ("xWrite", &disk.writes),
+                    ("xSync", &disk.syncs),
+                ];
+                report.calls(guest, &of_sqlite.map(|(name, count)| (name, count.load(Relaxed))))
+            }
+            Self::Zstd(exports) => {
+                let allocator = zstd::Allocator::default();
+                // SAFETY: by the promise to this function.
+                let zstd = unsafe { Zstd::new(exports, &allocator) }?;
+                let ways = through_zstd(&zstd, input, &Folder::make(keep)?.path)?;
+                let (allocated, freed) = (allocator.allocated.load(Relaxed), allocator.freed.load(Relaxed));
+                balanced(allocated, freed)?;
+                report.ways(&format!("Zstandard {}", zstd.version()), input.len(), &ways)?;
+                report.calls(guest, &[("customMem.customAlloc", allocated), ("customMem.customFree", freed)])
+            }
+            Self::Call(name, address) => {
+                type Function = unsafe extern "win64" fn(usize, usize, usize, usize) -> usize;
+                // SAFETY: it is code of the image; whether it may be called so, whoever wants it must know.
+                let result = unsafe { std::mem::transmute::<usize, Function>(*address)(0, 0, 0, 0) };
+                report.line(format_args!("\n{name} has returned {result:#x}."))
+            }
+            Self::Unknown => Ok(()),
+        }
+    }
+}
+
+fn balanced(allocated: u64, freed: u64) -> Result<()> {
+    match allocated == freed {
+        true => Ok(()),
+        false => Err(format!("{freed} of {allocated} allocations were freed").into()),
+    }
 }
 
 /// One way through a compressor or a decompressor.
-struct Way {
-    name: &'static str,
-    from: usize,
-    to: usize,
-    time: Duration,
+pub struct Way {
+    pub name: &'static str,
+    pub from: usize,
+    pub to: usize,
+    pub time: Duration,
 }
 
-fn work(zlib: &Zlib<'_>, input: &[u8]) -> Result<Work> {
+fn through_zlib(zlib: &Zlib<'_>, input: &[u8]) -> Result<Vec<Way>> {
     let mut crc = Crc::new();
     crc.update(input);
     if zlib.crc32(input) != crc.sum() {
@@ -157,9 +297,36 @@ fn work(zlib: &Zlib<'_>, input: &[u8]) -> Result<Work> {
     // Compressed by flate2, while the DLL inflates.
     let (compressed, time) = timed(|| zlib.inflate(ZlibEncoder::new(input, Compression::default()), input))?;
     ways.push(Way { name: "inflate, deflated by flate2", from: compressed, to: plain, time });
+    Ok(ways)
+}
 
-    let (inputs, outputs) = (zlib.inputs.get(), zlib.outputs.get());
-    Ok(Work { version: zlib.version(), crc32: crc.sum(), ways, inputs, outputs })
+/// The frame that is left in the folder.
+const FRAME: &str = "input.zst";
+
+/// A dictionary is trained on pieces of that size, if there are enough of them.
+const SAMPLE: usize = 1 << 10;
+const SAMPLES: usize = 256;
+
+fn through_zstd(zstd: &Zstd<'_>, input: &[u8], folder: &Path) -> Result<Vec<Way>> {
+    let plain = input.len();
+    let mut ways = Vec::new();
+    let mut there_and_back = |names: [&'static str; 2], dictionary: Option<&[u8]>| {
+        let (compressed, time) = timed(|| zstd.compress(input, dictionary))?;
+        ways.push(Way { name: names[0], from: plain, to: compressed.len(), time });
+        let (bytes, time) = timed(|| zstd.decompress(&compressed, dictionary))?;
+        ways.push(Way { name: names[1], from: compressed.len(), to: plain, time });
+        if bytes != input {
+            return Err("the bytes that came back are not those that went in".into());
+        }
+        Result::Ok(compressed)
+    };
+    let frame = there_and_back(["compress, two threads", "decompress"], None)?;
+    fs::write(folder.join(FRAME), frame)?;
+    if let Some(samples) = input.get(..SAMPLE * SAMPLES) {
+        let dictionary = zstd.train(samples, SAMPLE)?;
+        there_and_back(["compress, dictionary", "decompress, dictionary"], Some(&dictionary))?;
+    }
+    Ok(ways)
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
@@ -171,14 +338,14 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
 type Function = unsafe extern "win64" fn() -> u32;
 
 /// Nanoseconds per call, the loop around it included.
-struct Speed {
-    callback: f64,
-    function: f64,
+pub struct Speed {
+    pub callback: f64,
+    pub function: f64,
 }
 
 impl Speed {
-    const LOOPS: u32 = 9;
-    const CALLS: u32 = 1_000_000;
+    pub const LOOPS: u32 = 9;
+    pub const CALLS: u32 = 1_000_000;
 
     /// A callback like `GetLastError`'s: it returns a number that its data holds. And a plain function that does so.
     fn measure() -> Result<Self> {
@@ -201,114 +368,4 @@ impl Speed {
         };
         (0..Self::LOOPS).map(run).fold(f64::INFINITY, f64::min)
     }
-}
-
-/// Plain text in columns.
-struct Report<W>(W);
-
-impl<W: Write> Report<W> {
-    /// Callbacks that are listed one by one.
-    const BUSIEST: usize = 12;
-
-    fn line(&mut self, text: impl Display) -> Result<()> {
-        writeln!(self.0, "{text}").map_err(|error| format!("cannot write the report: {error}").into())
-    }
-
-    fn heading(&mut self, text: impl Display) -> Result<()> {
-        let text = text.to_string();
-        self.line(format_args!("{text}\n{}", "─".repeat(text.trim().chars().count())))
-    }
-
-    fn row(&mut self, name: impl Display, text: impl Display) -> Result<()> {
-        self.line(format_args!("  {name:<26}  {text}"))
-    }
-
-    fn dll(&mut self, path: &Path, image: &Image, imports: &[Import<'_>], bound: &[Bound<'_>]) -> Result<()> {
-        self.heading("The DLL")?;
-        self.row("file", path.display())?;
-        self.row("in memory", format!("{} bytes", grouped(image.size() as u64)))?;
-        self.row("imports", format!("{}, each bound to a callback of the table", imports.len()))?;
-        let mut dlls = BTreeMap::<&str, (u32, u32)>::new();
-        for (import, callback) in imports.iter().zip(bound) {
-            let (implemented, reported) = dlls.entry(&import.dll).or_default();
-            *if callback.implemented { implemented } else { reported } += 1;
-        }
-        for (dll, (implemented, reported)) in dlls {
-            self.row(format!("  {dll}"), format!("{implemented:>2} implemented, {reported:>2} only reported"))?;
-        }
-        self.row("entry point", "has run, for DLL_PROCESS_ATTACH")
-    }
-
-    fn sandbox(&mut self, sandbox: &Sandbox) -> Result<()> {
-        self.heading("\nNo new code from here on")?;
-        if let Some(error) = &sandbox.without_mdwe {
-            self.row("PR_SET_MDWE", format!("not in this kernel ({error}): the filter must do alone"))?;
-        }
-        for attempt in &sandbox.refused {
-            self.row(attempt.what, format!("refused by {:<11}  {}", attempt.by, attempt.error))?;
-        }
-        Ok(())
-    }
-
-    fn work(&mut self, path: &Path, input: &[u8], work: &Work) -> Result<()> {
-        self.heading(format!("\n{} through zlib {}", path.display(), work.version))?;
-        self.row("size", format!("{} bytes", grouped(input.len() as u64)))?;
-        self.row("crc32", format!("{:08x}, by the DLL and by flate2", work.crc32))?;
-        self.line(format_args!(
-            "\n  {:<28} {:>15} {:>15} {:>8} {:>8}",
-            "way", "bytes in", "bytes out", "ratio", "MB/s"
-        ))?;
-        let plain = input.len();
-        for Way { name, from, to, time } in &work.ways {
-            let compressed = if *from == plain { *to } else { *from };
-            let ratio = match plain {
-                0 => "-".into(),
-                plain => format!("{:.1} %", 100.0 * compressed as f64 / plain as f64),
-            };
-            let speed = format!("{:.0}", plain as f64 / 1e6 / time.as_secs_f64());
-            let (from, to) = (grouped(*from as u64), grouped(*to as u64));
-            self.line(format_args!("  {name:<28} {from:>15} {to:>15} {ratio:>8} {speed:>8}"))?;
-        }
-        Ok(())
-    }
-
-    fn calls(&mut self, imports: &[Import<'_>], allocator: &Allocator<'_>, work: &Work, speed: &Speed) -> Result<()> {
-        self.heading("\nCallbacks")?;
-        let of_zlib = [
-            (allocator.allocated.load(Relaxed), "z_stream.zalloc"),
-            (allocator.freed.load(Relaxed), "z_stream.zfree"),
-            (work.inputs, "inflateBack, input"),
-            (work.outputs, "inflateBack, output"),
-        ];
-        let mut calls: Vec<(u64, &str)> =
-            imports.iter().map(|import| (import.calls(), import.name.as_str())).chain(of_zlib).collect();
-        calls.sort_by(|a, b| b.cmp(a));
-        self.line(format_args!("  {:<26}  {:>15}", "callback", "calls"))?;
-        for (calls, name) in calls.iter().filter(|(calls, _)| *calls != 0).take(Self::BUSIEST) {
-            self.row(name, format!("{:>15}", grouped(*calls)))?;
-        }
-        self.row("all together", format!("{:>15}", grouped(calls.iter().map(|(calls, _)| calls).sum())))?;
-        let idle = calls.iter().filter(|(calls, _)| *calls == 0).count();
-        self.line(format_args!("\n  {idle} of {} callbacks were never called.", calls.len()))?;
-        let (loops, count) = (Speed::LOOPS, grouped(Speed::CALLS.into()));
-        let build = if cfg!(debug_assertions) { ", in a debug build" } else { "" };
-        self.line(format_args!(
-            "  One call takes {:.1} ns; of a plain function, {:.1} ns{build}.",
-            speed.callback, speed.function
-        ))?;
-        self.line(format_args!("  (The best of {loops} loops of {count} calls through a pointer, the loop included.)"))
-    }
-}
-
-/// With a comma between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index != 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

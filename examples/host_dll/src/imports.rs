@@ -1,122 +1,104 @@
-//! What the DLL imports: each function is a callback of the table.
+//! What a DLL imports: each function is a callback of the table.
 //!
-//! A callback's data is the [`Import`] that it stands for, which counts its calls and leads to the [`Host`].
+//! A callback's data is the [`Import`] that it stands for, which counts its calls and leads to the [`Host`]. It is
+//! found by its name, whichever DLL that is imported from: Windows has moved many from one to another. What is not
+//! found stops the program when it is called, and says which one it was: a result that is made up would only fail
+//! later, elsewhere.
 
-use std::alloc::{self, Layout};
-use std::collections::HashMap;
-use std::ffi::CStr;
-use std::ptr::null_mut;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
 
-use calltable::{Callback, CodePointer, Error, table};
+use calltable::{Callback, CodePointer, Error, Options};
 
-use crate::image::{ImportEntry, Region};
+use crate::address::Address;
+use crate::host::{Host, ThreadStart};
+use crate::runtime::{self, Compare};
+use crate::thread::{ERRNO, LAST_ERROR};
+use crate::{locks, pages};
 
-/// The part of Windows that the DLL sees.
-#[derive(Default)]
-pub struct Host {
-    pub heap: Heap,
-    /// The image's, for `VirtualQuery`.
-    regions: Vec<Region>,
-    /// What callbacks that only report have to say, in order.
-    log: Mutex<Vec<String>>,
-    last_error: AtomicU32,
-    errno: AtomicI32,
-    /// The C runtime's `FILE`s for standard input, output and error, 48 bytes each. Nobody looks inside.
-    streams: [AtomicU64; 3 * 48 / 8],
-    /// Critical sections, created less deleted; and those and CRT locks, entered less left.
-    sections: AtomicI32,
-    entered: AtomicI32,
-    most_slots: AtomicUsize,
-}
+/// The exit status when a DLL has called a function that this host does not have.
+const NOT_IMPLEMENTED: i32 = 3;
 
-impl Host {
-    pub fn new(regions: Vec<Region>) -> Self {
-        Self { regions, ..Self::default() }
-    }
-
-    pub fn log(&self) -> MutexGuard<'_, Vec<String>> {
-        unpoisoned(&self.log)
-    }
-
-    /// Locks entered and not left; 0 whenever the DLL is not running.
-    pub fn locks_held(&self) -> i32 {
-        self.entered.load(Relaxed)
-    }
-
-    /// Critical sections created and not deleted.
-    pub fn sections_left(&self) -> i32 {
-        self.sections.load(Relaxed)
-    }
-
-    /// Takes note of how many slots are taken now.
-    pub fn count_slots(&self) {
-        self.most_slots.fetch_max(table::live_count(), Relaxed);
-    }
-
-    pub fn most_slots(&self) -> usize {
-        self.most_slots.load(Relaxed)
-    }
-
-    fn region(&self, address: Address) -> Option<&Region> {
-        self.regions.iter().find(|region| region.addresses.contains(&address.0.addr()))
-    }
-}
-
-/// One import of the DLL.
-pub struct Import<'a> {
-    host: &'a Host,
+/// One import of a DLL.
+pub struct Import {
+    host: &'static Host,
+    /// The DLL that imports it.
+    guest: &'static str,
+    /// The DLL that it is imported from, and its name there.
     pub dll: String,
     pub name: String,
+    /// Both: `KERNEL32.dll!Sleep`. It is the callback's name, which the message about a stale call shows, too.
+    pub label: &'static str,
     calls: AtomicU64,
 }
 
-impl<'a> Import<'a> {
-    pub fn new(host: &'a Host, entry: &ImportEntry) -> Self {
-        Self { host, dll: entry.dll.clone(), name: entry.name.clone(), calls: AtomicU64::new(0) }
+impl Import {
+    pub fn new(host: &'static Host, guest: &'static str, dll: &str, name: &str) -> &'static Self {
+        let label = Box::leak(format!("{dll}!{name}").into_boxed_str());
+        let (dll, name, calls) = (dll.into(), name.into(), AtomicU64::new(0));
+        Box::leak(Box::new(Self { host, guest, dll, name, label, calls }))
     }
 
     pub fn calls(&self) -> u64 {
         self.calls.load(Relaxed)
     }
 
-    fn count(&self) -> u64 {
-        self.calls.fetch_add(1, Relaxed)
+    fn count(&self) {
+        self.calls.fetch_add(1, Relaxed);
     }
 
-    /// Registers a callback for this import.
-    pub fn bind(&self) -> Result<Bound<'_>, Error> {
-        match implemented(self).or_else(|| fatal(self)) {
-            Some(callback) => Ok(Bound { implemented: true, callback: callback? }),
-            None => Ok(Bound { implemented: false, callback: reported(self)? }),
+    fn options(&self) -> Options {
+        Options::new().named(self.label)
+    }
+
+    /// Says what shall stand for this import.
+    pub fn bind(&'static self) -> Result<Bound, Error> {
+        if let Some(callback) = implemented(self).or_else(|| fatal(self)) {
+            return Ok(Bound::Implemented(callback?));
+        }
+        match VARIABLES.iter().position(|name| *name == self.name) {
+            Some(index) => Ok(Bound::Variable(&self.host.variables[index])),
+            None => Ok(Bound::Reported(reported(self)?)),
         }
     }
 }
 
 /// A callback for an import, whatever its parameters.
-type AnyCallback<'a> = Result<Callback<'a, CodePointer>, Error>;
+type AnyCallback = Callback<'static, CodePointer>;
 
-/// An import's callback, for as long as the DLL may call it.
-pub struct Bound<'a> {
-    callback: Callback<'a, CodePointer>,
-    /// Whether it does more than to report that it was called.
-    pub implemented: bool,
+/// What stands for an import, for as long as the DLL may call it.
+pub enum Bound {
+    Implemented(AnyCallback),
+    /// No function: the DLL wants to know where it is.
+    Variable(&'static AtomicU64),
+    /// It says that it was called, and ends the program.
+    Reported(AnyCallback),
 }
 
-impl Bound<'_> {
+impl Bound {
     pub fn address(&self) -> usize {
-        self.callback.code().as_ptr().expose_provenance()
+        match self {
+            Self::Implemented(callback) | Self::Reported(callback) => callback.code().as_ptr().expose_provenance(),
+            Self::Variable(place) => place.as_ptr().expose_provenance(),
+        }
+    }
+
+    pub fn is_implemented(&self) -> bool {
+        !matches!(self, Self::Reported(_))
     }
 }
 
-/// Each line is an import's name, its parameters as the DLL passes them, its result, and what it does.
+/// C runtimes export them. A PE file does not say which imports are no functions.
+const VARIABLES: [&str; 8] =
+    ["_fmode", "_commode", "_environ", "_wenviron", "_acmdln", "_wcmdln", "_adjust_fdiv", "__initenv"];
+
+/// Each line is an import's name, its parameters as a DLL passes them, its result, and what it does.
 macro_rules! imports {
     ($host:ident: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
-        fn implemented<'a>(import: &'a Import<'_>) -> Option<AnyCallback<'a>> {
+        fn implemented(import: &'static Import) -> Option<Result<AnyCallback, Error>> {
             Some(match import.name.as_str() {
-                $(stringify!($name) => Callback::<unsafe extern "win64" fn($($type),*) $(-> $result)?>::from_fn(
+                $(stringify!($name) => Callback::<unsafe extern "win64" fn($($type),*) $(-> $result)?>::from_fn_with(
+                        import.options(),
                         import,
                         |import, $($argument: $type),*| {
                             import.count();
@@ -133,69 +115,122 @@ macro_rules! imports {
 }
 
 imports! { host:
-    // KERNEL32: locks. One thread runs the DLL, so counting them is enough.
-    InitializeCriticalSection(_section: Address) { add(&host.sections, 1) }
-    DeleteCriticalSection(_section: Address) { add(&host.sections, -1) }
-    EnterCriticalSection(_section: Address) { add(&host.entered, 1) }
-    LeaveCriticalSection(_section: Address) { add(&host.entered, -1) }
-
-    // KERNEL32: the rest.
-    GetLastError() -> u32 { host.last_error.load(Relaxed) }
+    // Locks and threads.
+    InitializeCriticalSection(section: Address) { host.locks.create(section) }
+    DeleteCriticalSection(section: Address) { host.locks.delete(section) }
+    EnterCriticalSection(section: Address) { host.locks.enter(section) }
+    TryEnterCriticalSection(section: Address) -> i32 { host.locks.try_enter(section).into() }
+    LeaveCriticalSection(section: Address) { host.locks.leave(section) }
+    InitializeConditionVariable(variable: Address) { variable.put(0_usize) }
+    SleepConditionVariableCS(variable: Address, section: Address, milliseconds: u32) -> i32 {
+        locks::wait(variable, section, milliseconds).into()
+    }
+    WakeConditionVariable(variable: Address) { locks::wake_one(variable) }
+    WakeAllConditionVariable(variable: Address) { locks::wake_all(variable) }
+    InitializeSListHead(list: Address) { list.put([0_u64; 2]) }
+    _beginthreadex(
+        _security: Address, _stack: u32, start: ThreadStart, argument: Address, _flags: u32, _number: Address
+    ) -> usize { host.start_thread(start, argument) }
+    WaitForSingleObject(handle: usize, milliseconds: u32) -> u32 { host.wait_for_thread(handle, milliseconds) }
+    CloseHandle(handle: usize) -> i32 { host.close(handle).into() }
+    DisableThreadLibraryCalls(_image: Address) -> i32 { host.disable_thread_calls().into() }
     Sleep(milliseconds: u32) { std::thread::sleep(Duration::from_millis(milliseconds.into())) }
-    TlsGetValue(_index: u32) -> Address { host.last_error.store(0, Relaxed); Address::NULL }
+    // No index was ever given out.
+    TlsGetValue(_index: u32) -> Address { LAST_ERROR.set(0); Address::NULL }
+
+    // Process and machine.
+    GetLastError() -> u32 { LAST_ERROR.get() }
+    SetLastError(error: u32) { LAST_ERROR.set(error) }
+    GetCurrentProcess() -> usize { usize::MAX }
+    GetCurrentProcessId() -> u32 { std::process::id() }
+    // SAFETY: it only says which thread this is.
+    GetCurrentThreadId() -> u32 { unsafe { libc::gettid() as u32 } }
+    IsDebuggerPresent() -> i32 { 0 }
+    // SSE and SSE2; __fastfail, for one, is not there.
+    IsProcessorFeaturePresent(feature: u32) -> i32 { matches!(feature, 6 | 10).into() }
+    SetUnhandledExceptionFilter(_filter: Address) -> Address { Address::NULL }
+    GetSystemInfo(information: Address) { information.put(SystemInformation::now()) }
     IsDBCSLeadByteEx(_codepage: u32, _byte: u8) -> i32 { 0 }
-    VirtualQuery(address: Address, answer: Address, length: usize) -> usize { query(host, address, answer, length) }
+    VirtualQuery(address: Address, answer: Address, length: usize) -> usize {
+        pages::query(host, address, answer, length)
+    }
     VirtualProtect(address: Address, size: usize, protection: u32, former: Address) -> i32 {
-        protect(host, address, size, protection, former)
+        pages::protect(host, address, size, protection, former)
     }
 
-    // msvcrt: memory.
+    // Time.
+    GetSystemTimeAsFileTime(time: Address) { time.put(file_time()) }
+    QueryPerformanceCounter(count: Address) -> i32 { count.put(nanoseconds()); 1 }
+    GetTickCount() -> u32 { (nanoseconds() / 1_000_000) as u32 }
+    clock() -> i32 { (nanoseconds() / 1_000_000) as i32 }
+
+    // C: memory.
     malloc(size: usize) -> Address { host.heap.allocate(size) }
     calloc(count: usize, size: usize) -> Address {
         count.checked_mul(size).map_or(Address::NULL, |size| host.heap.allocate(size))
     }
     realloc(block: Address, size: usize) -> Address { host.heap.resize(block, size) }
     free(block: Address) { let _ = host.heap.free(block); }
+    _msize(block: Address) -> usize { host.heap.size_of(block) }
     memcpy(to: Address, from: Address, length: usize) -> Address { to.copy(from, length) }
     memmove(to: Address, from: Address, length: usize) -> Address { to.copy(from, length) }
     memset(to: Address, byte: i32, length: usize) -> Address { to.fill(byte as u8, length) }
     memchr(block: Address, byte: i32, length: usize) -> Address { block.find(byte as u8, length) }
+    memcmp(a: Address, b: Address, length: usize) -> i32 { a.compare_bytes(b, length) }
 
-    // msvcrt: strings. The locale is "C".
+    // C: strings. The locale is "C".
     strlen(string: Address) -> usize { string.c_string().count_bytes() }
+    strcmp(a: Address, b: Address) -> i32 { a.compare(b, usize::MAX) }
     strncmp(a: Address, b: Address, length: usize) -> i32 { a.compare(b, length) }
+    strchr(string: Address, byte: i32) -> Address { string.find_in_string(byte as u8, false) }
+    strrchr(string: Address, byte: i32) -> Address { string.find_in_string(byte as u8, true) }
+    strspn(string: Address, set: Address) -> usize { string.span(set, true) }
+    strcspn(string: Address, set: Address) -> usize { string.span(set, false) }
     wcslen(string: Address) -> usize { string.wide_length() }
     ___lc_codepage_func() -> u32 { 0 }
     ___mb_cur_max_func() -> i32 { 1 }
-    strerror(_number: i32) -> Address { Address(c"Unknown error".as_ptr().cast_mut().cast()) }
+    strerror(_number: i32) -> Address { Address::of(c"Unknown error".as_ptr()) }
+    qsort(first: Address, count: usize, size: usize, compare: Compare) { runtime::sort(first, count, size, compare) }
 
-    // msvcrt: the runtime itself.
-    _initterm(first: Address, end: Address) { run_initializers(first, end) }
-    _lock(_number: i32) { add(&host.entered, 1) }
-    _unlock(_number: i32) { add(&host.entered, -1) }
-    _errno() -> Address { Address(host.errno.as_ptr().cast()) }
-    __iob_func() -> Address { Address(host.streams.as_ptr().cast_mut().cast()) }
+    // C: the runtime itself.
+    _initterm(first: Address, end: Address) { runtime::run_initializers(first, end) }
+    _initterm_e(first: Address, end: Address) -> i32 { runtime::run_checked_initializers(first, end) }
+    _initialize_onexit_table(table: Address) -> i32 { runtime::initialize_at_exit(table) }
+    _register_onexit_function(table: Address, function: Address) -> i32 {
+        runtime::add_at_exit(&host.heap, table, function)
+    }
+    _execute_onexit_table(table: Address) -> i32 { runtime::run_at_exit(&host.heap, table) }
+    _configure_narrow_argv(_mode: i32) -> i32 { 0 }
+    _initialize_narrow_environment() -> i32 { 0 }
+    _cexit() {}
+    __std_type_info_destroy_list(_list: Address) {}
+    _lock(_number: i32) { host.locks.held.fetch_add(1, Relaxed); }
+    _unlock(_number: i32) { host.locks.held.fetch_sub(1, Relaxed); }
+    _errno() -> Address { ERRNO.with(|errno| Address::of(errno.as_ptr())) }
+    __iob_func() -> Address { Address::of(host.streams.as_ptr()) }
+    __acrt_iob_func(number: u32) -> Address { Address::of(host.streams.as_ptr()).plus(48 * number as usize) }
+    fflush(_stream: Address) -> i32 { 0 }
 }
 
 /// After these, continuing makes no sense.
-fn fatal<'a>(import: &'a Import<'_>) -> Option<AnyCallback<'a>> {
+fn fatal(import: &'static Import) -> Option<Result<AnyCallback, Error>> {
     let names = [
         "abort",
         "exit",
         "_exit",
-        "_cexit",
         "_amsg_exit",
         "_assert",
         "_wassert",
         "longjmp",
         "ExitProcess",
         "TerminateProcess",
+        "UnhandledExceptionFilter",
         "RaiseException",
         "RaiseFailFastException",
     ];
     names.contains(&import.name.as_str()).then(|| {
-        Callback::<unsafe extern "win64" fn()>::from_fn(import, |import| {
-            eprintln!("host_dll: the DLL has stopped itself: it called {} of {}", import.name, import.dll);
+        Callback::<unsafe extern "win64" fn()>::from_fn_with(import.options(), import, |import| {
+            eprintln!("host_dll: {} has stopped itself: it called {}", import.guest, import.label);
             std::process::exit(1)
         })
         .map(Callback::untyped)
@@ -204,225 +239,187 @@ fn fatal<'a>(import: &'a Import<'_>) -> Option<AnyCallback<'a>> {
 
 /// Everything else. On win64 the caller removes the arguments, so a function that looks at none of them can stand for
 /// any other, even for a variadic one.
-fn reported<'a>(import: &'a Import<'_>) -> AnyCallback<'a> {
-    Callback::<unsafe extern "win64" fn() -> i64>::from_fn(import, |import| {
-        let result = match import.name.as_str() {
-            // Zero would be a file, or success.
-            "_open" | "_wopen" | "_read" | "_write" | "_close" | "_lseeki64" | "fputc" => -1,
-            _ => 0,
-        };
-        if import.count() == 0 {
-            import
-                .host
-                .log()
-                .push(format!("{} of {} is not implemented; it returned {result}", import.name, import.dll));
-        }
-        result
+fn reported(import: &'static Import) -> Result<AnyCallback, Error> {
+    Callback::<unsafe extern "win64" fn()>::from_fn_with(import.options(), import, |import| {
+        eprintln!("host_dll: {} called {}, which this host does not implement", import.guest, import.label);
+        std::process::exit(NOT_IMPLEMENTED)
     })
     .map(Callback::untyped)
 }
 
-fn add(counter: &AtomicI32, change: i32) {
-    counter.fetch_add(change, Relaxed);
-}
-
-/// "_initterm": calls the functions in a table; those that are null are left out.
-fn run_initializers(first: Address, end: Address) {
-    let words = end.0.addr().saturating_sub(first.0.addr()) / size_of::<usize>();
-    for index in 0..words {
-        // SAFETY: the DLL passes the bounds of a table of such functions.
-        unsafe {
-            if let Some(initialize) = first.0.cast::<Option<unsafe extern "win64" fn()>>().add(index).read() {
-                initialize();
-            }
-        }
-    }
-}
-
-/// `MEMORY_BASIC_INFORMATION`.
+/// `SYSTEM_INFO`.
 #[repr(C)]
-struct MemoryInformation {
-    base_address: usize,
-    allocation_base: usize,
-    allocation_protection: u32,
-    partition: u16,
-    region_size: usize,
-    state: u32,
-    protection: u32,
-    kind: u32,
+struct SystemInformation {
+    architecture: u32,
+    page_size: u32,
+    addresses: [usize; 2],
+    processors_in_use: usize,
+    processors: u32,
+    processor_type: u32,
+    granularity: u32,
+    level: u16,
+    revision: u16,
 }
 
-const _: () = assert!(size_of::<MemoryInformation>() == 48);
+const _: () = assert!(size_of::<SystemInformation>() == 48);
 
-const MEM_COMMIT: u32 = 0x1000;
-const MEM_IMAGE: u32 = 0x100_0000;
-const PAGE_READONLY: u32 = 0x02;
-const PAGE_READWRITE: u32 = 0x04;
-const PAGE_EXECUTE_READ: u32 = 0x20;
-
-fn windows_protection(region: &Region) -> u32 {
-    match region.protection {
-        protection if protection & libc::PROT_EXEC != 0 => PAGE_EXECUTE_READ,
-        protection if protection & libc::PROT_WRITE != 0 => PAGE_READWRITE,
-        _ => PAGE_READONLY,
-    }
-}
-
-/// "VirtualQuery", for addresses in the image.
-fn query(host: &Host, address: Address, answer: Address, length: usize) -> usize {
-    let (Some(region), true) = (host.region(address), length >= size_of::<MemoryInformation>()) else { return 0 };
-    let information = MemoryInformation {
-        base_address: region.addresses.start,
-        allocation_base: host.regions.first().map_or(0, |region| region.addresses.start),
-        allocation_protection: PAGE_READONLY,
-        partition: 0,
-        region_size: region.addresses.len(),
-        state: MEM_COMMIT,
-        protection: windows_protection(region),
-        kind: MEM_IMAGE,
-    };
-    // SAFETY: the DLL passes the address of that many bytes.
-    unsafe { answer.0.cast::<MemoryInformation>().write_unaligned(information) };
-    size_of::<MemoryInformation>()
-}
-
-/// "VirtualProtect", for data of the image. Code stays as it is, and nothing becomes code.
-fn protect(host: &Host, address: Address, size: usize, protection: u32, former: Address) -> i32 {
-    const ERROR_ACCESS_DENIED: u32 = 5;
-    let linux = match protection {
-        PAGE_READONLY => Some(libc::PROT_READ),
-        PAGE_READWRITE => Some(libc::PROT_READ | libc::PROT_WRITE),
-        _ => None,
-    };
-    let region = host
-        .region(address)
-        .filter(|region| region.protection & libc::PROT_EXEC == 0 && size <= region.addresses.end - address.0.addr());
-    if let (Some(linux), Some(region)) = (linux, region) {
-        let start = address.0.map_addr(|address| address & !0xfff);
-        // SAFETY: the pages belong to one data section of the image, whose protection is the DLL's to choose.
-        if unsafe { libc::mprotect(start.cast(), size + (address.0.addr() - start.addr()), linux) } == 0 {
-            // SAFETY: the DLL passes the address of a DWORD.
-            unsafe { former.0.cast::<u32>().write_unaligned(windows_protection(region)) };
-            return 1;
+impl SystemInformation {
+    fn now() -> Self {
+        const AMD64: u32 = 9;
+        let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+        Self {
+            architecture: AMD64,
+            page_size: 4096,
+            addresses: [0x1_0000, 0x7fff_fffe_ffff],
+            processors_in_use: usize::MAX >> (usize::BITS - processors.min(usize::BITS)),
+            processors,
+            processor_type: 8664,
+            granularity: 0x1_0000,
+            level: 6,
+            revision: 0,
         }
     }
-    host.log().push(format!("VirtualProtect to {protection:#x} was refused"));
-    host.last_error.store(ERROR_ACCESS_DENIED, Relaxed);
-    0
 }
 
-/// An address that the DLL has passed as an argument.
-///
-/// Its methods are what C's functions do to memory, and are as safe as they: the host trusts the DLL to keep to their
-/// contracts, as every process trusts the libraries that it loads.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub struct Address(*mut u8);
+/// "FILETIME": tenths of microseconds since the year 1601.
+fn file_time() -> u64 {
+    const FROM_1601_TO_1970: u64 = 116_444_736_000_000_000;
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    FROM_1601_TO_1970 + (since_1970.as_nanos() / 100) as u64
+}
 
-impl Address {
-    pub const NULL: Self = Self(null_mut());
+/// Since the first call.
+fn nanoseconds() -> i64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as i64
+}
 
-    fn copy(self, from: Self, length: usize) -> Self {
-        // SAFETY: the DLL passes two blocks of that length. For memcpy they do not overlap; this allows it, too.
-        unsafe { self.0.copy_from(from.0, length) };
-        self
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, c_char, c_void};
+    use std::sync::atomic::{AtomicPtr, AtomicUsize};
+
+    use super::*;
+
+    fn bind(dll: &str, name: &str) -> Bound {
+        Import::new(Host::new(Vec::new()), "guest.dll", dll, name).bind().unwrap()
     }
 
-    fn fill(self, byte: u8, length: usize) -> Self {
-        // SAFETY: the DLL passes a block of that length.
-        unsafe { self.0.write_bytes(byte, length) };
-        self
+    /// The function as a DLL would find it.
+    ///
+    /// # Safety
+    /// `F` must be the function pointer of the import's type, and the import implemented, or not called.
+    unsafe fn function<F: Copy>(bound: &Bound) -> F {
+        let address = bound.address();
+        assert_eq!(size_of::<F>(), size_of_val(&address));
+        // SAFETY: both have that size; for the rest by the promise.
+        unsafe { std::mem::transmute_copy(&address) }
     }
 
-    fn find(self, byte: u8, length: usize) -> Self {
-        // SAFETY: the DLL passes a block of at least that length up to the byte that it looks for.
-        let found = (0..length).find(|index| unsafe { self.0.add(*index).read() } == byte);
-        // SAFETY: inside the block.
-        found.map_or(Self::NULL, |index| Self(unsafe { self.0.add(index) }))
-    }
-
-    fn c_string<'a>(self) -> &'a CStr {
-        // SAFETY: the DLL passes a string that ends with a zero and stays for the call.
-        unsafe { CStr::from_ptr(self.0.cast()) }
-    }
-
-    /// "strncmp".
-    fn compare(self, other: Self, length: usize) -> i32 {
-        for index in 0..length {
-            // SAFETY: both strings continue: no zero and no difference came before, and the length is not reached.
-            let (a, b) = unsafe { (self.0.add(index).read(), other.0.add(index).read()) };
-            if a != b || a == 0 {
-                return i32::from(a) - i32::from(b);
+    #[test]
+    fn an_import_is_found_by_its_name_in_whichever_dll() {
+        for dll in ["msvcrt.dll", "VCRUNTIME140.dll", "api-ms-win-crt-heap-l1-1-0.dll"] {
+            assert!(matches!(bind(dll, "malloc"), Bound::Implemented(_)));
+            assert!(matches!(bind(dll, "_fmode"), Bound::Variable(_)));
+            for unknown in ["no such", "#7", ""] {
+                assert!(matches!(bind(dll, unknown), Bound::Reported(_)));
             }
         }
-        0
     }
 
-    fn wide_length(self) -> usize {
-        // SAFETY: the DLL passes a string of 16-bit units that ends with a zero.
-        (0..).take_while(|index| unsafe { self.0.cast::<u16>().add(*index).read_unaligned() } != 0).count()
-    }
-}
-
-/// Memory for the DLL. It knows its blocks, so a wrong `free` does no harm.
-#[derive(Default)]
-pub struct Heap {
-    blocks: Mutex<HashMap<usize, Layout>>,
-    bytes: AtomicUsize,
-    most_bytes: AtomicUsize,
-}
-
-impl Heap {
-    /// Zeroed memory, or null.
-    pub fn allocate(&self, size: usize) -> Address {
-        let Ok(layout) = Layout::from_size_align(size.max(1), 16) else { return Address::NULL };
-        // SAFETY: the layout is not empty.
-        let block = unsafe { alloc::alloc_zeroed(layout) };
-        if !block.is_null() {
-            unpoisoned(&self.blocks).insert(block.expose_provenance(), layout);
-            let bytes = self.bytes.fetch_add(layout.size(), Relaxed) + layout.size();
-            self.most_bytes.fetch_max(bytes, Relaxed);
+    #[test]
+    fn strings_are_searched_as_in_c() {
+        type OfByte = unsafe extern "win64" fn(*const c_char, i32) -> *const c_char;
+        type OfSet = unsafe extern "win64" fn(*const c_char, *const c_char) -> usize;
+        type OfTwo = unsafe extern "win64" fn(*const c_char, *const c_char) -> i32;
+        let text = c"abcabc";
+        // SAFETY: the types are those of the C functions, and the arguments strings.
+        unsafe {
+            let of_byte = |name, byte| {
+                let found = function::<OfByte>(&bind("", name))(text.as_ptr(), byte);
+                (!found.is_null()).then(|| found.offset_from(text.as_ptr()))
+            };
+            assert_eq!([of_byte("strchr", 0x62), of_byte("strrchr", 0x62)], [Some(1), Some(4)]);
+            assert_eq!([of_byte("strchr", 0), of_byte("strrchr", 0), of_byte("strchr", 1)], [Some(6), Some(6), None]);
+            let of_set = |name, set: &CStr| function::<OfSet>(&bind("", name))(text.as_ptr(), set.as_ptr());
+            assert_eq!([of_set("strspn", c"ab"), of_set("strspn", c""), of_set("strspn", c"abc")], [2, 0, 6]);
+            assert_eq!([of_set("strcspn", c"c"), of_set("strcspn", c""), of_set("strcspn", c"a")], [2, 6, 0]);
+            let compare = |other: &CStr| function::<OfTwo>(&bind("", "strcmp"))(text.as_ptr(), other.as_ptr());
+            assert_eq!([compare(c"abcabc"), compare(c"abcab").signum(), compare(c"abd").signum()], [0, 1, -1]);
         }
-        Address(block)
     }
 
-    /// Says whether there was such a block. Null is one.
-    pub fn free(&self, block: Address) -> bool {
-        match unpoisoned(&self.blocks).remove(&block.0.addr()) {
-            Some(layout) => {
-                self.bytes.fetch_sub(layout.size(), Relaxed);
-                // SAFETY: the block came from `allocate`, with this layout, and nobody can free it again.
-                unsafe { alloc::dealloc(block.0, layout) };
-                true
+    #[test]
+    fn a_sort_calls_back() {
+        type Sort = unsafe extern "win64" fn(*mut c_void, usize, usize, Compare);
+        unsafe extern "win64" fn descending(a: *const c_void, b: *const c_void) -> i32 {
+            // SAFETY: `qsort` passes elements of the array.
+            unsafe { (*b.cast::<u16>()).cmp(&*a.cast::<u16>()) as i32 }
+        }
+        let mut numbers = [3_u16, 1, 4, 1, 5, 9, 2, 6];
+        // SAFETY: as many elements of that size are there.
+        unsafe {
+            let sort = bind("", "qsort");
+            function::<Sort>(&sort)(numbers.as_mut_ptr().cast(), numbers.len(), size_of::<u16>(), descending);
+        }
+        assert_eq!(numbers, [9, 6, 5, 4, 3, 2, 1, 1]);
+    }
+
+    #[test]
+    fn functions_for_the_end_run_in_reverse() {
+        type Initialize = unsafe extern "win64" fn(*mut [usize; 3]) -> i32;
+        type Register = unsafe extern "win64" fn(*mut [usize; 3], unsafe extern "win64" fn()) -> i32;
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        unsafe extern "win64" fn first() {
+            LAST.store(1, Relaxed);
+        }
+        unsafe extern "win64" fn other() {
+            LAST.fetch_add(2, Relaxed);
+        }
+        let mut table = [usize::MAX; 3];
+        let host = Host::new(Vec::new());
+        let bind = |name| Import::new(host, "guest.dll", "", name).bind().unwrap();
+        // SAFETY: a table has three words; it is initialized first.
+        unsafe {
+            let (initialize, execute) = (bind("_initialize_onexit_table"), bind("_execute_onexit_table"));
+            let register = bind("_register_onexit_function");
+            assert_eq!(function::<Initialize>(&initialize)(&raw mut table), 0);
+            assert_eq!(function::<Register>(&register)(&raw mut table, first), 0);
+            for _ in 0..100 {
+                assert_eq!(function::<Register>(&register)(&raw mut table, other), 0);
             }
-            None => block.0.is_null(),
+            LAST.store(7, Relaxed);
+            assert_eq!(function::<Initialize>(&execute)(&raw mut table), 0);
+            assert_eq!(LAST.load(Relaxed), 1, "the first one is not the last to run");
+            assert_eq!(function::<Initialize>(&execute)(&raw mut table), 0);
         }
+        assert_eq!((LAST.load(Relaxed), host.heap.blocks()), (1, 0));
     }
 
-    fn resize(&self, block: Address, size: usize) -> Address {
-        let former = unpoisoned(&self.blocks).get(&block.0.addr()).map(Layout::size);
-        if former.is_none() && !block.0.is_null() {
-            return Address::NULL;
+    #[test]
+    fn an_import_that_is_gone_is_known_by_its_name() {
+        static NAME: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+        // SAFETY: the only stale call of this program is that below, whose result is a number.
+        unsafe {
+            calltable::set_stale_handler(Some(|call| {
+                NAME.store(call.name.map_or(std::ptr::null(), str::as_ptr).cast_mut(), Relaxed);
+            }))
+            .unwrap();
         }
-        let new = self.allocate(size);
-        if !new.0.is_null() {
-            new.copy(block, former.unwrap_or_default().min(size));
-            self.free(block);
+        let import = Import::new(Host::new(Vec::new()), "guest.dll", "KERNEL32.dll", "GetLastError");
+        let bound = import.bind().unwrap();
+        // SAFETY: it is the type of that function, and a call after the release runs the handler above.
+        let get: unsafe extern "win64" fn() -> u32 = unsafe { function(&bound) };
+        drop(bound);
+        // There is no name while another test has the table locked.
+        for _ in 0..1_000_000 {
+            // SAFETY: as above.
+            unsafe { get() };
+            if !NAME.load(Relaxed).is_null() {
+                break;
+            }
         }
-        new
+        assert_eq!(NAME.load(Relaxed).cast_const(), import.label.as_ptr());
+        assert_eq!(import.label, "KERNEL32.dll!GetLastError");
     }
-
-    /// Blocks that are allocated now.
-    pub fn blocks(&self) -> usize {
-        unpoisoned(&self.blocks).len()
-    }
-
-    pub fn most_bytes(&self) -> usize {
-        self.most_bytes.load(Relaxed)
-    }
-}
-
-/// A panic never leaves a callback, so nobody has been interrupted while he held the lock.
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

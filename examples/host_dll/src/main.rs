@@ -1,32 +1,27 @@
-//! A host for a real Windows DLL, on plain Linux, without Wine:
+//! Real Windows DLLs on plain Linux, without Wine:
 //!
-//! `cargo run --release -p calltable-host-dll -- zlib1.dll FILE`
+//! `cargo run --release -p calltable-host-dll -- [--file FILE] DLL...`
 //!
-//! A 64-bit zlib1.dll is in Debian's package libz-mingw-w64, for one; FILE is anything.
+//! The loader is this package's library. For three DLLs there is work, whose results are compared with what is right:
 //!
-//! A DLL's code calls what it imports through bare function pointers, in Windows' calling convention. Here every one
-//! of them is an entry of the table, which calls a Rust closure with state:
+//! - `zlib` compresses and decompresses FILE. The callbacks that this takes are zlib's allocator, and `inflateBack`'s
+//!   input and output. Another implementation of zlib's formats does the same, crate `flate2`.
+//! - `sqlite` keeps FILE in a database, piece by piece. The database's files are callbacks, too (`sqlite::vfs`), and so
+//!   are a function, an aggregate, a collation, and what gets the rows.
+//! - `zstd` compresses FILE in threads of the DLL, with an allocator of ours, and trains a dictionary.
 //!
-//! 1. `image` maps the DLL and binds its imports to callbacks made by `imports`;
-//! 2. `thread` gives the thread what Windows code expects behind GS, and the DLL's entry point runs;
-//! 3. `sandbox` forbids the process any new executable memory, for good, and proves it;
-//! 4. `zlib` compresses and decompresses FILE through the DLL. The callbacks that this takes (zlib's allocator, and
-//!    `inflateBack`'s input and output) are registered only now: registering writes no code.
-//!
-//! The results are compared with an independent implementation of zlib's formats, crate `flate2`. What is left out of
-//! a loader: threads, exceptions in the DLL, delayed and forwarded imports, other DLLs.
+//! All of these are registered when no new code is allowed any more: registering writes none. Other DLLs are loaded,
+//! their entry points run, and it is listed what they export and what they import.
 
 cfg_if::cfg_if! {
     if #[cfg(all(target_os = "linux", target_arch = "x86_64"))] {
         mod demo;
-        mod image;
-        mod imports;
-        mod sandbox;
-        mod thread;
+        mod report;
+        mod sqlite;
         mod zlib;
+        mod zstd;
 
-        /// What went wrong, in one line.
-        type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+        use calltable_host_dll::Result;
 
         fn main() -> std::process::ExitCode {
             demo::run()

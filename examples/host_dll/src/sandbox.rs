@@ -17,8 +17,11 @@ const READ_IMPLIES_EXEC: u64 = 0x040_0000;
 
 /// Something that was tried, and what the kernel said.
 pub struct Attempt {
+    /// The action.
     pub what: &'static str,
+    /// Who refuses it.
     pub by: &'static str,
+    /// How.
     pub error: io::Error,
 }
 
@@ -26,10 +29,14 @@ pub struct Attempt {
 pub struct Sandbox {
     /// No memory-deny-write-execute in this kernel (before Linux 6.3).
     pub without_mdwe: Option<io::Error>,
+    /// What was tried, all of it refused.
     pub refused: Vec<Attempt>,
 }
 
 /// From here on, no page of this process can become executable. Proved by trying.
+///
+/// # Errors
+/// The kernel has neither way, or something was not refused.
 pub fn forbid_new_code() -> Result<Sandbox> {
     let mut refused = Vec::new();
 
@@ -106,11 +113,18 @@ fn unmap_page(page: *mut c_void) {
 /// One line of /proc/self/maps: proc_pid_maps(5).
 #[derive(PartialEq)]
 pub struct Mapping {
+    /// Where it is.
     pub addresses: Range<usize>,
+    /// Whether code may run there.
     pub executable: bool,
+    /// The file, or what else it is.
     pub name: String,
 }
 
+/// All of this process.
+///
+/// # Errors
+/// The list cannot be read.
 pub fn mappings() -> Result<Vec<Mapping>> {
     let maps =
         fs::read_to_string("/proc/self/maps").map_err(|error| format!("cannot read /proc/self/maps: {error}"))?;
@@ -127,6 +141,9 @@ pub fn mappings() -> Result<Vec<Mapping>> {
 }
 
 /// The executable ones.
+///
+/// # Errors
+/// As above.
 pub fn executable_mappings() -> Result<Vec<Mapping>> {
     Ok(mappings()?.into_iter().filter(|mapping| mapping.executable).collect())
 }

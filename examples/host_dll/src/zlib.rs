@@ -8,11 +8,10 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use calltable::{Callback, Error};
+use calltable_host_dll::{Address, Heap, exports};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::Result;
-use crate::image::Image;
-use crate::imports::{Address, Host};
 
 type Allocate = unsafe extern "win64" fn(*mut c_void, u32, u32) -> Address;
 type Free = unsafe extern "win64" fn(*mut c_void, Address);
@@ -42,31 +41,6 @@ const SIZE_OF_STREAM: i32 = 88;
 const _: () = assert!(size_of::<Stream>() == SIZE_OF_STREAM as usize);
 const _: () = assert!(offset_of!(Stream, next_out) == 16 && offset_of!(Stream, msg) == 32);
 const _: () = assert!(offset_of!(Stream, zalloc) == 48 && offset_of!(Stream, data_type) == 72);
-
-/// Each line is an export's name and type, as zlib.h declares it.
-macro_rules! exports {
-    ($($name:ident: ($($type:ty),*) -> $result:ty;)*) => {
-        /// The functions of the DLL.
-        #[allow(non_snake_case)]
-        pub struct Exports {
-            $($name: unsafe extern "win64" fn($($type),*) -> $result,)*
-        }
-
-        impl Exports {
-            pub fn of(image: &Image) -> Result<Self> {
-                Ok(Self {
-                    $($name: {
-                        let address = image.function(stringify!($name))?;
-                        // SAFETY: it is the address of code, and zlib.h gives a function of this name this type.
-                        unsafe {
-                            std::mem::transmute::<usize, unsafe extern "win64" fn($($type),*) -> $result>(address)
-                        }
-                    },)*
-                })
-            }
-        }
-    };
-}
 
 exports! {
     zlibVersion: () -> *const c_char;
@@ -113,22 +87,16 @@ impl Wrapper {
 }
 
 /// What zlib allocates and frees while it works for us, through callbacks of its own.
-pub struct Allocator<'a> {
-    host: &'a Host,
+#[derive(Default)]
+pub struct Allocator {
+    heap: Heap,
     pub allocated: AtomicU64,
     pub freed: AtomicU64,
-}
-
-impl<'a> Allocator<'a> {
-    pub fn new(host: &'a Host) -> Self {
-        Self { host, allocated: AtomicU64::new(0), freed: AtomicU64::new(0) }
-    }
 }
 
 /// The DLL's zlib, ready for work.
 pub struct Zlib<'a> {
     exports: &'a Exports,
-    host: &'a Host,
     allocate: Callback<'a, Allocate>,
     free: Callback<'a, Free>,
     /// Calls of `inflateBack`'s two callbacks.
@@ -139,16 +107,15 @@ pub struct Zlib<'a> {
 impl<'a> Zlib<'a> {
     /// # Safety
     /// The exports' image must outlive this, its imports be bound, and its entry point have run.
-    pub unsafe fn new(exports: &'a Exports, allocator: &'a Allocator<'_>) -> std::result::Result<Self, Error> {
+    pub unsafe fn new(exports: &'a Exports, allocator: &'a Allocator) -> std::result::Result<Self, Error> {
         Ok(Self {
             exports,
-            host: allocator.host,
             allocate: Callback::<Allocate>::from_fn(allocator, |allocator, _opaque, items, size| {
                 allocator.allocated.fetch_add(1, Relaxed);
-                allocator.host.heap.allocate(items as usize * size as usize)
+                allocator.heap.allocate(items as usize * size as usize)
             })?,
             free: Callback::<Free>::from_fn(allocator, |allocator, _opaque, block| {
-                if allocator.host.heap.free(block) {
+                if allocator.heap.free(block) {
                     allocator.freed.fetch_add(1, Relaxed);
                 }
             })?,
@@ -254,7 +221,7 @@ impl<'a> Zlib<'a> {
         };
         let input = Callback::<Input>::from_mut(&mut pull)?;
         let output = Callback::<Output>::from_mut(&mut push)?;
-        self.host.count_slots();
+        crate::demo::note_slots();
         // SAFETY: by the promise to `new`; the callbacks and the window live on.
         let result = unsafe {
             (self.exports.inflateBack)(&raw mut *session.stream, input.code(), null_mut(), output.code(), null_mut())

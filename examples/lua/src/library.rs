@@ -41,49 +41,38 @@ mod system {
     }
 }
 
-/// The loader of the example `host_dll`. It knows one DLL in a process; from then on the process gets no new code.
+/// The loader of the example `host_dll`, for one DLL: once it is there, the process gets no new code.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod system {
-    use std::fs;
+    use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use crate::image::{Draft, Image, Reason};
-    use crate::imports::{Host, Import};
-    use crate::{sandbox, thread};
+    use calltable_host_dll::{Guest, enter, sandbox};
 
     use super::*;
 
     static LOADED: AtomicBool = AtomicBool::new(false);
 
     /// A DLL, which stays loaded.
-    pub struct Library(&'static Image);
+    pub struct Library(&'static Guest);
 
     impl Library {
         pub fn load(path: &str) -> Result<Self> {
-            let file = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-            let mut draft = Draft::read(&file).map_err(|error| format!("{path}: {error}"))?;
+            let guest = Guest::load(Path::new(path))?;
             if LOADED.swap(true, Ordering::Relaxed) {
-                return Err("a process on Linux can host one DLL, and there is one already".into());
+                return Err("a script on Linux can load one DLL, and there is one already".into());
             }
-            let host = Box::leak(Box::new(Host::new(draft.regions.clone())));
-            let imports = draft.imports.iter().map(|entry| Import::new(host, entry)).collect::<Vec<_>>().leak();
-            for (index, import) in imports.iter().enumerate() {
-                let bound = import.bind()?;
-                draft.bind(index, bound.address())?;
-                std::mem::forget(bound);
-            }
-            let image = Box::leak(Box::new(draft.load()?));
-            thread::enter(image.tls_template())?;
-            // SAFETY: the imports are bound to functions of their names' types, for good, and GS points to the thread's
-            // block.
-            unsafe { image.notify(Reason::ProcessAttach) }?;
+            let guest = Box::leak(Box::new(guest));
+            std::mem::forget(enter()?);
+            // SAFETY: this thread has entered, for good.
+            unsafe { guest.attach() }?;
             // What is registered from now on writes no code, or it would be refused.
             sandbox::forbid_new_code()?;
-            Ok(Self(image))
+            Ok(Self(guest))
         }
 
         pub fn function(&self, name: &str) -> Result<*const c_void> {
-            Ok(std::ptr::with_exposed_provenance(self.0.function(name)?))
+            Ok(std::ptr::with_exposed_provenance(self.0.image.function(name)?))
         }
     }
 }

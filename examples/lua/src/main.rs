@@ -19,22 +19,6 @@ mod memory;
 mod runtime;
 mod value;
 
-cfg_if::cfg_if! {
-    if #[cfg(all(target_os = "linux", target_arch = "x86_64"))] {
-        #[allow(dead_code, reason = "that example reports more")]
-        #[path = "../../host_dll/src/image.rs"]
-        mod image;
-        #[allow(dead_code, reason = "as above")]
-        #[path = "../../host_dll/src/imports.rs"]
-        mod imports;
-        #[allow(dead_code, reason = "as above")]
-        #[path = "../../host_dll/src/sandbox.rs"]
-        mod sandbox;
-        #[path = "../../host_dll/src/thread.rs"]
-        mod thread;
-    }
-}
-
 use std::path::Path;
 use std::process::ExitCode;
 
