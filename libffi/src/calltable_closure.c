@@ -12,7 +12,8 @@
 #define HANDLER
 #endif
 
-#if defined(__GNUC__)
+/* Clang has it without a header, for MSVC, too. */
+#if defined(__GNUC__) || defined(__clang__)
 #define ALLOCA __builtin_alloca
 #else
 #include <malloc.h>
