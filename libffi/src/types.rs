@@ -1,4 +1,4 @@
-//! libffi's structures, as its `ffi.h` and `ffitarget.h` declare them, versions 3.3 to 3.5.
+//! libffi's structures, as its `ffi.h` and `ffitarget.h` declare them, versions 3.4 to 3.6.
 
 use core::ffi::{c_uint, c_void};
 
@@ -48,11 +48,9 @@ pub struct Cif {
     pub rtype: *mut Type,
     /// libffi's own.
     pub bytes: c_uint,
-    /// libffi's own.
+    /// libffi's own. On AArch64 bit 8 says that `ffi_prep_cif_var` has filled it.
     pub flags: c_uint,
-    /// `ffi_prep_cif_var` has filled it.
-    #[cfg(all(windows, target_arch = "aarch64"))]
-    pub is_variadic: c_uint,
+    // On AArch64 Windows there is a field more, which nobody sets.
 }
 
 /// What a closure calls: the call interface, where the result goes, the addresses of the arguments, the user's data.

@@ -38,8 +38,6 @@ impl Interface {
             rtype: &raw mut *result,
             bytes: 0,
             flags: 0,
-            #[cfg(all(windows, target_arch = "aarch64"))]
-            is_variadic: 0,
         };
         Self { cif, _types: (result, parameters, list) }
     }
@@ -307,5 +305,37 @@ fn any_number_of_arguments() {
     } };
     assert_eq!(seen, 300);
     // SAFETY: as above.
+    unsafe { ffi_closure_free(closure.cast()) };
+}
+
+/// Windows code passes a floating-point number to a variadic function in an integer register.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn variadic_functions_of_windows() {
+    let _turn = turn();
+    unsafe extern "C-unwind" fn number_of_bits(
+        _: *mut Cif,
+        result: *mut c_void,
+        arguments: *mut *mut c_void,
+        _: *mut c_void,
+    ) {
+        // SAFETY: the interface says so.
+        unsafe { result.cast::<u64>().write((*arguments).cast::<u64>().read()) };
+    }
+    type Code = unsafe extern "C" fn(u64, f64) -> u64;
+    let (closure, code) = alloc();
+    let (windows, variadic) = (2, 1 << 8); // FFI_WIN64, AARCH64_FLAG_VARARG
+    for (abi, flags, is_integer) in [(windows, variadic, true), (windows, 0, false), (1, variadic, false)] {
+        let mut interface = Interface::new(abi, number(kind::UINT64, 8), vec![number(kind::DOUBLE, 8)]);
+        interface.cif.flags = flags;
+        let function = Some(number_of_bits as calltable_libffi::types::Function);
+        // SAFETY: as above; both registers have a number.
+        let seen = unsafe {
+            assert_eq!(ffi_prep_closure_loc(closure, &raw mut interface.cif, function, null_mut(), code), 0);
+            std::mem::transmute::<*mut c_void, Code>(code)(42, 1.5)
+        };
+        assert_eq!(seen, if is_integer { 42 } else { 1.5_f64.to_bits() }, "ABI {abi}, flags {flags}");
+    }
+    // SAFETY: it is not used any more.
     unsafe { ffi_closure_free(closure.cast()) };
 }

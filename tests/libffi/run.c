@@ -1,5 +1,5 @@
 /* Runs libffi's tests from the one on whose number it is given, until one fails or all have run. A test ends with
-   `exit`, which the linker leads to `__wrap_exit`. */
+   `exit`, which `case.h` makes `libffi_exit` of. */
 #include <ffi.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -16,28 +16,31 @@ struct test {
 /* The list, which the suite writes; it ends with no name. */
 extern const struct test libffi_tests[];
 
-void __real_exit(int code);
-void __wrap_exit(int code);
+void libffi_exit(int code) __asm__("libffi_exit");
 
 static jmp_buf after;
-static int runs, ended_with;
+static int ended_with;
 
-void __wrap_exit(int code) {
-    if (!runs) {
-        __real_exit(code);
-    }
+void libffi_exit(int code) {
     ended_with = code;
     longjmp(after, 1);
 }
 
 static int run(const struct test *test) {
-    runs = 1;
     if (setjmp(after) == 0) {
         ended_with = test->run();
     }
-    runs = 0;
     return ended_with;
 }
+
+#if defined(_WIN32) && defined(__aarch64__)
+/* What GCC and Clang call for `__builtin___clear_cache`, which libffi does, and Zig has not for Windows. */
+void __clear_cache(void *start, void *end);
+
+void __clear_cache(void *start, void *end) {
+    FlushInstructionCache(GetCurrentProcess(), start, (size_t)((char *)end - (char *)start));
+}
+#endif
 
 /* Whether an address lies in this program's file, which is where code is that nobody writes when it runs. */
 static int is_own(const void *code) {

@@ -10,7 +10,7 @@ use crate::library;
 use crate::suite::{OTHER_FOLDER, cargo, cargo_with_library, quietly};
 
 mod drop_in;
-pub use drop_in::{DropIn, drop_in};
+pub use drop_in::{DropIn, FUNCTIONS as REPLACED, drop_in};
 
 /// Where each folder of [`make`] lies.
 pub const FOLDER: &str = "target/dist";

@@ -215,7 +215,9 @@ impl SuiteName {
             Self::Bare | Self::Uefi | Self::Cet => setup::BARE.to_vec(),
             Self::Embed => [setup::HOST, setup::WINDOWS, setup::BARE, setup::EMBED].concat(),
             Self::Races => setup::RACES.to_vec(),
-            Self::Libffi => [setup::HOST, setup::WINDOWS, setup::LIBFFI, setup::RUNTIMES].concat(),
+            Self::Libffi => {
+                [setup::HOST, setup::WINDOWS, setup::WINDOWS_ARM64, setup::LIBFFI, setup::RUNTIMES].concat()
+            }
         }
     }
 

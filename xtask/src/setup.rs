@@ -99,7 +99,7 @@ pub const RUNTIMES: &[Package] = &[
     package("debian-archive-keyring", debian::KEYRING),
 ];
 
-/// For the suite `libffi`, beside those of `host` and `windows`, and those above.
+/// For the suite `libffi`, beside those of `host`, `windows` and `windows-arm64`.
 pub const LIBFFI: &[Package] = &[
     package("g++-multilib", "/usr/share/doc/g++-multilib"),
     package("libstdc++-12-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/c++/12/new"),

@@ -12,6 +12,9 @@ use crate::types::{self, Cif, Status, kind};
 const SYSV: u32 = 1;
 const WIN64: u32 = 2;
 
+/// `AARCH64_FLAG_VARARG` of `ffi_cif::flags`.
+const VARIADIC: u32 = 1 << 8;
+
 /// X0 to X7, and V0 to V7.
 const REGISTERS: usize = 8;
 
@@ -52,10 +55,7 @@ pub(super) unsafe fn describe(cif: &Cif, places: &mut Places) -> Result<Slot, St
     if cif.abi != SYSV && cif.abi != WIN64 {
         return Err(Status::BadAbi);
     }
-    #[cfg(windows)]
-    let is_variadic = cif.is_variadic != 0;
-    #[cfg(not(windows))]
-    let is_variadic = false;
+    let is_variadic = cif.abi == WIN64 && cif.flags & VARIADIC != 0;
     // SAFETY: by the caller's promise; so below.
     let result = unsafe { &*cif.rtype };
     // SAFETY: as above.
