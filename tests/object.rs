@@ -16,6 +16,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use calltable::{CAPACITY, Callback};
 use entries::Kind;
@@ -416,8 +417,10 @@ fn code_keeps_to_its_instruction_set() {
 
 /// The table and the dispatchers of a linked image.
 fn linked_code(image: &[u8]) -> Code {
-    let made = assemble(Assembler::Gas, Format::Elf, "entries", &[]);
-    Code::linked(&parse(image), &code(&made)).expect("the image has no table, or no symbols")
+    // Once: tests that run at the same time want it.
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    let made = MADE.get_or_init(|| assemble(Assembler::Gas, Format::Elf, "entries", &[]));
+    Code::linked(&parse(image), &code(made)).expect("the image has no table, or no symbols")
 }
 
 fn assert_entries(image: &[u8]) {
