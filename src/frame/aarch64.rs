@@ -64,7 +64,7 @@ pub(super) fn without_signature(address: *const c_void) -> *const c_void {
 
 impl RawFrame {
     /// # Safety
-    /// The foreign code must have passed that argument; so for all below.
+    /// The foreign code must have passed that argument; so for all below. It must be a number.
     #[doc(hidden)]
     #[inline]
     pub unsafe fn bits(&self, signature: &Signature, index: usize, declared: Type) -> u128 {

@@ -228,27 +228,27 @@ impl<'a> Frame<'a> {
     /// [`FrameError::NoSuchParameter`].
     pub fn value(&self, index: usize) -> Result<Value<'_>, FrameError> {
         let declared = self.declared(index)?;
-        // SAFETY: the foreign code called as the signature says, by the promise of `new`.
-        let bits = unsafe { self.raw.bits(self.signature, index, declared) };
+        // SAFETY: the foreign code called as the signature says, by the promise of `new`; asked of numbers alone.
+        let bits = || unsafe { self.raw.bits(self.signature, index, declared) };
         Ok(match declared {
-            Type::Bool => Value::Bool(Scalar::from_bits(bits)),
-            Type::I8 => Value::I8(Scalar::from_bits(bits)),
-            Type::U8 => Value::U8(Scalar::from_bits(bits)),
-            Type::I16 => Value::I16(Scalar::from_bits(bits)),
-            Type::U16 => Value::U16(Scalar::from_bits(bits)),
-            Type::I32 => Value::I32(Scalar::from_bits(bits)),
-            Type::U32 => Value::U32(Scalar::from_bits(bits)),
-            Type::I64 => Value::I64(Scalar::from_bits(bits)),
-            Type::U64 => Value::U64(Scalar::from_bits(bits)),
-            Type::I128 => Value::I128(Scalar::from_bits(bits)),
-            Type::U128 => Value::U128(Scalar::from_bits(bits)),
-            Type::F32 => Value::F32(Scalar::from_bits(bits)),
-            Type::F64 => Value::F64(Scalar::from_bits(bits)),
+            Type::Bool => Value::Bool(Scalar::from_bits(bits())),
+            Type::I8 => Value::I8(Scalar::from_bits(bits())),
+            Type::U8 => Value::U8(Scalar::from_bits(bits())),
+            Type::I16 => Value::I16(Scalar::from_bits(bits())),
+            Type::U16 => Value::U16(Scalar::from_bits(bits())),
+            Type::I32 => Value::I32(Scalar::from_bits(bits())),
+            Type::U32 => Value::U32(Scalar::from_bits(bits())),
+            Type::I64 => Value::I64(Scalar::from_bits(bits())),
+            Type::U64 => Value::U64(Scalar::from_bits(bits())),
+            Type::I128 => Value::I128(Scalar::from_bits(bits())),
+            Type::U128 => Value::U128(Scalar::from_bits(bits())),
+            Type::F32 => Value::F32(Scalar::from_bits(bits())),
+            Type::F64 => Value::F64(Scalar::from_bits(bits())),
             // SAFETY: the caller passed such a number there, by the promise of `new`.
             Type::F80 => Value::F80(unsafe {
                 RawFrame::address(self.raw, self.signature, index, declared, &self.gathered).cast::<[u8; 10]>().read()
             }),
-            Type::Pointer => Value::Pointer(Scalar::from_bits(bits)),
+            Type::Pointer => Value::Pointer(Scalar::from_bits(bits())),
             // SAFETY: the caller passed a structure of that size there, by the promise of `new`.
             Type::Struct { .. } | Type::Homogeneous { .. } | Type::Aligned { .. } => Value::Struct(unsafe {
                 let bytes = RawFrame::address(self.raw, self.signature, index, declared, &self.gathered);
