@@ -24,8 +24,8 @@
 struct call {
     void (*function)(void *cif, void *result, void **arguments, void *user_data);
     void *cif, *result, **arguments, *user_data;
-    /* what the functions below keep */
-    void *room[CALL_ROOM / sizeof(void *)];
+    /* what the functions below keep; it begins where a number of 8 bytes may be, in both languages */
+    unsigned long long room[CALL_ROOM / 8];
 };
 
 size_t calltable_libffi_count(const void *block);

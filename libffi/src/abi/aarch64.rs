@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use calltable::{Convention, RawFrame, Type};
+use calltable::{Convention, RawFrame};
 
 use super::{Place, Places, Returned, Slot, Source, number, parameters};
 use crate::run::Gathered;
@@ -90,7 +90,7 @@ pub(super) unsafe fn describe(cif: &Cif, places: &mut Places) -> Result<Slot, St
         };
         places.push(place.0, place.1, is_address)?;
     }
-    Ok(Slot { convention: Convention::Aapcs64, bytes: 0, result: None::<Type> })
+    Ok(Slot { convention: Convention::Aapcs64, bytes: 0, result: None })
 }
 
 /// Of a floating-point number or a structure of 1 to 4 of one kind alone: how many they are, and the bytes of each.
@@ -156,7 +156,6 @@ pub(crate) unsafe fn address(raw: *mut RawFrame, place: Place, gathered: *mut Ga
             }
             Source::Stack => (*raw).arguments.cast(),
         };
-        let at = source.byte_add(place.offset as usize);
-        if place.is_address { at.cast::<*mut c_void>().read() } else { at }
+        place.after(source)
     }
 }

@@ -38,6 +38,19 @@ pub(crate) struct Place {
     pub(crate) offset: u32,
 }
 
+impl Place {
+    /// # Safety
+    /// There its source must begin.
+    #[inline]
+    unsafe fn after(self, source: *mut c_void) -> *mut c_void {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let at = source.byte_add(self.offset as usize);
+            if self.is_address { at.cast::<*mut c_void>().read() } else { at }
+        }
+    }
+}
+
 /// What a place counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "an architecture has some of them")]

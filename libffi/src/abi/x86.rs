@@ -89,7 +89,6 @@ pub(crate) unsafe fn address(raw: *mut RawFrame, place: Place, _gathered: *mut G
             Source::Registers => (&raw mut (*raw).registers).cast::<c_void>(),
             _ => (*raw).arguments.cast(),
         };
-        let at = source.byte_add(place.offset as usize);
-        if place.is_address { at.cast::<*mut c_void>().read() } else { at }
+        place.after(source)
     }
 }

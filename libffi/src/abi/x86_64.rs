@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use calltable::{Convention, RawFrame, Type};
+use calltable::{Convention, RawFrame};
 
 use super::{Place, Places, Returned, Slot, Source, number, parameters};
 use crate::run::Gathered;
@@ -39,7 +39,7 @@ pub(super) unsafe fn describe(cif: &Cif, places: &mut Places) -> Result<Slot, St
         let source = if is_float && position < FLOATS { Source::Floats } else { Source::Stack };
         places.push(source, 8 * position, !matches!(ty.size, 1 | 2 | 4 | 8))?;
     }
-    Ok(Slot { convention: Convention::Win64, bytes: 0, result: None::<Type> })
+    Ok(Slot { convention: Convention::Win64, bytes: 0, result: None })
 }
 
 /// # Safety
@@ -52,7 +52,6 @@ pub(crate) unsafe fn address(raw: *mut RawFrame, place: Place, _gathered: *mut G
             Source::Floats => (&raw mut (*raw).floats).cast::<c_void>(),
             _ => (*raw).arguments.cast(),
         };
-        let at = source.byte_add(place.offset as usize);
-        if place.is_address { at.cast::<*mut c_void>().read() } else { at }
+        place.after(source)
     }
 }
