@@ -604,7 +604,8 @@ fn an_exception_that_ends_leaves_the_calls_further_out_alone() {
 fn dynamic_policies_and_results_of_every_shape() {
     const BOTH_WORDS: i64 = 0x1_0000_0001;
     declare();
-    for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 72 }] {
+    let of_x87 = if cfg!(target_arch = "x86") { [Type::F80].as_slice() } else { &[] };
+    for result in [Type::I64, Type::F32, Type::F64, Type::Struct { size: 72 }].iter().chain(of_x87).copied() {
         let signature = Signature::new(CONVENTIONS[0], &[Type::F64, Type::I32], Some(result)).unwrap();
         let handler = Dynamic::new(signature, |_| fault(1)).contained(move |_, frame| {
             let sum = frame.get::<f64>(0).unwrap() + f64::from(frame.get::<i32>(1).unwrap());
@@ -612,6 +613,8 @@ fn dynamic_policies_and_results_of_every_shape() {
                 Type::I64 => frame.set_result(sum as i64 * BOTH_WORDS).unwrap(),
                 Type::F32 => frame.set_result(sum as f32).unwrap(),
                 Type::F64 => frame.set_result(sum).unwrap(),
+                // 4.5, with the first digit, which a double leaves out.
+                Type::F80 => frame.result_bytes().unwrap()[7..10].copy_from_slice(&[0x90, 0x01, 0x40]),
                 _ => frame.result_bytes().unwrap()[..8].copy_from_slice(&sum.to_le_bytes()),
             }
             Verdict::RETURN
@@ -625,7 +628,7 @@ fn dynamic_policies_and_results_of_every_shape() {
                 match result {
                     Type::I64 => assert_eq!(code.cast::<Binary<i64>>()(1.5, 3), 4 * BOTH_WORDS),
                     Type::F32 => assert_eq!(code.cast::<Binary<f32>>()(1.5, 3), 4.5),
-                    Type::F64 => assert_eq!(code.cast::<Binary<f64>>()(1.5, 3), 4.5),
+                    Type::F64 | Type::F80 => assert_eq!(code.cast::<Binary<f64>>()(1.5, 3), 4.5),
                     _ => {
                         let [sum, rest @ ..] = code.cast::<Binary<[u64; 9]>>()(1.5, 3);
                         assert_eq!((f64::from_bits(sum), rest), (4.5, [0; 8]));

@@ -4,8 +4,7 @@
 //! The closure lies in a box, and calls are counted. A call takes the closure, and ends the registration before it
 //! runs: no other call is let to the box then. One that had come at the same time finds the closure taken, and stops
 //! the program: nobody knows what its caller should get. (Until then the first call waits with the box, which the other
-//! one looks at.) The registry says who ends the registration, the call or the
-//! handle:
+//! one looks at.) The registry says who ends the registration, the call or the handle:
 //! - The call: then it drops the box, and with the closure whatever that captured; the slot is free when the call has
 //!   ended. The handle finds that the registration has ended, waits for the call, and touches nothing.
 //! - The handle: then no call begins any more, and the release waits for one that had begun, which has taken the
