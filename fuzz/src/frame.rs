@@ -30,6 +30,7 @@ impl Number {
             // An element and a count, of which some are wrong; an aligned structure.
             Self::Plain(number @ 224..) => (u32::from(number) % 6) << 8 | (capi::F32 + u32::from(number) / 6 % 5),
             Self::Plain(number @ 208..) => ALIGNED | (u32::from(number) % 8 * 8),
+            Self::Plain(207) => capi::F80,
             Self::Plain(number) => u32::from(number) % (capi::POINTER + 1),
             Self::Struct(size) => STRUCT | u32::from(size),
             Self::LargeStruct(size) => STRUCT | size,
@@ -73,12 +74,16 @@ fn type_of(number: u32) -> Option<Type> {
         };
         return Some(Homogeneous { element, count: (number / 0x100) as u8 });
     }
+    if number == capi::F80 {
+        return Some(F80);
+    }
     plain.get((number as usize).checked_sub(1)?).copied()
 }
 
 fn number_of(ty: Type) -> u32 {
     let homogeneous = (1..=4).flat_map(|count| (capi::F32..=capi::VECTOR16).map(move |element| count << 8 | element));
-    let all = (1..=capi::POINTER).chain(homogeneous).chain([ALIGNED | ty.size() as u32, STRUCT | ty.size() as u32]);
+    let sized = [capi::F80, ALIGNED | ty.size() as u32, STRUCT | ty.size() as u32];
+    let all = (1..=capi::POINTER).chain(homogeneous).chain(sized);
     all.into_iter().find(|&number| type_of(number) == Some(ty)).expect("each type has a number")
 }
 
@@ -97,6 +102,7 @@ fn expected(convention: u32, parameters: &[u32], result: u32) -> Status {
         Some(Type::Homogeneous { count, .. }) if !(1..=4).contains(&count) => Some(capi::NO_SUCH_STRUCTURE),
         Some(Type::Aligned { size }) if size % 16 != 0 => Some(capi::NO_SUCH_STRUCTURE),
         Some(ty) if ty.size() == 0 => Some(capi::ZERO_SIZED),
+        Some(Type::F80) => Some(capi::TYPE_UNAVAILABLE),
         Some(_) => None,
     };
     let fault_of_result = if result == capi::VOID { None } else { fault_of(result) };
