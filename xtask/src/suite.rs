@@ -43,7 +43,7 @@ impl Suite {
         println!("    {command:?}");
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
-        let starts = starts_in(child.stderr.take().expect("piped"));
+        let said_by_cargo = said_in(child.stderr.take().expect("piped"));
         let (mut failed, mut named) = (0, 0);
         let mut programs = 0;
         let mut said = None; // which of the failures the lines are that follow
@@ -71,12 +71,16 @@ impl Suite {
         }
         let status = child.wait()?;
         // What a program has left running may keep the pipe open.
-        let started = std::iter::from_fn(|| starts.recv_timeout(Duration::from_secs(1)).ok()).count();
+        let lines: Vec<String> =
+            std::iter::from_fn(|| said_by_cargo.recv_timeout(Duration::from_secs(1)).ok()).collect();
+        let (starts, errors): (Vec<_>, Vec<_>) = lines.iter().partition(|line| is_start(line));
+        let started = starts.len();
+        let errors: String = errors.into_iter().map(|line| format!("\n{line}")).collect();
         if programs == 0 {
-            bail!("no test ran ({status})");
+            bail!("no test ran ({status}){errors}");
         }
         ensure!(failed <= named, "{failed} tests failed, of which {named} said so in lines of their own");
-        ensure!(status.success() == (failed == 0), "{status}, though {failed} tests said that they failed");
+        ensure!(status.success() == (failed == 0), "{status}, though {failed} tests said that they failed{errors}");
         ensure!(programs >= started, "of {started} programs {programs} said how their tests have ended");
         Ok(())
     }
@@ -220,17 +224,24 @@ fn processor_time() -> Duration {
     Duration::ZERO
 }
 
-/// Passes on what cargo says. Something comes for each program that it starts, which is to say how its tests have
-/// ended.
-fn starts_in(said: ChildStderr) -> Receiver<()> {
-    let (sender, starts) = mpsc::channel();
+/// Passes on what cargo says. A line comes for each program that it starts, which is to say how its tests have ended,
+/// and what it says of a program that did not.
+fn said_in(from: ChildStderr) -> Receiver<String> {
+    let (sender, said) = mpsc::channel();
     std::thread::spawn(move || {
-        read_lines(said, |line| {
+        read_lines(from, |line| {
             eprintln!("{line}");
-            !line.trim_start().starts_with("Running ") || sender.send(()).is_ok()
+            // `error: test failed, to rerun pass ...` or, of several, `error: 2 targets failed:` and their names.
+            let is_error = line.starts_with("error: ") || line.starts_with("    `-");
+            let is_said = is_start(&line) || is_error || line.contains("process didn't exit successfully: ");
+            !is_said || sender.send(line).is_ok()
         });
     });
-    starts
+    said
+}
+
+fn is_start(line: &str) -> bool {
+    line.trim_start().starts_with("Running ")
 }
 
 /// The number before `word` in a line such as `ok. 5 passed; 0 failed; ...`.
