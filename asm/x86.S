@@ -691,13 +691,13 @@ END_PROC calltable_direct_saving
 // --- Frame lane ---------------------------------------------------------------------------------------------------
 //
 //   address            while the handler runs (the first is a multiple of 16)
-//   esp+0x2c           EBP, for the saving lane
+//   esp+0x28           EBP, for the saving lane
 //   esp+0x10           the frame (src/frame/x86.rs): result, arguments, registers
 //   esp+0x04           address of the frame
 //   esp+0x00           data
 .set FRAME_AT,   0x10
-.set FRAME_EBP,  0x2c
-.set FRAME_ROOM, 0x30
+.set FRAME_EBP,  FRAME_AT + FRAME_SIZE
+.set FRAME_ROOM, FRAME_EBP + 4
 
 .macro ARGUMENTS_FRAME
     sub     esp, FRAME_ROOM

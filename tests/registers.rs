@@ -72,3 +72,60 @@ fn an_x87_exception_that_a_handler_leaves_is_cleared_only_if_the_foreign_code_wo
     }
     table::release(key).unwrap();
 }
+
+/// The foreign code takes one from the x87 stack if the function's result is a floating-point number.
+#[cfg(target_arch = "x86")]
+#[test]
+fn a_refused_call_leaves_as_many_results_on_the_x87_stack_as_the_registration_would() {
+    use std::cell::Cell;
+    use std::ffi::c_void;
+
+    use calltable::table::{self, Binding};
+    use calltable::{Convention, RawFrame, Signature, Type, set_stale_handler};
+
+    #[derive(Default)]
+    struct Calls {
+        code: Cell<usize>,
+        refused: Cell<Option<u16>>,
+    }
+
+    /// The x87 registers that are in use after a call.
+    ///
+    /// # Safety
+    /// `code` must be an entry whose call takes no argument.
+    unsafe fn call(code: usize) -> u16 {
+        let mut environment = [0_u16; 14];
+        // SAFETY: by the caller's promise; the x87 stack is empty before and after.
+        unsafe {
+            std::arch::asm!("call eax", "fnstenv [edi]", "fldenv [edi]", "emms",
+                inout("eax") code => _, in("edi") environment.as_mut_ptr(), clobber_abi("C"));
+        }
+        (0..8).map(|register| u16::from(environment[4] >> (2 * register) & 3 != 3)).sum()
+    }
+
+    unsafe extern "efiapi" fn again(calls: *mut c_void, _: *mut RawFrame) {
+        // SAFETY: the registration's data, and its own entry.
+        unsafe {
+            let calls = &*calls.cast::<Calls>();
+            calls.refused.set(Some(call(calls.code.get())));
+        }
+    }
+
+    let _serial = SERIAL.lock();
+    // SAFETY: nobody looks at the result of a refused call.
+    unsafe { set_stale_handler(Some(|_| {})).unwrap() };
+    for (result, count) in
+        [(None, 0), (Some(Type::I64), 0), (Some(Type::F32), 1), (Some(Type::F64), 1), (Some(Type::F80), 1)]
+    {
+        let signature = Signature::new(Convention::Cdecl, &[], result).unwrap();
+        let calls = Calls::default();
+        // SAFETY: the handler takes that data, which lives longer.
+        let binding = unsafe { Binding::frame(again, &signature, (&raw const calls).cast_mut().cast()) };
+        let key = table::register(&binding.exclusive()).unwrap();
+        calls.code.set(key.code().as_ptr().addr());
+        // SAFETY: it is registered so.
+        assert_eq!(unsafe { call(calls.code.get()) }, count, "{result:?}");
+        assert_eq!(calls.refused.get(), Some(count), "{result:?}, refused");
+        table::release(key).unwrap();
+    }
+}

@@ -182,18 +182,20 @@ fn the_stale_handler_gets_every_type_in_every_position_and_sets_every_result() {
             StaleReason::NeverRegistered,
         );
     }
-    let signature = Signature::new(Convention::NATIVE, &[Type::I32; 3], Some(Type::F64)).unwrap();
-    let mut key = None;
-    // SAFETY: the handler takes the key's place, and runs once.
-    let binding = unsafe { Binding::frame(run, &signature, (&raw mut key).cast()) };
-    key = Some(table::register(&binding.exclusive()).unwrap());
     #[cfg(target_arch = "x86")]
     type Code = unsafe extern "system" fn(i32, i32, i32) -> f64;
     #[cfg(not(target_arch = "x86"))]
     type Code = unsafe extern "efiapi" fn(i32, i32, i32) -> f64;
-    // SAFETY: that is the signature.
-    unsafe { key.as_ref().unwrap().code().cast::<Code>()(1, 2, 3) };
-    table::release(key.unwrap()).unwrap();
+    for result in if cfg!(target_arch = "x86") { &[Type::F64, Type::F80][..] } else { &[Type::F64] } {
+        let signature = Signature::new(Convention::NATIVE, &[Type::I32; 3], Some(*result)).unwrap();
+        let mut key = None;
+        // SAFETY: the handler takes the key's place, and runs once.
+        let binding = unsafe { Binding::frame(run, &signature, (&raw mut key).cast()) };
+        key = Some(table::register(&binding.exclusive()).unwrap());
+        // SAFETY: that is the signature; what is in ST0 has any precision.
+        unsafe { key.as_ref().unwrap().code().cast::<Code>()(1, 2, 3) };
+        table::release(key.unwrap()).unwrap();
+    }
 }
 
 #[test]
