@@ -406,6 +406,23 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_ends_early_stands_among_the_failures() {
+        let mut suite = Suite::new("suite", 1);
+        let errors = [
+            "error: test failed, to rerun pass `--test a`",
+            "  process didn't exit successfully: `a` (exit status: 3)",
+            "error: 1 target failed:",
+            "    `--test a`",
+        ];
+        let good = "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured";
+        let script = format!("echo '{good}'; echo \"$errors\" >&2; exit 101");
+        suite.tests("title", shell(&script).env("errors", format!("of no interest\n{}", errors.join("\n\n"))));
+        let want = ["title: exit status: 101, though 0 tests said that they failed"].into_iter().chain(errors);
+        assert!(suite.failed[0].lines().eq(want), "{}", suite.failed[0]);
+        assert!(!suite.finish());
+    }
+
+    #[test]
     fn programs_fail_with_any_case_that_fails_and_with_a_wrong_end() {
         let program = |script: &str| outcome(|suite| suite.program("", || Ok(shell(script))));
         assert_eq!(program("echo ok a; echo ok b; echo 2 passed, 0 failed"), (true, 2, 0, 0));
