@@ -47,6 +47,7 @@ impl Suite {
         let (mut failed, mut named) = (0, 0);
         let mut programs = 0;
         let mut said = None; // which of the failures the lines are that follow
+        let mut slow = Vec::new(); // what a program hangs in, if it does
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
             let line = line?;
             println!("    {line}");
@@ -63,6 +64,10 @@ impl Suite {
                 suite.passed += count(result, "passed");
                 suite.skipped += count(result, "ignored");
                 failed += count(result, "failed");
+                slow.clear();
+            }
+            if line.ends_with(" has been running for over 60 seconds") {
+                slow.push(line.clone());
             }
             if let Some(test) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
                 suite.failed.push(format!("{title}: {test}"));
@@ -75,7 +80,7 @@ impl Suite {
             std::iter::from_fn(|| said_by_cargo.recv_timeout(Duration::from_secs(1)).ok()).collect();
         let (starts, errors): (Vec<_>, Vec<_>) = lines.iter().partition(|line| is_start(line));
         let started = starts.len();
-        let errors: String = errors.into_iter().map(|line| format!("\n{line}")).collect();
+        let errors: String = errors.into_iter().chain(&slow).map(|line| format!("\n{line}")).collect();
         if programs == 0 {
             bail!("no test ran ({status}){errors}");
         }
@@ -415,9 +420,11 @@ mod tests {
             "    `--test a`",
         ];
         let good = "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured";
-        let script = format!("echo '{good}'; echo \"$errors\" >&2; exit 101");
+        let [a, b] = ["a", "b"].map(|test| format!("test {test} has been running for over 60 seconds"));
+        let script = format!("echo '{a}\n{good}\n{b}'; echo \"$errors\" >&2; exit 101");
         suite.tests("title", shell(&script).env("errors", format!("of no interest\n{}", errors.join("\n\n"))));
-        let want = ["title: exit status: 101, though 0 tests said that they failed"].into_iter().chain(errors);
+        let first = ["title: exit status: 101, though 0 tests said that they failed"];
+        let want = first.into_iter().chain(errors).chain([b.as_str()]);
         assert!(suite.failed[0].lines().eq(want), "{}", suite.failed[0]);
         assert!(!suite.finish());
     }
