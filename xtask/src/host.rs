@@ -29,8 +29,8 @@ const RUNNING: &[&str] = &[
     "names",
 ];
 
-/// Those for which memory makes no difference: they look at what compilers make, and call nothing, or stop, for a minute,
-/// at each of the dispatcher's instructions.
+/// Those for which memory makes no difference: they look at what compilers make, and call nothing, or stop at each of
+/// the dispatcher's instructions, for a minute.
 const OF_CODE: [&str; 3] = ["build_script", "object", "interleave"];
 
 const RUNNING_ON_I686: &[&str] = &[
