@@ -633,7 +633,7 @@ fn soak() {
     let mut clock = Clock { ran: Duration::ZERO, steps: [0; THREADS], idle: [Duration::ZERO; THREADS] };
     let mut warm = None;
     thread::scope(|scope| {
-        (0..THREADS).for_each(|number| drop(scope.spawn(move || work(number))));
+        let workers: Vec<_> = (0..THREADS).map(|number| scope.spawn(move || work(number))).collect();
         for count in 1.. {
             while clock.ran < round * count && clock.ran < time {
                 clock.tick();
@@ -670,6 +670,10 @@ fn soak() {
             if clock.ran >= time {
                 break;
             }
+        }
+        // The last releases, too, may hang.
+        while !workers.iter().all(|worker| worker.is_finished()) {
+            clock.tick();
         }
     });
     assert_eq!(table::live_count(), 1, "the one that faults");
