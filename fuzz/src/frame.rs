@@ -82,8 +82,7 @@ fn type_of(number: u32) -> Option<Type> {
 
 fn number_of(ty: Type) -> u32 {
     let homogeneous = (1..=4).flat_map(|count| (capi::F32..=capi::VECTOR16).map(move |element| count << 8 | element));
-    let sized = [capi::F80, ALIGNED | ty.size() as u32, STRUCT | ty.size() as u32];
-    let all = (1..=capi::POINTER).chain(homogeneous).chain(sized);
+    let all = (1..=capi::POINTER).chain(homogeneous).chain([ALIGNED | ty.size() as u32, STRUCT | ty.size() as u32]);
     all.into_iter().find(|&number| type_of(number) == Some(ty)).expect("each type has a number")
 }
 

@@ -86,7 +86,7 @@ impl Suite {
         }
         ensure!(failed <= named, "{failed} tests failed, of which {named} said so in lines of their own");
         ensure!(status.success() == (failed == 0), "{status}, though {failed} tests said that they failed{errors}");
-        ensure!(programs >= started, "of {started} programs {programs} said how their tests have ended");
+        ensure!(programs >= started, "of {started} programs {programs} said how their tests have ended{errors}");
         Ok(())
     }
 
@@ -426,6 +426,15 @@ mod tests {
         let first = ["title: exit status: 101, though 0 tests said that they failed"];
         let want = first.into_iter().chain(errors).chain([b.as_str()]);
         assert!(suite.failed[0].lines().eq(want), "{}", suite.failed[0]);
+        assert!(!suite.finish());
+
+        // So does one beside another program, of which a test failed and said so.
+        let mut suite = Suite::new("suite", 1);
+        let running = "echo '     Running tests/a.rs (a)' >&2";
+        let bad = "echo 'test a::b ... FAILED\ntest result: FAILED. 3 passed; 1 failed'";
+        suite.tests("title", &mut shell(&format!("{running}; {running}; {bad}; echo '{}' >&2; exit 101", errors[2])));
+        let want = ["title: of 2 programs 1 said how their tests have ended", errors[2]];
+        assert!(suite.failed[1].lines().eq(want), "{}", suite.failed[1]);
         assert!(!suite.finish());
     }
 

@@ -71,7 +71,7 @@ const TARGETS: &[Target] = &[
         compilers: [&["gcc", "-m32", "-freg-struct-return"], &["clang-19", "-m32", "-freg-struct-return"]],
         signatures: 3000,
     },
-    // Clang compiles for the MSVC target: objects of the two fit together.
+    // Clang compiles for the MSVC target, but what has 80-bit floats for MinGW: objects of all fit together.
     Target {
         name: "x86_64-pc-windows-gnu",
         platform: Platform { is_64_bit: true, is_windows: true, is_aarch64: false },
@@ -473,8 +473,7 @@ fn batch_of(seed: u64, batch: usize, count: usize, platform: Platform) -> Vec<Ca
     let pool: Vec<_> = (0..40).map(|_| random_aggregate(&mut rng, platform)).collect();
     // A batch with such numbers is compiled for MinGW alone.
     let may_have_f80 = !platform.is_64_bit && (!platform.is_windows || batch % 2 == 1);
-    let mut case = |index| random_case(&mut rng, platform, &pool, index % TYPED_SHARE == 0, may_have_f80);
-    (0..count).map(&mut case).collect()
+    (0..count).map(|index| random_case(&mut rng, platform, &pool, index % TYPED_SHARE == 0, may_have_f80)).collect()
 }
 
 fn has_f80(case: &Case) -> bool {
